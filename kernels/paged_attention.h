@@ -1,0 +1,46 @@
+#ifndef MUSTER_KERNELS_PAGED_ATTENTION_H_
+#define MUSTER_KERNELS_PAGED_ATTENTION_H_
+
+#include <cstdint>
+
+#include "kernels/index_range.h"
+#include "kernels/kv_descriptor.h"
+
+namespace muster {
+
+inline constexpr int kMaxHeadDim = 256;
+
+// Causal attention of query rows over the part of the paged KV cache that this rank holds. A row
+// at position p attends to the local keys at positions <= p, its own included, which must have
+// been written. Query head h reads KV head h / (heads / kv_heads).
+//   s = scale * q . k;   lse = ln(sum exp(s));   out = sum exp(s - lse) * v
+// `out` is normalised over the local keys; partial results of the ranks merge by lse (LseMerge).
+// Where a row has no local key, or is padding (row_sequences -1), out is 0 and lse is -infinity.
+//
+// Decode and prefill are one operation: rows of one sequence that follow each other share the
+// reading of its blocks. The bits of a row do not depend on its neighbours, nor on the ranges.
+struct PagedAttentionParams {
+  const float* q;  // [rows, heads * head_dim]
+  int64_t q_row_stride;
+  int32_t heads;                 // query heads of this rank; a multiple of layout.kv_heads
+  const int32_t* positions;      // [rows]
+  const int32_t* row_sequences;  // [rows]: slot of the block tables, or -1
+  const KvDescriptor* kv;        // read at run time
+  KvLayout layout;               // head_dim 1 to kMaxHeadDim
+  KvOwnership ownership;
+  int32_t layer;  // of this rank's arena
+  float scale;    // usually 1 / sqrt(head_dim)
+  float* out;     // [rows, heads * head_dim]; does not overlap q
+  int64_t out_row_stride;
+  float* lse;  // [rows, heads], natural logarithm
+  int64_t lse_row_stride;
+};
+
+// Works on rows x heads. A range of heads that covers whole KV groups reads each key once; in
+// decode, where rows are few, the caller splits the heads over its threads.
+void PagedAttentionReference(const PagedAttentionParams& params, IndexRange rows, IndexRange heads);
+void PagedAttentionCpu(const PagedAttentionParams& params, IndexRange rows, IndexRange heads);
+
+}  // namespace muster
+
+#endif  // MUSTER_KERNELS_PAGED_ATTENTION_H_

@@ -1,0 +1,53 @@
+#include "kernels/reference.h"
+#include "kernels/rope_kv.h"
+
+namespace muster {
+namespace {
+
+void Rotate(float* x, const float* cos, const float* sin, int32_t head_dim) {
+  const int32_t half = head_dim / 2;
+  for (int32_t i = 0; i < half; ++i) {
+    const double low = x[i];
+    const double high = x[i + half];
+    x[i] = static_cast<float>(low * cos[i] - high * sin[i]);
+    x[i + half] = static_cast<float>(high * cos[i] + low * sin[i]);
+  }
+}
+
+void WriteToCache(const RopeKvParams& params, const float* keys, int64_t row) {
+  const KvLayout& layout = params.layout;
+  const int64_t block_number = params.positions[row] / layout.block_size;
+  if (block_number % params.ownership.size != params.ownership.rank) return;
+  std::byte* block =
+      KvBlock(*params.kv, layout, params.row_sequences[row], block_number / params.ownership.size);
+  if (block == nullptr) return;
+  const int64_t slot = params.positions[row] % layout.block_size;
+  const float* values = keys + int64_t{layout.kv_heads} * layout.head_dim;
+  for (int32_t head = 0; head < layout.kv_heads; ++head) {
+    void* key_page = block + KvPageOffset(layout, params.layer, KvPart::kKey, head);
+    void* value_page = block + KvPageOffset(layout, params.layer, KvPart::kValue, head);
+    for (int32_t i = 0; i < layout.head_dim; ++i) {
+      const int64_t from = int64_t{head} * layout.head_dim + i;
+      const int64_t to = slot * layout.head_dim + i;
+      StoreElement(keys[from], layout.dtype, key_page, to);
+      StoreElement(values[from], layout.dtype, value_page, to);
+    }
+  }
+}
+
+}  // namespace
+
+void RopeKvReference(const RopeKvParams& params, IndexRange rows) {
+  const int32_t head_dim = params.layout.head_dim;
+  for (int64_t row = rows.begin; row < rows.end; ++row) {
+    if (params.row_sequences[row] < 0) continue;
+    const int64_t table = int64_t{params.positions[row]} * (head_dim / 2);
+    float* qkv = params.qkv + row * params.row_stride;
+    for (int64_t head = 0; head < params.heads + params.layout.kv_heads; ++head) {
+      Rotate(qkv + head * head_dim, params.cos + table, params.sin + table, head_dim);
+    }
+    WriteToCache(params, qkv + int64_t{params.heads} * head_dim, row);
+  }
+}
+
+}  // namespace muster

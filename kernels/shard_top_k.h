@@ -1,0 +1,59 @@
+#ifndef MUSTER_KERNELS_SHARD_TOP_K_H_
+#define MUSTER_KERNELS_SHARD_TOP_K_H_
+
+#include <cstdint>
+
+namespace muster {
+
+// A token of the vocabulary with its logit.
+struct Candidate {
+  int32_t id;
+  float logit;
+};
+
+// The order of candidates everywhere: higher logit first, of equal logits (-0 and +0 are equal)
+// the lower id.
+constexpr bool Precedes(const Candidate& a, const Candidate& b) {
+  return a.logit > b.logit || (a.logit == b.logit && a.id < b.id);
+}
+
+// What is needed of a set of logits to turn any of them into a probability.
+struct LogitSummary {
+  float max;              // -infinity where no token can be chosen
+  double sum;             // of exp(logit - max)
+  double sum_tempered;    // of exp((logit - max) * inverse_temperature)
+  int64_t count;          // tokens that can be chosen: finite logits
+  int64_t invalid_count;  // NaN or +infinity; when > 0 the sums say nothing
+};
+
+// From one rank's shard of the logits: the k best candidates, and a summary of them all. Token ids
+// are vocab_begin + index. A logit of -infinity is a token that must not be chosen: it is no
+// candidate. Invalid logits (NaN, +infinity) are counted, and are no candidates either.
+struct ShardTopKParams {
+  const float* logits;  // [vocab_local]
+  int64_t vocab_local;
+  int64_t vocab_begin;
+  int64_t k;                  // 0 or more
+  float inverse_temperature;  // of sum_tempered; 1 where no sampling follows
+  Candidate* candidates;      // [k], written in order of Precedes
+  int64_t* candidate_count;   // min(k, summary->count)
+  LogitSummary* summary;
+};
+
+void ShardTopKReference(const ShardTopKParams& params);
+void ShardTopKCpu(const ShardTopKParams& params);
+
+// Merges summaries in the order given (that of the ranks). All must have been made with the same
+// inverse_temperature.
+LogitSummary MergeSummaries(const LogitSummary* summaries, int count, float inverse_temperature);
+
+// Merges ordered candidate lists over disjoint ids into the first `k` of their union; returns how
+// many there are. lists[i] has counts[i] candidates; `out` overlaps none of them.
+// Constant space: at most kMaxCandidateLists lists.
+inline constexpr int kMaxCandidateLists = 256;
+int64_t MergeCandidates(const Candidate* const* lists, const int64_t* counts, int list_count,
+                        int64_t k, Candidate* out);
+
+}  // namespace muster
+
+#endif  // MUSTER_KERNELS_SHARD_TOP_K_H_
