@@ -1,0 +1,73 @@
+#ifndef MUSTER_WORKER_CACHE_BLOCK_ALLOCATOR_H_
+#define MUSTER_WORKER_CACHE_BLOCK_ALLOCATOR_H_
+
+#include <cstdint>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/types/span.h"
+
+namespace muster {
+
+// Tokens of a KV block.
+inline constexpr int kKvBlockTokens = 16;
+
+// Blocks that a sequence of `tokens` tokens takes.
+constexpr int64_t KvBlocksFor(int64_t tokens) {
+  return (tokens + kKvBlockTokens - 1) / kKvBlockTokens;
+}
+
+// An allocated block, number `logical` of its sequence: it lives on cp rank logical % cp, at index logical / cp of the
+// sequence's table there, in arena block `local`.
+struct BlockGrant {
+  int64_t logical = 0;
+  int32_t local = 0;
+  friend bool operator==(const BlockGrant&, const BlockGrant&) = default;
+};
+
+// A sequence that has `from` tokens and is to have `to`.
+struct KvGrowth {
+  int64_t from = 0;
+  int64_t to = 0;
+};
+
+// Which arena blocks are free, for all ranks of a replica; held by its leader alone. One free list
+// per cp rank, whose local ids are the same over its tp ranks. Pure policy: touches no memory of a
+// device. Not thread-safe.
+class KvBlockAllocator {
+ public:
+  // Both at least 1. All arenas have the same number of blocks.
+  KvBlockAllocator(int cp, int64_t blocks_per_rank);
+
+  // The new blocks of each growth, in their order; all or nothing. RESOURCE_EXHAUSTED (reason
+  // kKvCapacity) when a rank has too few free blocks: names how many are needed and free.
+  // INVALID_ARGUMENT: a growth that shrinks or begins below 0.
+  absl::StatusOr<std::vector<std::vector<BlockGrant>>> Allocate(absl::Span<const KvGrowth> growths);
+
+  // Returns blocks that Allocate gave out. INVALID_ARGUMENT when one is not; nothing is freed then.
+  absl::Status Free(absl::Span<const BlockGrant> blocks);
+
+  int cp() const { return static_cast<int>(free_.size()); }
+  int64_t total_blocks() const { return blocks_per_rank_ * cp(); }
+  int64_t free_blocks() const;
+  int64_t free_blocks(int cp_rank) const {
+    return static_cast<int64_t>(free_[static_cast<size_t>(cp_rank)].size());
+  }
+  // The longest new sequence, in tokens, that fits the blocks free now; and the longest that fits
+  // an empty cache.
+  int64_t LargestAdmissible() const;
+  int64_t Capacity() const { return total_blocks() * kKvBlockTokens; }
+
+ private:
+  int RankOf(int64_t logical) const { return static_cast<int>(logical % cp()); }
+  absl::Status CheckFits(absl::Span<const KvGrowth> growths) const;
+
+  const int64_t blocks_per_rank_;
+  std::vector<std::vector<int32_t>> free_;  // [cp rank]: stack of local ids
+  std::vector<std::vector<bool>> used_;     // [cp rank][local id]
+};
+
+}  // namespace muster
+
+#endif  // MUSTER_WORKER_CACHE_BLOCK_ALLOCATOR_H_

@@ -1,0 +1,95 @@
+#include "worker/cache/kv_cache.h"
+
+#include <gtest/gtest.h>
+
+#include <vector>
+
+#include "tests/support/status_matchers.h"
+#include "worker/device/cpu/cpu_device.h"
+
+namespace muster {
+namespace {
+
+constexpr KvLayout kLayout = {
+    .layers = 2, .kv_heads = 1, .block_size = 16, .head_dim = 8, .dtype = DType::kBFloat16};
+
+class KvCacheTest : public ::testing::Test {
+ protected:
+  std::unique_ptr<KvCache> Create() {
+    auto cache = KvCache::Create({.layout = kLayout, .max_sequences = 3, .max_local_blocks = 4},
+                                 device_, ledger_);
+    EXPECT_OK(cache);
+    return *std::move(cache);
+  }
+
+  Ledger ledger_;
+  CpuDevice device_{CpuDeviceOptions{}};
+};
+
+TEST_F(KvCacheTest, KernelsFindNoBlockBeforeTheArenaIsThere) {
+  const auto cache = Create();
+  EXPECT_EQ(cache->blocks(), 0);
+  EXPECT_EQ(KvBlock(*cache->descriptor(), kLayout, 0, 0), nullptr);
+  EXPECT_STATUS(cache->SetBlock(0, 0, 0), absl::StatusCode::kOutOfRange,
+                "KV block 0 of an arena of 0");
+}
+
+TEST_F(KvCacheTest, TheDescriptorStaysWhereItIsAndComesAlive) {
+  const auto cache = Create();
+  const KvDescriptor* const descriptor = cache->descriptor();
+  ASSERT_OK(cache->AllocateArena(5));
+  EXPECT_EQ(cache->descriptor(), descriptor);
+  EXPECT_EQ(descriptor->num_blocks, 5);
+  ASSERT_OK(cache->SetBlock(2, 3, 4));
+  EXPECT_EQ(KvBlock(*descriptor, kLayout, 2, 3),
+            static_cast<std::byte*>(descriptor->base) + 4 * KvBlockBytes(kLayout));
+  EXPECT_EQ(KvBlock(*descriptor, kLayout, 2, 2), nullptr);
+  EXPECT_STATUS(cache->AllocateArena(5), absl::StatusCode::kFailedPrecondition, "exists already");
+}
+
+TEST_F(KvCacheTest, ClearingASequenceLeavesItsNeighbours) {
+  const auto cache = Create();
+  ASSERT_OK(cache->AllocateArena(5));
+  for (int sequence = 0; sequence < 3; ++sequence) {
+    for (int i = 0; i < 4; ++i) ASSERT_OK(cache->SetBlock(sequence, i, sequence));
+  }
+  ASSERT_OK(cache->ClearSequence(1));
+  const std::vector<int32_t> tables(cache->block_tables(), cache->block_tables() + 12);
+  EXPECT_EQ(tables, (std::vector<int32_t>{0, 0, 0, 0, -1, -1, -1, -1, 2, 2, 2, 2}));
+}
+
+TEST_F(KvCacheTest, RefusesWhatTheTablesDoNotHave) {
+  const auto cache = Create();
+  ASSERT_OK(cache->AllocateArena(5));
+  EXPECT_STATUS(cache->SetBlock(3, 0, 0), absl::StatusCode::kOutOfRange, "sequence slot 3 of 3");
+  EXPECT_STATUS(cache->SetBlock(-1, 0, 0), absl::StatusCode::kOutOfRange, "sequence slot -1");
+  EXPECT_STATUS(cache->SetBlock(0, 4, 0), absl::StatusCode::kOutOfRange, "at most 4");
+  EXPECT_STATUS(cache->SetBlock(0, -1, 0), absl::StatusCode::kOutOfRange, "KV block -1");
+  EXPECT_STATUS(cache->SetBlock(0, 0, 5), absl::StatusCode::kOutOfRange, "an arena of 5");
+  EXPECT_STATUS(cache->SetBlock(0, 0, -1), absl::StatusCode::kOutOfRange, "KV block -1");
+  EXPECT_STATUS(cache->ClearSequence(3), absl::StatusCode::kOutOfRange, "sequence slot 3");
+}
+
+TEST_F(KvCacheTest, MemoryIsChargedAndGivenBack) {
+  {
+    const auto cache = Create();
+    const uint64_t before = ledger_.total();
+    ASSERT_OK(cache->AllocateArena(5));
+    EXPECT_GE(ledger_.total() - before, 5u * KvBlockBytes(kLayout));
+    EXPECT_EQ(ledger_.Entries().front().tag, "kv");
+    EXPECT_EQ(ledger_.Entries().size(), 1u);
+  }
+  EXPECT_EQ(ledger_.total(), 0u);
+}
+
+TEST_F(KvCacheTest, RefusesArenasThatCannotBe) {
+  const auto cache = Create();
+  EXPECT_STATUS(cache->AllocateArena(0), absl::StatusCode::kInvalidArgument, "0 blocks");
+  EXPECT_STATUS(cache->AllocateArena(INT64_MAX), absl::StatusCode::kInvalidArgument, "blocks");
+  EXPECT_STATUS(cache->AllocateArena(int64_t{1} << 40), absl::StatusCode::kResourceExhausted, "");
+  EXPECT_EQ(cache->blocks(), 0);
+  EXPECT_OK(cache->AllocateArena(1));
+}
+
+}  // namespace
+}  // namespace muster

@@ -1,0 +1,106 @@
+#include "worker/device/cpu/cpu_memory.h"
+
+#include <sys/mman.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <cstring>
+#include <fstream>
+#include <iterator>
+#include <string>
+
+#include "absl/strings/numbers.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_split.h"
+#include "absl/strings/strip.h"
+#include "worker/device/byte_size.h"
+
+#ifndef MADV_POPULATE_WRITE
+#define MADV_POPULATE_WRITE 23
+#endif
+
+namespace muster {
+namespace {
+
+constexpr size_t kHugePage = size_t{2} << 20;
+constexpr size_t kPage = 4096;
+
+std::string ReadFile(const std::string& path) {
+  std::ifstream file(path);
+  return std::string(std::istreambuf_iterator<char>(file), {});
+}
+
+// The value of a line "Name:   123 kB", in bytes; 0 when there is none.
+uint64_t MeminfoField(absl::string_view meminfo, absl::string_view name) {
+  for (absl::string_view line : absl::StrSplit(meminfo, '\n')) {
+    if (!absl::ConsumePrefix(&line, name)) continue;
+    uint64_t kib = 0;
+    absl::ConsumePrefix(&line, ":");
+    absl::ConsumeSuffix(&line, "kB");
+    if (absl::SimpleAtoi(line, &kib)) return kib << 10;
+  }
+  return 0;
+}
+
+// The folder of this process's memory control group (version 2), or "" when it has none.
+std::string ControlGroupFolder() {
+  const std::string groups = ReadFile("/proc/self/cgroup");
+  for (absl::string_view line : absl::StrSplit(groups, '\n')) {
+    if (absl::ConsumePrefix(&line, "0::")) return absl::StrCat("/sys/fs/cgroup", line);
+  }
+  return "";
+}
+
+size_t MappedBytes(size_t bytes) { return std::max<size_t>((bytes + kPage - 1) & -kPage, kPage); }
+
+}  // namespace
+
+MemoryInfo ParseMemoryInfo(absl::string_view meminfo, absl::string_view group_max,
+                           absl::string_view group_current) {
+  MemoryInfo info{MeminfoField(meminfo, "MemTotal"), MeminfoField(meminfo, "MemAvailable")};
+  uint64_t limit = 0, used = 0;
+  if (absl::SimpleAtoi(group_max, &limit) && absl::SimpleAtoi(group_current, &used)) {
+    info.total_bytes = std::min(info.total_bytes, limit);
+    info.available_bytes = std::min(info.available_bytes, limit - std::min(limit, used));
+  }
+  return info;
+}
+
+MemoryInfo ReadMemoryInfo() {
+  const std::string group = ControlGroupFolder();
+  return ParseMemoryInfo(ReadFile("/proc/meminfo"), ReadFile(group + "/memory.max"),
+                         ReadFile(group + "/memory.current"));
+}
+
+absl::StatusOr<void*> MapCommitted(size_t bytes) {
+  const size_t mapped = MappedBytes(bytes);
+  // Room to start at a large page: the ends are given back.
+  const size_t slack = mapped >= kHugePage ? kHugePage : 0;
+  void* raw =
+      mmap(nullptr, mapped + slack, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  const auto failed = [&] {
+    return absl::ResourceExhaustedError(
+        absl::StrCat("the kernel has no ", ByteSizeString(bytes), ": ", std::strerror(errno)));
+  };
+  if (raw == MAP_FAILED) return failed();
+  char* data = static_cast<char*>(raw);
+  if (slack != 0) {
+    const size_t before = -reinterpret_cast<uintptr_t>(raw) & (kHugePage - 1);
+    if (before != 0) munmap(raw, before);
+    if (before != slack) munmap(data + before + mapped, slack - before);
+    data += before;
+    madvise(data, mapped, MADV_HUGEPAGE);
+  }
+  if (madvise(data, mapped, MADV_POPULATE_WRITE) == 0) return data;
+  if (errno != EINVAL) {  // a kernel before 5.14 knows no such advice
+    const absl::Status status = failed();
+    munmap(data, mapped);
+    return status;
+  }
+  for (size_t i = 0; i < mapped; i += kPage) static_cast<volatile char*>(data)[i] = 0;
+  return data;
+}
+
+void Unmap(void* data, size_t bytes) { munmap(data, MappedBytes(bytes)); }
+
+}  // namespace muster
