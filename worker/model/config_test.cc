@@ -1,0 +1,224 @@
+#include "worker/model/config.h"
+
+#include <gtest/gtest.h>
+
+#include <filesystem>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_replace.h"
+#include "base/error.h"
+#include "tests/support/status_matchers.h"
+#include "worker/model/checkpoint_writer.h"
+
+namespace muster {
+namespace {
+
+// The older form, as of SmolLM2-135M.
+constexpr char kOlder[] = R"({
+  "architectures": ["LlamaForCausalLM"], "attention_bias": false, "eos_token_id": 2,
+  "hidden_act": "silu", "hidden_size": 576, "intermediate_size": 1536, "mlp_bias": false,
+  "max_position_embeddings": 8192, "num_attention_heads": 9, "num_hidden_layers": 30,
+  "num_key_value_heads": 3, "rms_norm_eps": 1e-05, "rope_scaling": null, "rope_theta": 100000.0,
+  "tie_word_embeddings": true, "torch_dtype": "bfloat16", "vocab_size": 49152})";
+
+// The newer, as of Llama 3.1 8B.
+constexpr char kNewer[] = R"({
+  "architectures": ["LlamaForCausalLM"], "dtype": "bfloat16", "eos_token_id": [128001, 128009],
+  "head_dim": 128, "hidden_act": "silu", "hidden_size": 4096, "intermediate_size": 14336,
+  "max_position_embeddings": 131072, "num_attention_heads": 32, "num_hidden_layers": 32,
+  "num_key_value_heads": 8, "rms_norm_eps": 1e-05, "vocab_size": 128256,
+  "rope_parameters": {"rope_type": "llama3", "rope_theta": 500000, "factor": 8.0,
+    "low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_max_position_embeddings": 8192}})";
+
+// kOlder with one text replaced by another.
+std::string Altered(absl::string_view from, absl::string_view to) {
+  const std::string altered = absl::StrReplaceAll(kOlder, {{from, to}});
+  EXPECT_NE(altered, kOlder) << from;
+  return altered;
+}
+
+// kOlder with further fields.
+std::string With(absl::string_view fields) {
+  return Altered("{\n", absl::StrCat("{", fields, ","));
+}
+
+TEST(ModelConfigTest, ReadsTheOlderForm) {
+  const auto config = ParseModelConfig(kOlder, "");
+  ASSERT_OK(config);
+  EXPECT_EQ(*config, (ModelConfig{.architecture = "LlamaForCausalLM",
+                                  .layers = 30,
+                                  .hidden = 576,
+                                  .heads = 9,
+                                  .kv_heads = 3,
+                                  .head_dim = 64,
+                                  .ffn = 1536,
+                                  .vocabulary = 49152,
+                                  .max_positions = 8192,
+                                  .rms_norm_eps = 1e-5,
+                                  .rope = {.theta = 100000},
+                                  .tied_embeddings = true,
+                                  .dtype = DType::kBFloat16,
+                                  .eos_token_ids = {2},
+                                  .json = kOlder}));
+}
+
+TEST(ModelConfigTest, ReadsTheNewerForm) {
+  const auto config = ParseModelConfig(kNewer, "");
+  ASSERT_OK(config);
+  EXPECT_EQ(config->rope, (RopeConfig{.type = RopeConfig::Type::kLlama3,
+                                      .theta = 500000,
+                                      .factor = 8,
+                                      .low_freq_factor = 1,
+                                      .high_freq_factor = 4,
+                                      .original_max_positions = 8192}));
+  EXPECT_EQ(config->dtype, DType::kBFloat16);
+  EXPECT_EQ(config->eos_token_ids, (std::vector<int>{128001, 128009}));
+  EXPECT_FALSE(config->tied_embeddings);
+}
+
+TEST(ModelConfigTest, BothFormsOfRopeScalingMeanTheSame) {
+  const std::string parameters =
+      R"("low_freq_factor": 1, "high_freq_factor": 4, "factor": 32,
+         "original_max_position_embeddings": 8192)";
+  const auto older = ParseModelConfig(
+      Altered(R"("rope_scaling": null)",
+              absl::StrCat(R"("rope_scaling": {"rope_type": "llama3",)", parameters, "}")),
+      "");
+  const auto newer = ParseModelConfig(
+      Altered(R"("rope_scaling": null, "rope_theta": 100000.0)",
+              absl::StrCat(R"("rope_parameters": {"rope_theta": 100000.0, "rope_type": "llama3",)",
+                           parameters, "}")),
+      "");
+  ASSERT_OK(older);
+  ASSERT_OK(newer);
+  EXPECT_EQ(older->rope, newer->rope);
+  EXPECT_EQ(older->rope.factor, 32);
+}
+
+TEST(ModelConfigTest, DefaultsAreThoseOfHuggingFace) {
+  std::string text = absl::StrReplaceAll(kOlder, {{R"("num_key_value_heads": 3,)", ""},
+                                                  {R"("rope_theta": 100000.0,)", ""},
+                                                  {R"("tie_word_embeddings": true,)", ""},
+                                                  {R"("torch_dtype": "bfloat16",)", ""},
+                                                  {R"("rms_norm_eps": 1e-05,)", ""},
+                                                  {R"("hidden_act": "silu",)", ""},
+                                                  {R"("eos_token_id": 2,)", ""}});
+  const auto config = ParseModelConfig(text, "");
+  ASSERT_OK(config);
+  EXPECT_EQ(config->kv_heads, 9);
+  EXPECT_EQ(config->rope, RopeConfig{});
+  EXPECT_FALSE(config->tied_embeddings);
+  EXPECT_EQ(config->dtype, std::nullopt);
+  EXPECT_EQ(config->rms_norm_eps, 1e-6);
+  EXPECT_TRUE(config->eos_token_ids.empty());
+}
+
+TEST(ModelConfigTest, HeadDimNeedNotBeHiddenOverHeads) {
+  const auto config = ParseModelConfig(With(R"("head_dim": 80)"), "");
+  ASSERT_OK(config);
+  EXPECT_EQ(config->head_dim, 80);
+}
+
+TEST(ModelConfigTest, EndTokensOfTheGenerationConfigCount) {
+  const auto several = ParseModelConfig(kOlder, R"({"eos_token_id": [2, 7, 49152]})");
+  ASSERT_OK(several);
+  EXPECT_EQ(several->eos_token_ids, (std::vector<int>{2, 7}));
+  const auto none = ParseModelConfig(kOlder, "{}");
+  ASSERT_OK(none);
+  EXPECT_EQ(none->eos_token_ids, std::vector<int>{2});
+}
+
+struct BadConfig {
+  std::string text;
+  std::string message;
+};
+
+TEST(ModelConfigTest, RefusesByFileFieldAndValue) {
+  const BadConfig cases[] = {
+      {"", "config.json: not valid JSON"},
+      {"[]", "config.json: must be an object, is a list of 0"},
+      {"{", "config.json: not valid JSON"},
+      {std::string(kOlder) + "x", "config.json: not valid JSON"},
+      {With(R"("vocab_size": 1)"), R"(config.json: "vocab_size" stands twice)"},
+      {"{}", "config.json: architectures must be a list of one name"},
+      {Altered("LlamaForCausalLM", "GPT2LMHeadModel"),
+       R"(architecture "GPT2LMHeadModel" is not supported; supported: LlamaForCausalLM)"},
+      {Altered(R"("hidden_size": 576,)", ""), "config.json: hidden_size is missing"},
+      {Altered("576", "576.5"), "hidden_size must be a whole number from 1 to 4194304, is 576.5"},
+      {Altered("576", "\"576\""), "hidden_size must be a whole number"},
+      {Altered("576", "0"), "hidden_size must be a whole number"},
+      {Altered("576", "-576"), "is -576"},
+      {Altered("576", "18446744073709551615"), "is 18446744073709551615"},
+      {Altered("576", "99999999999999999999999999"), "hidden_size must be a whole number"},
+      {Altered("49152", "2147483648"), "vocab_size must be a whole number"},
+      {Altered("\"num_attention_heads\": 9", "\"num_attention_heads\": 7"),
+       "num_key_value_heads 3 does not divide num_attention_heads 7"},
+      {Altered("576", "577"),
+       "there is no head_dim, and num_attention_heads 9 does not divide hidden_size 577"},
+      {With(R"("head_dim": 63)"), "head_dim must be even and at most 256, is 63"},
+      {With(R"("head_dim": 258)"), "head_dim must be a whole number from 1 to 256, is 258"},
+      {Altered(R"("attention_bias": false)", R"("attention_bias": true)"),
+       "config.json: attention_bias true is not supported"},
+      {Altered(R"("mlp_bias": false)", R"("mlp_bias": true)"), "mlp_bias true is not supported"},
+      {Altered(R"("mlp_bias": false)", R"("mlp_bias": 0)"), "mlp_bias must be true or false, is 0"},
+      {Altered("silu", "gelu"), "hidden_act 'gelu' is not supported; supported is silu"},
+      {Altered("\"bfloat16\"", "\"int8\""),
+       "torch_dtype must be one of float32, bfloat16, float16, is 'int8'"},
+      {Altered(R"("rope_scaling": null)", R"("rope_scaling": {"type": "linear", "factor": 2})"),
+       "config.json: rope_scaling: rope_type 'linear' is not supported; supported are default and "
+       "llama3"},
+      {Altered(R"("rope_scaling": null)", R"("rope_parameters": {"rope_type": "yarn"})"),
+       "config.json: rope_parameters: rope_type 'yarn' is not supported"},
+      {Altered(R"("rope_scaling": null)", R"("rope_scaling": {"rope_type": "llama3"})"),
+       "rope_scaling: factor is missing"},
+      {Altered(R"("rope_scaling": null)", R"("rope_scaling": [])"),
+       "config.json: rope_scaling: must be an object, is a list of 0"},
+      {Altered("100000.0", "0"), "rope_theta must be a number from 1 to 1e+12, is 0"},
+      {Altered("1e-05", "1e999"), "config.json: not valid JSON"},
+      {Altered("1e-05", "-1"), "rms_norm_eps must be a number"},
+      {Altered(R"("eos_token_id": 2)", R"("eos_token_id": "</s>")"),
+       "eos_token_id must be a whole"},
+      {With(R"("quantization_config": {})"), "quantization_config is not supported"},
+      {With(R"("partial_rotary_factor": 0.5)"), "partial_rotary_factor 0.5 is not supported"},
+  };
+  for (const BadConfig& bad : cases) {
+    const absl::Status status = ParseModelConfig(bad.text, "").status();
+    EXPECT_STATUS(status, absl::StatusCode::kInvalidArgument, bad.message);
+    EXPECT_EQ(DetailOf(status).reason, ErrorReason::kModelUnusable) << status;
+  }
+}
+
+TEST(ModelConfigTest, HostileNestingIsRefusedWithoutGrowing) {
+  std::string deep;
+  for (int i = 0; i < 100'000; ++i) deep += "{\"a\":";
+  EXPECT_STATUS(ParseModelConfig(deep, "").status(), absl::StatusCode::kInvalidArgument,
+                "config.json: ");
+  deep += "1" + std::string(100'000, '}');
+  EXPECT_STATUS(ParseModelConfig(deep, "").status(), absl::StatusCode::kInvalidArgument,
+                "nested more than 32 levels deep");
+}
+
+TEST(ModelConfigTest, NamesTheDirectoryOrTheFileThatIsMissing) {
+  const std::string directory = ::testing::TempDir() + "/config_test";
+  std::filesystem::remove_all(directory);
+  const absl::Status missing = ReadModelConfig(directory).status();
+  EXPECT_STATUS(missing, absl::StatusCode::kNotFound,
+                absl::StrCat("model directory '", directory, "' does not exist"));
+  EXPECT_EQ(DetailOf(missing).reason, ErrorReason::kModelUnusable);
+
+  std::filesystem::create_directories(directory);
+  EXPECT_STATUS(ReadModelConfig(directory).status(), absl::StatusCode::kNotFound, "no config.json");
+  EXPECT_STATUS(ReadModelConfig("/dev/null").status(), absl::StatusCode::kNotFound,
+                "model directory '/dev/null' is not a directory");
+
+  ASSERT_OK(WriteFile(directory + "/config.json", kOlder));
+  const auto config = ReadModelConfig(directory + "/");
+  ASSERT_OK(config);
+  EXPECT_EQ(config->name, "config_test");
+  ASSERT_OK(WriteFile(directory + "/generation_config.json", "{"));
+  EXPECT_STATUS(ReadModelConfig(directory).status(), absl::StatusCode::kInvalidArgument,
+                "generation_config.json: not valid JSON");
+}
+
+}  // namespace
+}  // namespace muster

@@ -1,0 +1,318 @@
+#include "worker/model/llama.h"
+
+#include <algorithm>
+#include <cmath>
+#include <utility>
+
+#include "absl/memory/memory.h"
+#include "absl/strings/str_cat.h"
+#include "base/status_macros.h"
+#include "worker/cache/block_allocator.h"
+#include "worker/collective/partial.h"
+#include "worker/model/arena.h"
+#include "worker/model/llama_weights.h"
+#include "worker/model/rope_table.h"
+
+namespace muster {
+namespace {
+
+using StageReducer = Reducer<GroupKind::kStage>;
+using StagePartial = Partial<GroupKind::kStage>;
+
+// What one rank knows of its model, and holds of it.
+struct LlamaRank {
+  ModelConfig config;
+  RankShape shape;
+  DType dtype;
+  LlamaWeights weights;
+  Device& device;
+  Ledger& ledger;
+
+  KvLayout kv_layout() const {
+    return {.layers = config.layers,
+            .kv_heads = shape.kv_heads.size(),
+            .block_size = kKvBlockTokens,
+            .head_dim = config.head_dim,
+            .dtype = dtype};
+  }
+};
+
+// Arrays at fixed addresses; rows are tokens of a step.
+struct LlamaActivations {
+  float* residual = nullptr;   // [rows, hidden]
+  float* normed = nullptr;     // [rows, hidden]
+  float* partial = nullptr;    // [rows, hidden], this rank's summand
+  float* qkv = nullptr;        // [rows, (heads + 2 kv_heads) head_dim]
+  float* attention = nullptr;  // [rows, heads * head_dim], over the blocks that this rank holds
+  float* lse = nullptr;        // [rows, heads]
+  float* combined = nullptr;   // [rows, o_columns]; is `attention` where cp is 1
+  float* gate_up = nullptr;    // [rows, 2 ffn]
+  float* ffn = nullptr;        // [rows, ffn]
+  float* outputs = nullptr;    // [max_outputs, hidden]
+  float* logits = nullptr;     // [max_outputs, vocabulary]
+  float* cos = nullptr;        // [positions, head_dim / 2]
+  float* sin = nullptr;        // [positions, head_dim / 2]
+};
+
+class LlamaModel final : public Model {
+ public:
+  static absl::StatusOr<std::unique_ptr<Model>> Create(const LlamaRank& rank,
+                                                       const ModelParts& parts);
+
+  const StepBuffers& buffers() const override { return buffers_; }
+  absl::Status Forward(Stream& stream, int rows, int outputs) override;
+
+ private:
+  LlamaModel(const LlamaRank& rank, const ModelParts& parts, StageReducer stage)
+      : rank_(rank), weights_(rank.weights), parts_(parts), ops_(parts.ops), stage_(stage) {}
+
+  absl::Status Allocate();
+  absl::Status PrepareOps();
+
+  absl::Status Embed(Stream& stream, int rows);
+  absl::Status Layer(Stream& stream, int rows, int index);
+  absl::Status Logits(Stream& stream, int outputs);
+
+  absl::Status RopeKv(Stream& stream, int rows, int layer);
+  absl::Status Attend(Stream& stream, int rows, int layer);
+  absl::Status CombineCp(Stream& stream, int rows);
+  absl::Status SwiGlu(Stream& stream, int rows);
+  // residual += sum over STAGE of partial; normed = rmsnorm(residual) * norm.
+  absl::Status ReduceAddNorm(Stream& stream, int rows, const float* norm);
+  absl::Status Linear(Stream& stream, int rows, const float* x, const Matrix& weights, float* y) {
+    return ops_.Linear(stream, {.x = x, .weights = weights, .y = y}, rows);
+  }
+  // The norm that reads what layer `index` leaves.
+  const float* NormAfter(int index) const {
+    return index + 1 < rank_.config.layers ? weights_.layers[index + 1].input_norm
+                                           : weights_.final_norm;
+  }
+  KvOwnership ownership() const {
+    return {.rank = rank_.shape.cp_rank, .size = rank_.shape.cp_size};
+  }
+  int qkv_width() const {
+    return (rank_.shape.heads.size() + 2 * rank_.shape.kv_heads.size()) * rank_.config.head_dim;
+  }
+  int attention_width() const { return rank_.shape.heads.size() * rank_.config.head_dim; }
+
+  const LlamaRank& rank_;
+  const LlamaWeights& weights_;
+  const ModelParts parts_;
+  Ops& ops_;
+  StageReducer stage_;
+  Buffer memory_;  // of buffers_ and act_
+  StepBuffers buffers_;
+  LlamaActivations act_;
+};
+
+absl::StatusOr<std::unique_ptr<Model>> LlamaModel::Create(const LlamaRank& rank,
+                                                          const ModelParts& parts) {
+  const bool has_cp = parts.cp != nullptr && parts.cp->group().kind() == GroupKind::kCp;
+  if (rank.shape.cp_size > 1 && !has_cp) {
+    return absl::FailedPreconditionError("a model with cp above 1 needs the workspace of CP");
+  }
+  MUSTER_ASSIGN_OR_RETURN(const StageReducer stage, StageReducer::Create(parts.stage));
+  auto model = absl::WrapUnique(new LlamaModel(rank, parts, stage));
+  MUSTER_RETURN_IF_ERROR(model->Allocate());
+  MUSTER_RETURN_IF_ERROR(model->PrepareOps());
+  return model;
+}
+
+absl::Status LlamaModel::Allocate() {
+  const ModelConfig& config = rank_.config;
+  const int64_t rows = parts_.limits.max_rows;
+  const int64_t outputs = parts_.limits.max_outputs;
+  const int64_t held = int64_t{parts_.kv.options().max_local_blocks} * kKvBlockTokens;
+  const int64_t positions = std::min<int64_t>(config.max_positions, held * rank_.shape.cp_size);
+  Arena arena;
+  arena.Add(&buffers_.token_ids, rows);
+  arena.Add(&buffers_.positions, rows);
+  arena.Add(&buffers_.row_sequences, rows);
+  arena.Add(&buffers_.output_rows, outputs);
+  arena.Add(&act_.residual, rows * config.hidden);
+  arena.Add(&act_.normed, rows * config.hidden);
+  arena.Add(&act_.partial, rows * config.hidden);
+  arena.Add(&act_.qkv, rows * qkv_width());
+  arena.Add(&act_.attention, rows * attention_width());
+  arena.Add(&act_.lse, rows * rank_.shape.heads.size());
+  if (rank_.shape.cp_size > 1) arena.Add(&act_.combined, rows * rank_.shape.o_columns.size());
+  arena.Add(&act_.gate_up, rows * 2 * rank_.shape.ffn.size());
+  arena.Add(&act_.ffn, rows * rank_.shape.ffn.size());
+  arena.Add(&act_.outputs, outputs * config.hidden);
+  arena.Add(&act_.logits, outputs * rank_.shape.vocabulary.size());
+  arena.Add(&act_.cos, positions * config.head_dim / 2);
+  arena.Add(&act_.sin, positions * config.head_dim / 2);
+  MUSTER_ASSIGN_OR_RETURN(memory_, arena.Allocate(rank_.device, "activations", rank_.ledger));
+  if (rank_.shape.cp_size == 1) act_.combined = act_.attention;
+  buffers_.block_tables = parts_.kv.block_tables();
+  buffers_.kv = parts_.kv.descriptor();
+  buffers_.logits = act_.logits;
+  FillRopeTable(RopeFrequencies(config.rope, config.head_dim), positions, act_.cos, act_.sin);
+  return absl::OkStatus();
+}
+
+absl::Status LlamaModel::PrepareOps() {
+  const int rows = parts_.limits.max_rows;
+  for (const LlamaLayerWeights& layer : weights_.layers) {
+    for (const Matrix* matrix : {&layer.qkv, &layer.o, &layer.gate_up, &layer.down}) {
+      MUSTER_RETURN_IF_ERROR(ops_.Prepare(*matrix, rows));
+    }
+  }
+  return ops_.Prepare(weights_.lm_head, parts_.limits.max_outputs);
+}
+
+absl::Status LlamaModel::Forward(Stream& stream, int rows, int outputs) {
+  if (rows < 1 || rows > parts_.limits.max_rows || outputs < 0 ||
+      outputs > parts_.limits.max_outputs) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("a step of ", rows, " rows and ", outputs, " outputs; the most are ",
+                     parts_.limits.max_rows, " and ", parts_.limits.max_outputs));
+  }
+  MUSTER_RETURN_IF_ERROR(Embed(stream, rows));
+  for (int layer = 0; layer < rank_.config.layers; ++layer) {
+    MUSTER_RETURN_IF_ERROR(Layer(stream, rows, layer));
+  }
+  return Logits(stream, outputs);
+}
+
+absl::Status LlamaModel::Layer(Stream& stream, int rows, int index) {
+  const LlamaLayerWeights& layer = weights_.layers[index];
+  MUSTER_RETURN_IF_ERROR(Linear(stream, rows, act_.normed, layer.qkv, act_.qkv));
+  MUSTER_RETURN_IF_ERROR(RopeKv(stream, rows, index));
+  MUSTER_RETURN_IF_ERROR(Attend(stream, rows, index));
+  MUSTER_RETURN_IF_ERROR(CombineCp(stream, rows));
+  MUSTER_RETURN_IF_ERROR(Linear(stream, rows, act_.combined, layer.o, act_.partial));
+  MUSTER_RETURN_IF_ERROR(ReduceAddNorm(stream, rows, layer.post_norm));
+  MUSTER_RETURN_IF_ERROR(Linear(stream, rows, act_.normed, layer.gate_up, act_.gate_up));
+  MUSTER_RETURN_IF_ERROR(SwiGlu(stream, rows));
+  MUSTER_RETURN_IF_ERROR(Linear(stream, rows, act_.ffn, layer.down, act_.partial));
+  return ReduceAddNorm(stream, rows, NormAfter(index));
+}
+
+absl::Status LlamaModel::Embed(Stream& stream, int rows) {
+  const EmbeddingParams params = {.ids = buffers_.token_ids,
+                                  .table = weights_.embedding.data,
+                                  .dtype = weights_.embedding.dtype,
+                                  .vocab_begin = rank_.shape.vocabulary.begin,
+                                  .vocab_end = rank_.shape.vocabulary.end,
+                                  .hidden = rank_.config.hidden,
+                                  .out = act_.partial};
+  MUSTER_RETURN_IF_ERROR(ops_.Embed(stream, params, rows));
+  return stage_.ReduceAddNorm(stream, StagePartial{act_.partial, rows, rank_.config.hidden},
+                              {.residual_in = nullptr,
+                               .weight = weights_.layers.front().input_norm,
+                               .eps = static_cast<float>(rank_.config.rms_norm_eps),
+                               .residual_out = act_.residual,
+                               .norm_out = act_.normed});
+}
+
+absl::Status LlamaModel::RopeKv(Stream& stream, int rows, int layer) {
+  const RopeKvParams params = {.qkv = act_.qkv,
+                               .row_stride = qkv_width(),
+                               .heads = rank_.shape.heads.size(),
+                               .positions = buffers_.positions,
+                               .row_sequences = buffers_.row_sequences,
+                               .cos = act_.cos,
+                               .sin = act_.sin,
+                               .kv = buffers_.kv,
+                               .layout = rank_.kv_layout(),
+                               .ownership = ownership(),
+                               .layer = layer};
+  return ops_.RopeKv(stream, params, rows);
+}
+
+absl::Status LlamaModel::Attend(Stream& stream, int rows, int layer) {
+  const PagedAttentionParams params = {
+      .q = act_.qkv,
+      .q_row_stride = qkv_width(),
+      .heads = rank_.shape.heads.size(),
+      .positions = buffers_.positions,
+      .row_sequences = buffers_.row_sequences,
+      .kv = buffers_.kv,
+      .layout = rank_.kv_layout(),
+      .ownership = ownership(),
+      .layer = layer,
+      .scale = 1.0f / std::sqrt(static_cast<float>(rank_.config.head_dim)),
+      .out = act_.attention,
+      .out_row_stride = attention_width(),
+      .lse = act_.lse,
+      .lse_row_stride = rank_.shape.heads.size()};
+  return ops_.Attend(stream, params, rows);
+}
+
+absl::Status LlamaModel::CombineCp(Stream& stream, int rows) {
+  if (rank_.shape.cp_size == 1) return absl::OkStatus();
+  return parts_.cp->Enqueue(stream, CpCombine{.partial = act_.attention,
+                                              .lse = act_.lse,
+                                              .out = act_.combined,
+                                              .tokens = rows,
+                                              .heads = rank_.shape.heads.size(),
+                                              .head_dim = rank_.config.head_dim});
+}
+
+absl::Status LlamaModel::SwiGlu(Stream& stream, int rows) {
+  const int width = rank_.shape.ffn.size();
+  const SwiGluParams params = {.gate_up = act_.gate_up,
+                               .row_stride = 2 * width,
+                               .width = width,
+                               .out = act_.ffn,
+                               .out_row_stride = width};
+  return ops_.SwiGlu(stream, params, rows);
+}
+
+absl::Status LlamaModel::ReduceAddNorm(Stream& stream, int rows, const float* norm) {
+  return stage_.ReduceAddNorm(stream, StagePartial{act_.partial, rows, rank_.config.hidden},
+                              {.residual_in = act_.residual,
+                               .weight = norm,
+                               .eps = static_cast<float>(rank_.config.rms_norm_eps),
+                               .residual_out = act_.residual,
+                               .norm_out = act_.normed});
+}
+
+absl::Status LlamaModel::Logits(Stream& stream, int outputs) {
+  if (outputs == 0) return absl::OkStatus();
+  const GatherRowsParams gather = {.x = act_.normed,
+                                   .index = buffers_.output_rows,
+                                   .hidden = rank_.config.hidden,
+                                   .out = act_.outputs};
+  MUSTER_RETURN_IF_ERROR(ops_.GatherRows(stream, gather, outputs));
+  return Linear(stream, outputs, act_.outputs, weights_.lm_head, act_.logits);
+}
+
+class LoadedLlama final : public LoadedModel {
+ public:
+  explicit LoadedLlama(LlamaRank rank) : rank_(std::move(rank)) {}
+
+  KvLayout kv_layout() const override { return rank_.kv_layout(); }
+
+  std::vector<CollectiveUse> collectives(const StepLimits& limits) const override {
+    std::vector<CollectiveUse> uses = {
+        CollectiveUse::AllReduceRmsNorm(GroupKind::kStage, rank_.config.hidden, limits.max_rows)};
+    if (rank_.shape.cp_size > 1) {
+      uses.push_back(CollectiveUse::CpCombine(rank_.shape.heads.size(), rank_.config.head_dim,
+                                              limits.max_rows));
+    }
+    return uses;
+  }
+
+  absl::StatusOr<std::unique_ptr<Model>> BuildModel(const ModelParts& parts) override {
+    return LlamaModel::Create(rank_, parts);
+  }
+
+ private:
+  const LlamaRank rank_;
+};
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<LoadedModel>> LoadLlama(const LoadRequest& request) {
+  MUSTER_ASSIGN_OR_RETURN(LlamaWeights weights, LoadLlamaWeights(request));
+  return std::make_unique<LoadedLlama>(LlamaRank{.config = request.config,
+                                                 .shape = request.shape,
+                                                 .dtype = request.dtype,
+                                                 .weights = std::move(weights),
+                                                 .device = request.device,
+                                                 .ledger = request.ledger});
+}
+
+}  // namespace muster

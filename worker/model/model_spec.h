@@ -1,0 +1,24 @@
+#ifndef MUSTER_WORKER_MODEL_MODEL_SPEC_H_
+#define MUSTER_WORKER_MODEL_MODEL_SPEC_H_
+
+#include "absl/status/statusor.h"
+#include "absl/strings/string_view.h"
+#include "base/topology.h"
+#include "kernels/dtype.h"
+#include "worker/model/checkpoint.h"
+#include "worker/model/config.h"
+
+namespace muster {
+
+// The type in which a rank holds weights and KV. `option`: "float32", "bfloat16", or "auto": the
+// checkpoint's own, as config.json or else the files say it, and float32 for float16.
+// INVALID_ARGUMENT: another option.
+absl::StatusOr<DType> ChooseDType(absl::string_view option, const ModelConfig& config,
+                                  const Checkpoint& checkpoint);
+
+// What planning and agreement need to know; the digest covers config.json and the files' headers.
+ModelSpec ToSpec(const ModelConfig& config, const Checkpoint& checkpoint, DType dtype);
+
+}  // namespace muster
+
+#endif  // MUSTER_WORKER_MODEL_MODEL_SPEC_H_

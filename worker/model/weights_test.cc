@@ -1,0 +1,204 @@
+#include "worker/model/weights.h"
+
+#include <gtest/gtest.h>
+
+#include <cstring>
+#include <filesystem>
+
+#include "tests/support/status_matchers.h"
+#include "worker/device/cpu/cpu_device.h"
+#include "worker/model/checkpoint_writer.h"
+#include "worker/model/llama_weights.h"
+#include "worker/model/model_spec.h"
+
+namespace muster {
+namespace {
+
+// Nothing divides by 2 or 3 but the heads.
+constexpr int kHidden = 10;
+constexpr int kHeadDim = 4;
+const ModelConfig kConfig = {.architecture = "LlamaForCausalLM",
+                             .layers = 2,
+                             .hidden = kHidden,
+                             .heads = 6,
+                             .kv_heads = 3,
+                             .head_dim = kHeadDim,
+                             .ffn = 7,
+                             .vocabulary = 11,
+                             .max_positions = 32,
+                             .rms_norm_eps = 1e-5};
+
+// Rows [n, k] of floats.
+struct Dense {
+  int64_t n = 0;
+  int64_t k = 0;
+  std::vector<float> values;
+  friend bool operator==(const Dense&, const Dense&) = default;
+};
+
+float ElementOf(const Matrix& matrix, int64_t index) {
+  if (matrix.dtype == DType::kFloat32) return static_cast<const float*>(matrix.data)[index];
+  return static_cast<float>(static_cast<const BFloat16*>(matrix.data)[index]);
+}
+
+Dense RowsOf(const Matrix& matrix, int64_t begin, int64_t end) {
+  Dense dense = {.n = end - begin, .k = matrix.k};
+  for (int64_t i = begin * matrix.k; i < end * matrix.k; ++i) {
+    dense.values.push_back(ElementOf(matrix, i));
+  }
+  return dense;
+}
+Dense AllOf(const Matrix& matrix) { return RowsOf(matrix, 0, matrix.n); }
+
+void AppendRows(Dense& whole, const Dense& part) {
+  whole.n += part.n;
+  whole.k = part.k;
+  whole.values.insert(whole.values.end(), part.values.begin(), part.values.end());
+}
+
+void AppendColumns(Dense& whole, const Dense& part) {
+  Dense wider = {.n = part.n, .k = whole.k + part.k};
+  for (int64_t row = 0; row < part.n; ++row) {
+    const auto left = whole.values.begin() + row * whole.k;
+    const auto right = part.values.begin() + row * part.k;
+    wider.values.insert(wider.values.end(), left, left + whole.k);
+    wider.values.insert(wider.values.end(), right, right + part.k);
+  }
+  whole = wider;
+}
+
+class WeightsTest : public ::testing::Test {
+ protected:
+  void SetUp() override {
+    directory_ = ::testing::TempDir() + "/weights_test/" +
+                 ::testing::UnitTest::GetInstance()->current_test_info()->name();
+    std::filesystem::create_directories(directory_);
+  }
+
+  void Write(const NamedTensors& tensors) {
+    tensors_ = tensors;
+    ASSERT_OK(WriteFile(directory_ + "/model.safetensors", SafetensorsBytes(tensors)));
+    auto checkpoint = Checkpoint::Open(directory_);
+    ASSERT_OK(checkpoint);
+    checkpoint_ = *std::move(checkpoint);
+  }
+
+  absl::StatusOr<LlamaWeights> Load(const ModelConfig& config, ParallelConfig parallel, int rank,
+                                    DType dtype, LoadProgress progress = nullptr) {
+    const ModelSpec spec = ToSpec(config, *checkpoint_, dtype);
+    return LoadLlamaWeights({.config = config,
+                             .checkpoint = *checkpoint_,
+                             .shape = *RankShape::Create(spec, parallel, GlobalRank(rank)),
+                             .dtype = dtype,
+                             .device = device_,
+                             .ledger = ledger_,
+                             .progress = progress});
+  }
+
+  Dense TensorOf(const std::string& name) const {
+    const TensorValues& tensor = tensors_.at(name);
+    return {.n = tensor.shape[0], .k = tensor.shape[1], .values = tensor.values};
+  }
+
+  std::string directory_;
+  NamedTensors tensors_;
+  std::unique_ptr<Checkpoint> checkpoint_;
+  Ledger ledger_;
+  CpuDevice device_{CpuDeviceOptions{}};
+};
+
+TEST_F(WeightsTest, ShardsOfAllRanksMakeTheWhole) {
+  Write(RandomLlama(kConfig, DType::kFloat32, 7));
+  const ParallelConfig parallel = {.tp = 3, .cp = 2};
+  Dense embedding, gate, up, down, q, k;
+  std::vector<Dense> o_shards(6);
+  for (int rank = 0; rank < 6; ++rank) {
+    const auto weights = Load(kConfig, parallel, rank, DType::kFloat32);
+    ASSERT_OK(weights);
+    const LlamaLayerWeights& layer = weights->layers[1];
+    AppendRows(embedding, AllOf(weights->embedding));
+    AppendRows(gate, RowsOf(layer.gate_up, 0, layer.gate_up.n / 2));
+    AppendRows(up, RowsOf(layer.gate_up, layer.gate_up.n / 2, layer.gate_up.n));
+    AppendColumns(down, AllOf(layer.down));
+    const int tp_rank = rank % 3;
+    const int cp_rank = rank / 3;
+    o_shards[tp_rank * 2 + cp_rank] = AllOf(layer.o);
+    if (cp_rank != 0) continue;  // as its peer of TP rank and CP rank 0
+    AppendRows(q, RowsOf(layer.qkv, 0, 2 * kHeadDim));
+    AppendRows(k, RowsOf(layer.qkv, 2 * kHeadDim, 3 * kHeadDim));
+  }
+  Dense o;
+  for (const Dense& shard : o_shards) AppendColumns(o, shard);
+  EXPECT_EQ(embedding, TensorOf("model.embed_tokens.weight"));
+  EXPECT_EQ(gate, TensorOf("model.layers.1.mlp.gate_proj.weight"));
+  EXPECT_EQ(up, TensorOf("model.layers.1.mlp.up_proj.weight"));
+  EXPECT_EQ(down, TensorOf("model.layers.1.mlp.down_proj.weight"));
+  EXPECT_EQ(q, TensorOf("model.layers.1.self_attn.q_proj.weight"));
+  EXPECT_EQ(k, TensorOf("model.layers.1.self_attn.k_proj.weight"));
+  EXPECT_EQ(o, TensorOf("model.layers.1.self_attn.o_proj.weight"));
+}
+
+TEST_F(WeightsTest, TiedEmbeddingsAreHeldOnce) {
+  ModelConfig tied = kConfig;
+  tied.tied_embeddings = true;
+  Write(RandomLlama(tied, DType::kBFloat16, 7));
+  const auto weights = Load(tied, {}, 0, DType::kBFloat16);
+  ASSERT_OK(weights);
+  EXPECT_EQ(weights->lm_head.data, weights->embedding.data);
+
+  Write(RandomLlama(kConfig, DType::kBFloat16, 7));
+  const auto untied = Load(kConfig, {}, 0, DType::kBFloat16);
+  ASSERT_OK(untied);
+  EXPECT_NE(untied->lm_head.data, untied->embedding.data);
+}
+
+TEST_F(WeightsTest, EveryTypeBecomesTheModels) {
+  for (const DType stored : {DType::kFloat32, DType::kBFloat16, DType::kFloat16}) {
+    NamedTensors tensors = RandomLlama(kConfig, stored, 7);
+    // Exact in every type, and what float16 has of its own: subnormals.
+    std::vector<float>& values = tensors["lm_head.weight"].values;
+    for (size_t i = 0; i < values.size(); ++i) values[i] = static_cast<float>(i) * 0x1p-20f;
+    Write(tensors);
+    for (const DType held : {DType::kFloat32, DType::kBFloat16}) {
+      const auto weights = Load(kConfig, {}, 0, held);
+      ASSERT_OK(weights);
+      EXPECT_EQ(weights->lm_head.dtype, held);
+      EXPECT_EQ(AllOf(weights->lm_head), TensorOf("lm_head.weight")) << Name(stored);
+      const TensorValues& norm = tensors_.at("model.norm.weight");
+      for (int i = 0; i < kHidden; ++i) {
+        EXPECT_NEAR(weights->final_norm[i], norm.values[i], 0.005f);
+      }
+    }
+  }
+}
+
+TEST_F(WeightsTest, RefusesATensorOfAnotherShapeBeforeItAllocates) {
+  NamedTensors tensors = RandomLlama(kConfig, DType::kFloat32, 7);
+  tensors["model.layers.1.mlp.up_proj.weight"].shape = {kHidden, 7};
+  Write(tensors);
+  const auto status = Load(kConfig, {}, 0, DType::kFloat32).status();
+  EXPECT_STATUS(status, absl::StatusCode::kInvalidArgument,
+                "model.safetensors: tensor 'model.layers.1.mlp.up_proj.weight' has shape [10, 7], "
+                "config.json asks for [7, 10]");
+  EXPECT_EQ(ledger_.total(), 0u);
+  tensors.erase("model.norm.weight");
+  tensors["model.layers.1.mlp.up_proj.weight"].shape = {7, kHidden};
+  Write(tensors);
+  EXPECT_STATUS(Load(kConfig, {}, 0, DType::kFloat32).status(), absl::StatusCode::kNotFound,
+                "tensor 'model.norm.weight' is missing");
+}
+
+TEST_F(WeightsTest, ProgressEndsWithTheBytesHeld) {
+  Write(RandomLlama(kConfig, DType::kFloat32, 7));
+  std::vector<std::pair<uint64_t, uint64_t>> seen;
+  const auto weights = Load(kConfig, {}, 0, DType::kFloat32,
+                            [&](uint64_t done, uint64_t total) { seen.emplace_back(done, total); });
+  ASSERT_OK(weights);
+  ASSERT_FALSE(seen.empty());
+  EXPECT_EQ(seen.back(), std::pair(weights->memory.size(), weights->memory.size()));
+  EXPECT_EQ(ledger_.total(), weights->memory.size());
+  EXPECT_EQ(ledger_.Entries().front().tag, "weights");
+}
+
+}  // namespace
+}  // namespace muster
