@@ -1,0 +1,15 @@
+#include "worker/engine/cpu_engine_backend.h"
+
+#include "worker/model/cpu/cpu_ops.h"
+
+namespace muster {
+
+CpuEngineBackend::CpuEngineBackend(const CpuDeviceOptions& device,
+                                   const ShmBackend::Options& collectives)
+    : device_(device), collectives_(device_, collectives), rings_(device_) {}
+
+std::unique_ptr<Ops> CpuEngineBackend::MakeOps(Ledger& ledger) {
+  return std::make_unique<CpuOps>(device_, ledger);
+}
+
+}  // namespace muster

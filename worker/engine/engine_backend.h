@@ -1,0 +1,28 @@
+// What a kind of device brings for an epoch: the one place where a backend is chosen.
+#ifndef MUSTER_WORKER_ENGINE_ENGINE_BACKEND_H_
+#define MUSTER_WORKER_ENGINE_ENGINE_BACKEND_H_
+
+#include <memory>
+
+#include "worker/collective/collective_backend.h"
+#include "worker/device/device.h"
+#include "worker/engine/step_ring.h"
+#include "worker/model/ops.h"
+
+namespace muster {
+
+// One per worker, shared by its epochs, which it outlives. Thread-safe.
+class EngineBackend {
+ public:
+  virtual ~EngineBackend() = default;
+
+  virtual Device& device() = 0;
+  virtual CollectiveBackend& collectives() = 0;
+  virtual StepRingBackend& rings() = 0;
+  // The operations of one rank of one epoch; `ledger` outlives them.
+  virtual std::unique_ptr<Ops> MakeOps(Ledger& ledger) = 0;
+};
+
+}  // namespace muster
+
+#endif  // MUSTER_WORKER_ENGINE_ENGINE_BACKEND_H_

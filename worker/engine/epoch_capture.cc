@@ -1,0 +1,234 @@
+// EpochContext from WARM to AGREED.
+#include <algorithm>
+#include <limits>
+#include <utility>
+
+#include "absl/strings/numbers.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
+#include "absl/strings/str_split.h"
+#include "absl/time/clock.h"
+#include "base/digest.h"
+#include "base/error.h"
+#include "base/status_macros.h"
+#include "worker/collective/warmup_vote.h"
+#include "worker/device/byte_size.h"
+#include "worker/engine/epoch_context.h"
+
+namespace muster {
+namespace {
+
+// Of the memory that is free when KV is sized, what other users of the machine are left.
+constexpr int kFreeShare = 10;
+
+std::string DigestOf(const Topology& topology) {
+  Digest digest;
+  for (const int64_t value :
+       {int64_t{topology.replica.value()}, static_cast<int64_t>(topology.epoch.value()),
+        int64_t{topology.config.tp}, int64_t{topology.config.cp}, int64_t{topology.config.pp}}) {
+    digest.Add(static_cast<uint64_t>(value));
+  }
+  for (const RankPlacement& rank : topology.ranks) {
+    digest.Add(rank.worker_id);
+    digest.Add(rank.incarnation.value());
+  }
+  return DigestString(digest.value());
+}
+
+std::string DigestOf(const std::vector<GroupSpec>& groups) {
+  Digest digest;
+  for (const GroupSpec& group : groups) digest.Add(group.id.value());
+  return DigestString(digest.value());
+}
+
+std::string DigestOf(const std::vector<CollectiveUse>& uses) {
+  Digest digest;
+  for (const CollectiveUse& use : uses) {
+    digest.Add(static_cast<uint64_t>(use.group));
+    digest.Add(use.row_bytes);
+    digest.Add(static_cast<uint64_t>(use.max_rows));
+  }
+  return DigestString(digest.value());
+}
+
+std::string DigestOf(const StepLimits& limits) {
+  return absl::StrCat(limits.max_rows, "/", limits.max_outputs, "/", limits.max_sequences, "/",
+                      limits.max_local_blocks);
+}
+
+// The fields ("name=value", joined by newlines) in which rank `other` differs from this one.
+std::vector<std::string> Differences(const std::string& ours, const std::string& theirs) {
+  const std::vector<std::string> mine = absl::StrSplit(ours, '\n');
+  const std::vector<std::string> other = absl::StrSplit(theirs, '\n');
+  if (mine.size() != other.size()) return {"the list of fields"};
+  std::vector<std::string> names;
+  for (size_t i = 0; i < mine.size(); ++i) {
+    if (mine[i] != other[i]) names.push_back(mine[i].substr(0, mine[i].find('=')));
+  }
+  return names;
+}
+
+}  // namespace
+
+absl::StatusOr<EpochContext::Captured> EpochContext::Capture(absl::Duration timeout) {
+  const absl::Time deadline = absl::Now() + timeout;
+  Captured captured{.buckets = options_.buckets, .block_tokens = kKvBlockTokens};
+  MUSTER_RETURN_IF_ERROR(RunPhase(WorkerState::kWarm, WorkerState::kAgreed, [&]() -> absl::Status {
+    EnterPhase("capture/graphs");
+    if (const absl::Status made = CaptureGraphs(); !made.ok()) return FailOthers(made);
+    EnterPhase("capture/kv");
+    MUSTER_RETURN_IF_ERROR(SizeKv(deadline));
+    EnterPhase("capture/agree");
+    MUSTER_ASSIGN_OR_RETURN(captured.agreement_digest, Agree(deadline));
+    captured.kv_blocks = kv_->blocks();
+    StartServing();
+    return absl::OkStatus();
+  }));
+  return captured;
+}
+
+absl::Status EpochContext::BuildModel() {
+  Device& device = assignment_.backend.device();
+  MUSTER_ASSIGN_OR_RETURN(stream_, device.CreateStream());
+  ops_ = assignment_.backend.MakeOps(ledger_);
+  MUSTER_ASSIGN_OR_RETURN(kv_,
+                          KvCache::Create({.layout = loaded_->kv_layout(),
+                                           .max_sequences = options_.limits.max_sequences,
+                                           .max_local_blocks = options_.limits.max_local_blocks},
+                                          device, ledger_));
+  MUSTER_ASSIGN_OR_RETURN(Workspace* const stage, collectives_->workspace(GroupKind::kStage));
+  Workspace* cp = nullptr;
+  if (shape_.cp_size > 1) {
+    MUSTER_ASSIGN_OR_RETURN(cp, collectives_->workspace(GroupKind::kCp));
+  }
+  MUSTER_ASSIGN_OR_RETURN(
+      model_,
+      loaded_->BuildModel(
+          {.ops = *ops_, .kv = *kv_, .stage = *stage, .cp = cp, .limits = options_.limits}));
+  MUSTER_ASSIGN_OR_RETURN(Communicator* const all, collectives_->communicator(GroupKind::kStage));
+  MUSTER_ASSIGN_OR_RETURN(sampler_, Sampler::Create({.max_outputs = options_.limits.max_outputs,
+                                                     .vocabulary = model().spec.vocabulary},
+                                                    *all, device, ledger_));
+  return absl::OkStatus();
+}
+
+absl::Status EpochContext::CaptureGraphs() {
+  MUSTER_RETURN_IF_ERROR(BuildModel());
+  runner_ = std::make_unique<StepRunner>(StepRunner::Options{.limits = options_.limits,
+                                                             .cp_rank = shape_.cp_rank,
+                                                             .cp = shape_.cp_size,
+                                                             .buckets = options_.buckets},
+                                         StepRunner::Parts{.device = assignment_.backend.device(),
+                                                           .stream = *stream_,
+                                                           .model = *model_,
+                                                           .kv = *kv_,
+                                                           .sampler = *sampler_,
+                                                           .ledger = ledger_});
+  return runner_->Capture([this](int done, int total) {
+    SetProgress({.phase = "capture/graphs",
+                 .done = static_cast<uint64_t>(done),
+                 .total = static_cast<uint64_t>(total),
+                 .unit = "graphs"});
+  });
+}
+
+absl::StatusOr<int64_t> EpochContext::AffordableBlocks() const {
+  const uint64_t block = static_cast<uint64_t>(KvBlockBytes(loaded_->kv_layout()));
+  const uint64_t free = assignment_.backend.device().Report().free_bytes;
+  const uint64_t memory = std::min(options_.kv_memory, free - free / kFreeShare);
+  const uint64_t blocks =
+      std::min<uint64_t>(memory / block, std::numeric_limits<int32_t>::max() / 2);
+  if (blocks > 0) return static_cast<int64_t>(blocks);
+  return MakeError(
+      absl::StatusCode::kResourceExhausted,
+      absl::StrCat("rank ", rank().value(), ": one KV block of ", kKvBlockTokens, " tokens takes ",
+                   ByteSizeString(block), "; ", ByteSizeString(options_.kv_memory),
+                   " are allowed for KV and ", ByteSizeString(free), " are free"),
+      {.reason = ErrorReason::kOutOfMemory, .ranks = {rank()}, .phase = "capture/kv"});
+}
+
+// All arenas get as many blocks as the smallest can hold.
+absl::Status EpochContext::SizeKv(absl::Time deadline) {
+  const auto affordable = AffordableBlocks();
+  if (!affordable.ok()) return FailOthers(affordable.status());
+  MUSTER_ASSIGN_OR_RETURN(const std::vector<std::string> all,
+                          Gather("capture/kv", absl::StrCat(*affordable), deadline));
+  int64_t least = *affordable;
+  for (const std::string& text : all) {
+    int64_t blocks = 0;
+    if (!absl::SimpleAtoi(text, &blocks) || blocks < 1) {
+      return FailOthers(absl::DataLossError(absl::StrCat("a peer's KV of '", text, "' blocks")));
+    }
+    least = std::min(least, blocks);
+  }
+  WarmupVote vote{.status = kv_->AllocateArena(least)};
+  vote.wanted_bytes = static_cast<uint64_t>(least * KvBlockBytes(loaded_->kv_layout()));
+  vote.free_bytes = assignment_.backend.device().Report().free_bytes;
+  MUSTER_ASSIGN_OR_RETURN(const std::vector<std::string> votes,
+                          Gather("capture/kv-vote", vote.Encode(), deadline));
+  MUSTER_RETURN_IF_ERROR(CountVotes(stage(), votes));
+  kv_total_ = least;
+  return absl::OkStatus();
+}
+
+absl::StatusOr<std::string> EpochContext::Agree(absl::Time deadline) {
+  const std::string ours = absl::StrJoin(
+      {absl::StrCat("topology=", DigestOf(topology())),
+       absl::StrCat("groups=", DigestOf(topology().groups)),
+       absl::StrCat("model=", model().spec.digest), absl::StrCat("dtype=", model().spec.dtype),
+       absl::StrCat("limits=", DigestOf(options_.limits)),
+       absl::StrCat("buckets=", absl::StrJoin(options_.buckets, ",")),
+       absl::StrCat("workspaces=", DigestString(collectives_->layout_digest())),
+       absl::StrCat("collectives=", DigestOf(Uses())), absl::StrCat("KV blocks=", kv_->blocks())},
+      "\n");
+  MUSTER_ASSIGN_OR_RETURN(const std::vector<std::string> all,
+                          Gather("capture/agree", ours, deadline));
+  ErrorDetail detail{
+      .reason = ErrorReason::kDisagreement, .epoch = epoch(), .phase = "capture/agree"};
+  std::vector<std::string> odd;
+  for (size_t i = 0; i < all.size(); ++i) {
+    const std::vector<std::string> fields = Differences(all[0], all[i]);
+    if (fields.empty()) continue;
+    const GlobalRank other = stage().ToGlobal(GroupRank(static_cast<int>(i)));
+    detail.ranks.push_back(other);
+    detail.workers.push_back(topology().ranks[static_cast<size_t>(other.value())].worker_id);
+    odd.push_back(absl::StrCat("rank ", other.value(), " (worker ", detail.workers.back(),
+                               ") has other ", absl::StrJoin(fields, " and ")));
+  }
+  if (!odd.empty()) {
+    return MakeError(absl::StatusCode::kFailedPrecondition,
+                     absl::StrCat("the ranks disagree: ", absl::StrJoin(odd, "; "), " than rank 0"),
+                     detail);
+  }
+  Digest digest;
+  digest.Add(absl::string_view(ours));
+  return DigestString(digest.value());
+}
+
+void EpochContext::StartServing() {
+  if (leads()) {
+    sequences_ = std::make_unique<SequenceTable>(
+        SequenceTable::Options{.max_sequences = options_.limits.max_sequences,
+                               .max_positions = model().spec.max_positions,
+                               .cp = shape_.cp_size,
+                               .blocks_per_rank = kv_->blocks()});
+    sender_ = std::make_unique<RelaySender>(epoch(), ring_.get());
+    const Engine::Options options{.epoch = epoch(),
+                                  .limits = {.max_rows = options_.limits.max_rows,
+                                             .max_slices = options_.limits.max_outputs,
+                                             .vocabulary = model().spec.vocabulary,
+                                             .max_positions = model().spec.max_positions},
+                                  .step_timeout = options_.step_timeout,
+                                  .on_change = [this](StepNumber last) {
+                                    NoteStep(last, sequences_->used_blocks(shape_.cp_rank));
+                                  }};
+    auto engine = std::make_unique<Engine>(options, *sequences_, *sender_, *runner_);
+    absl::MutexLock lock(&mu_);
+    engine_ = std::move(engine);
+    // An abort that came before could not stop it.
+    if (!failure_.ok()) engine_->Stop(failure_);
+  }
+  thread_ = std::thread([this] { Serve(); });
+}
+
+}  // namespace muster

@@ -1,0 +1,219 @@
+#include "worker/engine/epoch_context.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "absl/memory/memory.h"
+#include "absl/strings/str_cat.h"
+#include "absl/time/clock.h"
+#include "base/error.h"
+#include "base/status_macros.h"
+
+namespace muster {
+namespace {
+
+absl::StatusOr<std::vector<Group>> GroupsOf(const Topology& topology, GlobalRank rank) {
+  std::vector<Group> groups;
+  for (const GroupSpec& spec : topology.groups) {
+    if (std::find(spec.ranks.begin(), spec.ranks.end(), rank) == spec.ranks.end()) continue;
+    MUSTER_ASSIGN_OR_RETURN(const Group group, Group::Create(spec, rank));
+    groups.push_back(group);
+  }
+  if (groups.empty() || groups[0].kind() != GroupKind::kStage) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("rank ", rank.value(), " is in no stage of the topology"));
+  }
+  return groups;
+}
+
+// Room in the block tables for the longest sequence.
+StepLimits LimitsFor(StepLimits limits, const ModelSpec& model, int cp) {
+  const int64_t blocks = KvBlocksFor(model.max_positions);
+  limits.max_local_blocks = static_cast<int>((blocks + cp - 1) / cp);
+  return limits;
+}
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<EpochContext>> EpochContext::Create(const Options& options,
+                                                                   Assignment assignment) {
+  const Topology& topology = assignment.topology;
+  const ModelSpec& model = assignment.model.spec;
+  MUSTER_ASSIGN_OR_RETURN(std::vector<Group> groups, GroupsOf(topology, assignment.rank));
+  MUSTER_ASSIGN_OR_RETURN(const RankShape shape,
+                          RankShape::Create(model, topology.config, assignment.rank));
+  Options sized = options;
+  sized.limits = LimitsFor(options.limits, model, topology.config.cp);
+  if (!options.graphs) sized.buckets.clear();
+  return absl::WrapUnique(new EpochContext(sized, std::move(assignment), shape, std::move(groups)));
+}
+
+EpochContext::EpochContext(const Options& options, Assignment assignment, const RankShape& shape,
+                           std::vector<Group> groups)
+    : options_(options),
+      assignment_(std::move(assignment)),
+      shape_(shape),
+      groups_(std::move(groups)),
+      log_(topology().replica, epoch(), rank()) {
+  EngineBackend& backend = assignment_.backend;
+  CollectiveSet::Options set_options;
+  set_options.fusion = options_.fusion;
+  set_options.on_phase = [this](absl::string_view phase) { EnterPhase(phase); };
+  collectives_ = std::make_unique<CollectiveSet>(groups_, backend.collectives(), backend.device(),
+                                                 rendezvous(), ledger_, std::move(set_options));
+}
+
+EpochContext::~EpochContext() {
+  Abort(MakeError(absl::StatusCode::kUnavailable,
+                  absl::StrCat("epoch ", epoch().value(), " was released"),
+                  {.reason = ErrorReason::kWrongState, .epoch = epoch(), .retriable = true}));
+  GiveBack();
+}
+
+void EpochContext::GiveBack() {
+  if (thread_.joinable()) thread_.join();
+  runner_.reset();
+  sampler_.reset();
+  model_.reset();
+  kv_.reset();
+  ops_.reset();
+  stream_.reset();
+  {
+    absl::MutexLock lock(&mu_);
+    ring_.reset();
+  }
+  loaded_.reset();
+}
+
+absl::Status EpochContext::RunPhase(WorkerState from, WorkerState to,
+                                    absl::FunctionRef<absl::Status()> phase) {
+  {
+    absl::MutexLock lock(&mu_);
+    MUSTER_RETURN_IF_ERROR(failure_);
+    if (state_ != from) {
+      return MakeError(
+          absl::StatusCode::kFailedPrecondition,
+          absl::StrCat("epoch ", epoch().value(), " is ", WorkerStateName(state_), " on rank ",
+                       rank().value(), "; this needs ", WorkerStateName(from)),
+          {.reason = ErrorReason::kWrongState, .epoch = epoch()});
+    }
+  }
+  if (const absl::Status status = phase(); !status.ok()) {
+    Abort(status);
+    GiveBack();
+    return failure();
+  }
+  absl::MutexLock lock(&mu_);
+  MUSTER_RETURN_IF_ERROR(failure_);
+  state_ = to;
+  return absl::OkStatus();
+}
+
+absl::Status EpochContext::Activate() {
+  return RunPhase(WorkerState::kAgreed, WorkerState::kServing, [this] {
+    EnterPhase("serving");
+    if (engine_ != nullptr) engine_->Open();
+    return absl::OkStatus();
+  });
+}
+
+absl::Status EpochContext::Drain(absl::Duration timeout) {
+  {
+    absl::MutexLock lock(&mu_);
+    MUSTER_RETURN_IF_ERROR(failure_);
+    if (state_ == WorkerState::kServing) state_ = WorkerState::kDraining;
+    if (state_ != WorkerState::kDraining) {
+      return MakeError(absl::StatusCode::kFailedPrecondition,
+                       absl::StrCat("epoch ", epoch().value(), " is ", WorkerStateName(state_),
+                                    " and serves nothing that could be drained"),
+                       {.reason = ErrorReason::kWrongState, .epoch = epoch()});
+    }
+  }
+  EnterPhase("drain");
+  return engine_ == nullptr ? absl::OkStatus() : engine_->Drain(timeout);
+}
+
+void EpochContext::Abort(const absl::Status& reason) {
+  {
+    absl::MutexLock lock(&mu_);
+    if (!failure_.ok()) return;
+    failure_ = reason;
+    state_ = WorkerState::kFailed;
+    if (ring_ != nullptr) ring_->Abort(reason);
+  }
+  collectives_->Abort(reason);
+  rendezvous().Cancel(reason);
+  if (Engine* const engine = this->engine()) engine->Stop(reason);
+}
+
+absl::Status EpochContext::FailOthers(const absl::Status& status) {
+  if (stage().size() > 1) rendezvous().Fail(stage(), status);
+  collectives_->Abort(status);
+  return status;
+}
+
+absl::StatusOr<std::vector<std::string>> EpochContext::Gather(absl::string_view key,
+                                                              absl::string_view value,
+                                                              absl::Time deadline) {
+  if (stage().size() == 1) return std::vector<std::string>{std::string(value)};
+  return rendezvous().AllGather(stage(), key, value,
+                                std::max(deadline - absl::Now(), absl::ZeroDuration()));
+}
+
+Engine* EpochContext::engine() const {
+  absl::MutexLock lock(&mu_);
+  return engine_.get();
+}
+
+EpochReport EpochContext::Report() const {
+  absl::MutexLock lock(&mu_);
+  return {.replica = topology().replica,
+          .epoch = epoch(),
+          .state = state_,
+          .progress = progress_,
+          .step = StepNumber(step_.load()),
+          .kv_blocks_used = static_cast<uint64_t>(kv_used_.load()),
+          .kv_blocks_total = static_cast<uint64_t>(kv_total_.load())};
+}
+
+absl::Status EpochContext::failure() const {
+  absl::MutexLock lock(&mu_);
+  return failure_;
+}
+
+void EpochContext::SetProgress(const Progress& progress) {
+  {
+    absl::MutexLock lock(&mu_);
+    progress_ = progress;
+  }
+  assignment_.on_progress(progress);
+}
+
+void EpochContext::Serve() {
+  const absl::Status ended = leads() ? engine_->Run() : Follow();
+  if (!failure().ok()) return;
+  log_.Error("the epoch ends after step ", step_.load(), ": ", ended.message());
+  Abort(ended);
+}
+
+absl::Status EpochContext::Follow() {
+  const StepBounds bounds{.limits = options_.limits,
+                          .vocabulary = model().spec.vocabulary,
+                          .cp = shape_.cp_size,
+                          .arena_blocks = kv_->blocks()};
+  RelayReceiver receiver(epoch(), rank(), *ring_);
+  Step step;
+  while (true) {
+    MUSTER_RETURN_IF_ERROR(receiver.Receive(bounds, step));
+    MUSTER_RETURN_IF_ERROR(runner_->Run(step));
+    NoteStep(step.number, runner_->kv_blocks_used());
+  }
+}
+
+void EpochContext::NoteStep(StepNumber step, int64_t kv_used) {
+  step_ = step.value();
+  kv_used_ = kv_used;
+  assignment_.on_progress({.phase = "serving", .done = step.value()});
+}
+
+}  // namespace muster

@@ -1,0 +1,90 @@
+// From vocabulary shards of logits to tokens: gathered by all ranks, drawn on one.
+#ifndef MUSTER_WORKER_ENGINE_SAMPLER_H_
+#define MUSTER_WORKER_ENGINE_SAMPLER_H_
+
+#include <cstdint>
+#include <memory>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "kernels/sampling.h"
+#include "kernels/shard_top_k.h"
+#include "worker/collective/communicator.h"
+#include "worker/collective/workspace_plan.h"
+#include "worker/device/device.h"
+#include "worker/engine/batch.h"
+#include "worker/engine/step.h"
+
+namespace muster {
+
+// One rank's part in sampling. What is gathered stands in the step, so all ranks gather the same.
+// Used by the device thread, on logits in host memory.
+class Sampler {
+ public:
+  struct Options {
+    int max_outputs = 0;
+    int vocabulary = 0;
+  };
+
+  // For the plan of the workspaces.
+  static CollectiveUse GatherUse(const Options& options, int stage_size);
+
+  // `stage`, the communicator of the STAGE group, outlives it. Ledger tag "sampling".
+  static absl::StatusOr<std::unique_ptr<Sampler>> Create(const Options& options,
+                                                         Communicator& stage, Device& device,
+                                                         Ledger& ledger);
+
+  // Collective. `logits` [outputs of the step, local vocabulary] are there. Errors as of
+  // Communicator.
+  absl::Status Gather(Stream& stream, const Step& step, const float* logits);
+
+  // On group rank 0, after Gather: what `slice` asked for at output `index` of the step. INTERNAL
+  // when a logit is not a number, or none can be chosen.
+  absl::StatusOr<SliceOutput> Answer(const Step& step, int index, const SequenceSlice& slice);
+
+ private:
+  // What one rank says of one output; its candidates follow.
+  struct Summary {
+    LogitSummary logits;
+    int64_t candidates = 0;
+  };
+
+  Sampler(const Options& options, Communicator& stage);
+
+  static size_t BytesOf(const StepOutput& output) {
+    return sizeof(Summary) + static_cast<size_t>(output.candidates) * sizeof(Candidate);
+  }
+  absl::Status GatherCandidates(Stream& stream, const Step& step, const float* logits);
+  absl::Status GatherWhole(Stream& stream, const Step& step, const float* logits);
+  void SummariseShard(const StepOutput& output, const float* logits, std::byte* to) const;
+  // Candidates and summary over the whole vocabulary of output `index`, in merged_.
+  LogitSummary Merge(const Step& step, int index);
+  LogitSummary RankWhole(const float* logits, int candidates);
+  absl::StatusOr<SampledToken> Draw(const Step& step, int index, const SequenceSlice& slice,
+                                    const LogitSummary& summary);
+  float LogitOf(const Step& step, int index, int32_t token) const;
+  // Of the latest step: those of output `index`.
+  const float* WholeLogits(const Step& step, int index) const;
+
+  // Constant after construction.
+  const Options options_;
+  Communicator& stage_;
+  const int size_;
+  const int shard_begin_;
+  const int shard_size_;
+  const int longest_shard_;
+
+  // Device thread only.
+  Buffer send_;                     // of this rank
+  Buffer received_;                 // of all ranks
+  size_t candidate_bytes_ = 0;      // of one rank, in the latest step
+  std::vector<float> whole_;        // rank 0: [whole outputs, vocabulary]
+  std::vector<Candidate> scratch_;  // rank 0: [vocabulary]
+  std::vector<Candidate> merged_;   // rank 0
+  int64_t merged_count_ = 0;
+};
+
+}  // namespace muster
+
+#endif  // MUSTER_WORKER_ENGINE_SAMPLER_H_

@@ -1,0 +1,197 @@
+#include "worker/engine/step.h"
+
+#include <bit>
+#include <cmath>
+#include <cstring>
+
+#include "absl/strings/str_cat.h"
+#include "base/digest.h"
+#include "base/status_macros.h"
+
+namespace muster {
+namespace {
+
+static_assert(std::endian::native == std::endian::little, "steps are little-endian");
+
+constexpr uint32_t kMagic = 0x5054534d;  // "MSTP"
+
+// The fixed part; counts of the arrays that follow, in this order.
+struct Header {
+  uint32_t magic = kMagic;
+  uint32_t rows = 0;
+  uint64_t epoch = 0;
+  uint64_t number = 0;
+  int32_t bucket = 0;
+  int32_t output_bucket = 0;
+  uint32_t freed_slots = 0;
+  uint32_t new_slots = 0;
+  uint32_t blocks = 0;
+  uint32_t outputs = 0;
+};
+static_assert(sizeof(Header) == 48, "no padding");
+static_assert(sizeof(StepRow) == 12 && sizeof(StepBlock) == 12 && sizeof(StepOutput) == 16,
+              "no padding");
+
+template <typename T>
+void Append(const std::vector<T>& values, std::string& bytes) {
+  bytes.append(reinterpret_cast<const char*>(values.data()), values.size() * sizeof(T));
+}
+
+template <typename T>
+void Take(absl::string_view& bytes, uint32_t count, std::vector<T>& values) {
+  values.resize(count);
+  if (count != 0) std::memcpy(values.data(), bytes.data(), count * sizeof(T));
+  bytes.remove_prefix(count * sizeof(T));
+}
+
+uint64_t DigestOf(absl::string_view bytes) {
+  Digest digest;
+  digest.Add(bytes);
+  return digest.value();
+}
+
+// Of a step with these counts, the digest included. At most 5 * 16 * 2^32.
+uint64_t EncodedBytes(const Header& header) {
+  return sizeof(Header) + sizeof(uint64_t) +
+         sizeof(int32_t) * (uint64_t{header.freed_slots} + header.new_slots) +
+         sizeof(StepBlock) * uint64_t{header.blocks} + sizeof(StepRow) * uint64_t{header.rows} +
+         sizeof(StepOutput) * uint64_t{header.outputs};
+}
+
+absl::Status CheckCount(const char* what, uint64_t count, int64_t limit) {
+  if (limit >= 0 && count <= static_cast<uint64_t>(limit)) return absl::OkStatus();
+  return absl::InvalidArgumentError(
+      absl::StrCat("a step with ", count, " ", what, "; at most ", limit, " are possible"));
+}
+
+absl::Status CheckIndex(const char* what, int64_t index, int64_t count) {
+  if (index >= 0 && index < count) return absl::OkStatus();
+  return absl::InvalidArgumentError(
+      absl::StrCat("a step names ", what, " ", index, "; there are ", count));
+}
+
+absl::Status CheckCounts(const Header& header, const StepLimits& limits) {
+  MUSTER_RETURN_IF_ERROR(CheckCount("rows", header.rows, limits.max_rows));
+  MUSTER_RETURN_IF_ERROR(CheckCount("freed slots", header.freed_slots, limits.max_sequences));
+  MUSTER_RETURN_IF_ERROR(CheckCount("new slots", header.new_slots, limits.max_sequences));
+  MUSTER_RETURN_IF_ERROR(CheckCount("new KV blocks", header.blocks, limits.max_rows));
+  return CheckCount("outputs", header.outputs, limits.max_outputs);
+}
+
+absl::Status CheckRows(const Step& step, const StepBounds& bounds) {
+  for (const StepRow& row : step.rows) {
+    MUSTER_RETURN_IF_ERROR(CheckIndex("token", row.token, bounds.vocabulary));
+    MUSTER_RETURN_IF_ERROR(CheckIndex("slot", row.slot, bounds.limits.max_sequences));
+    if (row.position < 0) return CheckIndex("position", row.position, INT32_MAX);
+  }
+  return absl::OkStatus();
+}
+
+absl::Status CheckOutputs(const Step& step) {
+  for (const StepOutput& output : step.outputs) {
+    MUSTER_RETURN_IF_ERROR(
+        CheckIndex("output row", output.row, static_cast<int64_t>(step.rows.size())));
+    MUSTER_RETURN_IF_ERROR(
+        CheckIndex("candidate count", output.candidates, Step::kMaxCandidates + 1));
+    MUSTER_RETURN_IF_ERROR(CheckIndex("kind of output", output.whole, 2));
+    if (!std::isfinite(output.inverse_temperature)) {
+      return absl::InvalidArgumentError("a step with a temperature that is no finite number");
+    }
+  }
+  return absl::OkStatus();
+}
+
+absl::Status CheckBlocks(const Step& step, const StepBounds& bounds) {
+  const int64_t blocks = int64_t{bounds.limits.max_local_blocks} * bounds.cp;
+  for (const StepBlock& block : step.blocks) {
+    MUSTER_RETURN_IF_ERROR(CheckIndex("slot", block.slot, bounds.limits.max_sequences));
+    MUSTER_RETURN_IF_ERROR(CheckIndex("KV block of a sequence", block.block, blocks));
+    MUSTER_RETURN_IF_ERROR(CheckIndex("KV block", block.arena, bounds.arena_blocks));
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace
+
+size_t MaxStepBytes(const StepLimits& limits) {
+  Header header;
+  header.rows = header.blocks = static_cast<uint32_t>(limits.max_rows);
+  header.freed_slots = header.new_slots = static_cast<uint32_t>(limits.max_sequences);
+  header.outputs = static_cast<uint32_t>(limits.max_outputs);
+  return EncodedBytes(header);
+}
+
+void EncodeStep(const Step& step, std::string& bytes) {
+  const Header header{.rows = static_cast<uint32_t>(step.rows.size()),
+                      .epoch = step.epoch.value(),
+                      .number = step.number.value(),
+                      .bucket = step.bucket,
+                      .output_bucket = step.output_bucket,
+                      .freed_slots = static_cast<uint32_t>(step.freed_slots.size()),
+                      .new_slots = static_cast<uint32_t>(step.new_slots.size()),
+                      .blocks = static_cast<uint32_t>(step.blocks.size()),
+                      .outputs = static_cast<uint32_t>(step.outputs.size())};
+  bytes.assign(reinterpret_cast<const char*>(&header), sizeof(header));
+  Append(step.freed_slots, bytes);
+  Append(step.new_slots, bytes);
+  Append(step.blocks, bytes);
+  Append(step.rows, bytes);
+  Append(step.outputs, bytes);
+  const uint64_t digest = DigestOf(bytes);
+  bytes.append(reinterpret_cast<const char*>(&digest), sizeof(digest));
+}
+
+absl::Status DecodeStep(absl::string_view bytes, const StepLimits& limits, Step& step) {
+  Header header;
+  if (bytes.size() < sizeof(header) + sizeof(uint64_t)) {
+    return absl::DataLossError(absl::StrCat("a step of ", bytes.size(), " bytes"));
+  }
+  std::memcpy(&header, bytes.data(), sizeof(header));
+  if (header.magic != kMagic || bytes.size() != EncodedBytes(header)) {
+    return absl::DataLossError(
+        absl::StrCat("a step of ", bytes.size(), " bytes that its header does not describe"));
+  }
+  uint64_t digest;
+  std::memcpy(&digest, bytes.data() + bytes.size() - sizeof(digest), sizeof(digest));
+  if (DigestOf(bytes.substr(0, bytes.size() - sizeof(digest))) != digest) {
+    return absl::DataLossError("a step that does not have its digest");
+  }
+  MUSTER_RETURN_IF_ERROR(CheckCounts(header, limits));
+  step.epoch = Epoch(header.epoch);
+  step.number = StepNumber(header.number);
+  step.bucket = header.bucket;
+  step.output_bucket = header.output_bucket;
+  bytes.remove_prefix(sizeof(header));
+  Take(bytes, header.freed_slots, step.freed_slots);
+  Take(bytes, header.new_slots, step.new_slots);
+  Take(bytes, header.blocks, step.blocks);
+  Take(bytes, header.rows, step.rows);
+  Take(bytes, header.outputs, step.outputs);
+  return absl::OkStatus();
+}
+
+absl::Status CheckStep(const Step& step, const StepBounds& bounds) {
+  const int rows = static_cast<int>(step.rows.size());
+  const int outputs = static_cast<int>(step.outputs.size());
+  if (rows < 1 || step.bucket != BucketOf(rows) || step.bucket > bounds.limits.max_rows ||
+      step.output_bucket != (outputs == 0 ? 0 : BucketOf(outputs)) ||
+      step.output_bucket > bounds.limits.max_outputs) {
+    return absl::InvalidArgumentError(absl::StrCat("a step of ", rows, " rows and ", outputs,
+                                                   " outputs in a bucket of ", step.bucket,
+                                                   " rows and ", step.output_bucket, " outputs"));
+  }
+  for (const std::vector<int32_t>* slots : {&step.freed_slots, &step.new_slots}) {
+    for (const int32_t slot : *slots) {
+      MUSTER_RETURN_IF_ERROR(CheckIndex("slot", slot, bounds.limits.max_sequences));
+    }
+  }
+  MUSTER_RETURN_IF_ERROR(CheckBlocks(step, bounds));
+  MUSTER_RETURN_IF_ERROR(CheckRows(step, bounds));
+  return CheckOutputs(step);
+}
+
+int BucketOf(int rows) {
+  return static_cast<int>(std::bit_ceil(static_cast<uint32_t>(rows < 1 ? 1 : rows)));
+}
+
+}  // namespace muster

@@ -1,0 +1,88 @@
+// What the leader stamps and every rank of a replica runs: one forward of one batch.
+#ifndef MUSTER_WORKER_ENGINE_STEP_H_
+#define MUSTER_WORKER_ENGINE_STEP_H_
+
+#include <cstddef>
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/strings/string_view.h"
+#include "base/ids.h"
+#include "worker/model/model.h"
+
+namespace muster {
+
+// One new token of a sequence.
+struct StepRow {
+  int32_t token = 0;
+  int32_t position = 0;  // in its sequence, from 0
+  int32_t slot = 0;      // of its sequence
+  friend bool operator==(const StepRow&, const StepRow&) = default;
+};
+
+// A KV block that a sequence got. It lies on cp rank `block % cp`, at index `block / cp` of its
+// table there.
+struct StepBlock {
+  int32_t slot = 0;
+  int32_t block = 0;  // of the sequence, from 0
+  int32_t arena = 0;  // block of that cp rank's arena
+  friend bool operator==(const StepBlock&, const StepBlock&) = default;
+};
+
+// What to gather of the logits after one row.
+struct StepOutput {
+  int32_t row = 0;
+  int32_t candidates = 0;         // best tokens of every vocabulary shard, 0 to kMaxCandidates
+  float inverse_temperature = 1;  // of the summary; finite
+  int32_t whole = 0;              // 1: all logits, and no candidates
+  friend bool operator==(const StepOutput&, const StepOutput&) = default;
+};
+
+// Order within a step: free, begin, blocks, rows.
+struct Step {
+  // Candidates of one row that are gathered at most.
+  static constexpr int kMaxCandidates = 256;
+
+  Epoch epoch;
+  StepNumber number;
+  int32_t bucket = 0;         // rows that the step is padded to
+  int32_t output_bucket = 0;  // outputs that it is padded to; 0 when there are none
+  std::vector<int32_t> freed_slots;
+  std::vector<int32_t> new_slots;
+  std::vector<StepBlock> blocks;
+  std::vector<StepRow> rows;
+  std::vector<StepOutput> outputs;
+
+  friend bool operator==(const Step&, const Step&) = default;
+};
+
+// What a step may name.
+struct StepBounds {
+  StepLimits limits;
+  int vocabulary = 0;
+  int cp = 1;
+  int64_t arena_blocks = 0;  // per rank
+};
+
+// Bytes of the longest step within `limits`.
+size_t MaxStepBytes(const StepLimits& limits);
+
+// Writes `step` to `bytes`, which keeps its capacity: little-endian words, then a digest of them.
+void EncodeStep(const Step& step, std::string& bytes);
+
+// Reads what EncodeStep wrote into `step`, whose vectors keep their capacity. DATA_LOSS when the
+// length or the digest is wrong, INVALID_ARGUMENT when a count is beyond `limits`; `step` is then
+// unspecified.
+absl::Status DecodeStep(absl::string_view bytes, const StepLimits& limits, Step& step);
+
+// INVALID_ARGUMENT names the first field out of bounds.
+absl::Status CheckStep(const Step& step, const StepBounds& bounds);
+
+// Rows that `rows` are padded to: 1, 2, 4, .. up to max_rows.
+int BucketOf(int rows);
+
+}  // namespace muster
+
+#endif  // MUSTER_WORKER_ENGINE_STEP_H_

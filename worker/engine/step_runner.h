@@ -1,0 +1,84 @@
+// Runs stamped steps: the same on the leader and on every follower.
+#ifndef MUSTER_WORKER_ENGINE_STEP_RUNNER_H_
+#define MUSTER_WORKER_ENGINE_STEP_RUNNER_H_
+
+#include <cstdint>
+#include <functional>
+#include <map>
+#include <memory>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/time/time.h"
+#include "worker/cache/kv_cache.h"
+#include "worker/device/device.h"
+#include "worker/engine/sampler.h"
+#include "worker/engine/step.h"
+#include "worker/model/model.h"
+
+namespace muster {
+
+// One rank's part in the steps of an epoch. Used by one thread at a time.
+class StepRunner {
+ public:
+  struct Options {
+    StepLimits limits;
+    int cp_rank = 0;
+    int cp = 1;
+    // Rows of the graphs to capture, largest first; a step whose rows and outputs are both padded
+    // to one of them replays it, all others run eagerly.
+    std::vector<int> buckets;
+  };
+  struct Parts {  // all outlive it
+    Device& device;
+    Stream& stream;
+    Model& model;
+    KvCache& kv;
+    Sampler& sampler;
+    Ledger& ledger;  // tag "graphs"
+  };
+  StepRunner(const Options& options, const Parts& parts)
+      : options_(options), parts_(parts), blocks_of_slot_(options.limits.max_sequences) {}
+  ~StepRunner() { parts_.ledger.Discharge("graphs", graph_bytes_); }
+  StepRunner(const StepRunner&) = delete;
+  StepRunner& operator=(const StepRunner&) = delete;
+
+  // Collective. Captures a graph per bucket and replays each once on padding alone; before the KV
+  // arena exists. `on_graph(done, total)`. Errors of Device::Capture, Model and Communicator.
+  absl::Status Capture(const std::function<void(int done, int total)>& on_graph);
+
+  // Collective: applies the step's changes to the block tables, runs it, and gathers what its
+  // outputs ask for. Errors of Model, KvCache and Communicator end the epoch.
+  absl::Status Run(const Step& step);
+
+  // Of the last Run: what `slice` asked for at output `index`. On the leader.
+  absl::StatusOr<SliceOutput> Answer(const Step& step, int index, const SequenceSlice& slice) {
+    return parts_.sampler.Answer(step, index, slice);
+  }
+  // Of the last Run, from its first enqueue to its completion.
+  absl::Duration device_time() const { return device_time_; }
+  // Rows that the last Run computed: of its graph, or its own.
+  int rows_run() const { return rows_run_; }
+  // KV blocks of this rank that sequences held in the last Run.
+  int64_t kv_blocks_used() const { return kv_blocks_used_; }
+
+ private:
+  absl::Status ApplyTables(const Step& step);
+  absl::Status ClearSlot(int32_t slot);
+  // Writes the step's rows and outputs, padded.
+  void FillBuffers(const Step& step, int rows, int outputs);
+  Graph* GraphOf(const Step& step) const;
+
+  const Options options_;
+  const Parts parts_;
+  std::map<int, std::unique_ptr<Graph>> graphs_;  // by rows
+  uint64_t graph_bytes_ = 0;                      // that they hold
+  absl::Duration device_time_;
+  int rows_run_ = 0;
+  std::vector<int64_t> blocks_of_slot_;  // of this rank, by sequence slot
+  int64_t kv_blocks_used_ = 0;           // their sum
+};
+
+}  // namespace muster
+
+#endif  // MUSTER_WORKER_ENGINE_STEP_RUNNER_H_
