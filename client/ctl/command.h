@@ -1,0 +1,39 @@
+// The commands of musterctl: each adds itself to the command line, and is run when chosen.
+#ifndef MUSTER_CLIENT_CTL_COMMAND_H_
+#define MUSTER_CLIENT_CTL_COMMAND_H_
+
+#include <functional>
+#include <string>
+
+#include "absl/status/status.h"
+
+namespace CLI {
+class App;
+}
+
+namespace muster::ctl {
+
+// Options before or after every command.
+struct GlobalOptions {
+  std::string coordinator;  // "host:port"; empty: see FindCoordinator
+  bool json = false;
+};
+
+// Runs after the whole command line is read; returns the program's exit status.
+using Command = std::function<int()>;
+
+// `global` is read when the command runs; `chosen` is set when the command line names it. Both
+// outlive the app.
+void AddUpCommand(CLI::App& app, const GlobalOptions& global, Command& chosen);
+void AddStatusCommand(CLI::App& app, const GlobalOptions& global, Command& chosen);
+void AddTopologyCommand(CLI::App& app, const GlobalOptions& global, Command& chosen);
+void AddPlanCommand(CLI::App& app, const GlobalOptions& global, Command& chosen);
+void AddEventsCommand(CLI::App& app, const GlobalOptions& global, Command& chosen);
+void AddForwardCommand(CLI::App& app, const GlobalOptions& global, Command& chosen);
+
+// 0 when OK; otherwise says why on stderr, "musterctl: ...", and returns 1.
+int ExitStatus(const absl::Status& status);
+
+}  // namespace muster::ctl
+
+#endif  // MUSTER_CLIENT_CTL_COMMAND_H_

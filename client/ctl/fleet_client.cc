@@ -1,0 +1,144 @@
+#include "client/ctl/fleet_client.h"
+
+#include <grpcpp/grpcpp.h>
+
+#include <cstdlib>
+#include <optional>
+
+#include "absl/strings/str_cat.h"
+#include "base/wire_status.h"
+#include "client/ctl/coordinator_record.h"
+
+namespace muster::ctl {
+namespace {
+
+constexpr int kMaxMessageBytes = 64 << 20;
+
+std::shared_ptr<grpc::Channel> Connect(const std::string& address) {
+  grpc::ChannelArguments arguments;
+  arguments.SetMaxReceiveMessageSize(kMaxMessageBytes);
+  // A proxy of the environment is meant for the internet, not for a fleet.
+  arguments.SetInt(GRPC_ARG_ENABLE_HTTP_PROXY, 0);
+  return grpc::CreateCustomChannel(address, grpc::InsecureChannelCredentials(), arguments);
+}
+
+std::unique_ptr<grpc::ClientContext> ContextWithin(absl::Duration timeout) {
+  auto context = std::make_unique<grpc::ClientContext>();
+  context->set_deadline(absl::ToChronoTime(absl::Now() + timeout));
+  return context;
+}
+
+}  // namespace
+
+absl::StatusOr<CoordinatorAddress> FindCoordinator(const std::string& flag) {
+  if (!flag.empty()) return CoordinatorAddress{flag, ""};
+  const char* variable = std::getenv("MUSTER_COORDINATOR");
+  if (variable != nullptr && *variable != '\0') {
+    return CoordinatorAddress{variable, " (from MUSTER_COORDINATOR)"};
+  }
+  const auto record = CoordinatorRecord::Open();
+  if (!record.ok()) return record.status();
+  if (const std::optional<std::string> address = record->Read()) {
+    return CoordinatorAddress{*address, " (recorded by the last `musterctl up`)"};
+  }
+  return absl::NotFoundError(
+      "no fleet is known here: start one with `musterctl up --model DIR`, or name its coordinator "
+      "with --coordinator HOST:PORT");
+}
+
+FleetClient::FleetClient(CoordinatorAddress coordinator, absl::Duration timeout)
+    : coordinator_(std::move(coordinator)),
+      timeout_(timeout),
+      stub_(v1::Fleet::NewStub(Connect(coordinator_.address))) {}
+
+absl::StatusOr<v1::GetTopologyResponse> FleetClient::GetTopology() const {
+  v1::GetTopologyResponse response;
+  const auto status = stub_->GetTopology(Context().get(), v1::GetTopologyRequest(), &response);
+  if (!status.ok()) return Explain(status);
+  return response;
+}
+
+absl::StatusOr<v1::ListWorkersResponse> FleetClient::ListWorkers() const {
+  v1::ListWorkersResponse response;
+  const auto status = stub_->ListWorkers(Context().get(), v1::ListWorkersRequest(), &response);
+  if (!status.ok()) return Explain(status);
+  return response;
+}
+
+absl::StatusOr<v1::PlanTopologyResponse> FleetClient::PlanTopology(
+    const v1::ParallelConfig& config) const {
+  v1::PlanTopologyRequest request;
+  *request.mutable_config() = config;
+  v1::PlanTopologyResponse response;
+  const auto status = stub_->PlanTopology(Context().get(), request, &response);
+  if (!status.ok()) return Explain(status);
+  return response;
+}
+
+absl::StatusOr<std::vector<v1::WatchEventsResponse>> FleetClient::Events(uint64_t from) const {
+  v1::WatchEventsRequest request;
+  request.set_from_sequence(from);
+  request.set_no_follow(true);
+  const auto context = Context();
+  const auto reader = stub_->WatchEvents(context.get(), request);
+  std::vector<v1::WatchEventsResponse> events;
+  for (v1::WatchEventsResponse event; reader->Read(&event);) events.push_back(event);
+  const auto status = reader->Finish();
+  if (!status.ok()) return Explain(status);
+  return events;
+}
+
+absl::Status FleetClient::FollowEvents(
+    const std::function<void(const v1::WatchEventsResponse&)>& use) const {
+  grpc::ClientContext context;
+  const auto reader = stub_->WatchEvents(&context, v1::WatchEventsRequest());
+  for (v1::WatchEventsResponse event; reader->Read(&event);) use(event);
+  const auto status = reader->Finish();
+  if (!status.ok()) return Explain(status);
+  return absl::UnavailableError(
+      absl::StrCat("the coordinator at ", coordinator_.address, " ended the stream of events"));
+}
+
+absl::Status FleetClient::Explain(const grpc::Status& status) const {
+  absl::Status plain = FromGrpc(status);
+  const bool unreached = plain.code() == absl::StatusCode::kUnavailable ||
+                         plain.code() == absl::StatusCode::kDeadlineExceeded;
+  if (!unreached || !IsFromTransport(status)) return plain;
+  return absl::UnavailableError(absl::StrCat(
+      "no coordinator answers at ", coordinator_.address, coordinator_.origin,
+      ": start a fleet with `musterctl up --model DIR`, or name its coordinator with --coordinator "
+      "HOST:PORT"));
+}
+
+std::unique_ptr<grpc::ClientContext> FleetClient::Context() const {
+  return ContextWithin(timeout_);
+}
+
+InferenceClient::InferenceClient(const std::string& address, absl::Duration timeout)
+    : timeout_(timeout), stub_(v1::Inference::NewStub(Connect(address))) {}
+
+absl::StatusOr<v1::GetModelResponse> InferenceClient::GetModel() const {
+  v1::GetModelResponse response;
+  const auto status = stub_->GetModel(Context().get(), v1::GetModelRequest(), &response);
+  if (!status.ok()) return FromGrpc(status);
+  return response;
+}
+
+absl::StatusOr<v1::ForwardResponse> InferenceClient::Forward(
+    const v1::ForwardRequest& request) const {
+  v1::ForwardResponse response;
+  const auto status = stub_->Forward(Context().get(), request, &response);
+  if (!status.ok()) return FromGrpc(status);
+  return response;
+}
+
+absl::Status InferenceClient::FreeSequences(const v1::FreeSequencesRequest& request) const {
+  v1::FreeSequencesResponse response;
+  return FromGrpc(stub_->FreeSequences(Context().get(), request, &response));
+}
+
+std::unique_ptr<grpc::ClientContext> InferenceClient::Context() const {
+  return ContextWithin(timeout_);
+}
+
+}  // namespace muster::ctl

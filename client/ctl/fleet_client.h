@@ -1,0 +1,73 @@
+// The coordinator's Fleet service, and the Inference service of a leader, as plain calls.
+#ifndef MUSTER_CLIENT_CTL_FLEET_CLIENT_H_
+#define MUSTER_CLIENT_CTL_FLEET_CLIENT_H_
+
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/time/time.h"
+#include "proto/muster/v1/fleet.grpc.pb.h"
+#include "proto/muster/v1/inference.grpc.pb.h"
+
+namespace muster::ctl {
+
+// Where the coordinator is, and how that is known.
+struct CoordinatorAddress {
+  std::string address;  // "host:port"
+  // Ends an error about it, e.g. " (recorded by the last `musterctl up`)"; may be empty.
+  std::string origin;
+};
+
+// `flag` if it is not empty, else $MUSTER_COORDINATOR, else the record of the last `musterctl up`.
+// Errors: NOT_FOUND (none of them; says what to do).
+absl::StatusOr<CoordinatorAddress> FindCoordinator(const std::string& flag);
+
+// Calls of one coordinator. Every call has a deadline. Errors are those of the service;
+// UNAVAILABLE says which address does not answer and what to do. Thread-safe.
+class FleetClient {
+ public:
+  explicit FleetClient(CoordinatorAddress coordinator, absl::Duration timeout = absl::Seconds(5));
+
+  absl::StatusOr<v1::GetTopologyResponse> GetTopology() const;
+  absl::StatusOr<v1::ListWorkersResponse> ListWorkers() const;
+  absl::StatusOr<v1::PlanTopologyResponse> PlanTopology(const v1::ParallelConfig& config) const;
+  // The events that exist now, from sequence number `from` on.
+  absl::StatusOr<std::vector<v1::WatchEventsResponse>> Events(uint64_t from) const;
+  // Hands on all events as they come, until the stream breaks; never returns OK.
+  absl::Status FollowEvents(const std::function<void(const v1::WatchEventsResponse&)>& use) const;
+
+  const std::string& address() const { return coordinator_.address; }
+
+ private:
+  // Names the address where the call did not reach it.
+  absl::Status Explain(const grpc::Status& status) const;
+  std::unique_ptr<grpc::ClientContext> Context() const;
+
+  const CoordinatorAddress coordinator_;
+  const absl::Duration timeout_;
+  const std::unique_ptr<v1::Fleet::Stub> stub_;
+};
+
+// Calls of one replica's leader. Thread-safe.
+class InferenceClient {
+ public:
+  explicit InferenceClient(const std::string& address, absl::Duration timeout = absl::Seconds(60));
+
+  absl::StatusOr<v1::GetModelResponse> GetModel() const;
+  absl::StatusOr<v1::ForwardResponse> Forward(const v1::ForwardRequest& request) const;
+  absl::Status FreeSequences(const v1::FreeSequencesRequest& request) const;
+
+ private:
+  std::unique_ptr<grpc::ClientContext> Context() const;
+
+  const absl::Duration timeout_;
+  const std::unique_ptr<v1::Inference::Stub> stub_;
+};
+
+}  // namespace muster::ctl
+
+#endif  // MUSTER_CLIENT_CTL_FLEET_CLIENT_H_

@@ -1,0 +1,39 @@
+// Messages of the fleet as JSON for programs: every number with its unit in its name.
+#ifndef MUSTER_CLIENT_CTL_FLEET_JSON_H_
+#define MUSTER_CLIENT_CTL_FLEET_JSON_H_
+
+#include <nlohmann/json.hpp>
+#include <string>
+
+#include "proto/muster/v1/fleet.pb.h"
+
+namespace muster::ctl {
+
+using Json = nlohmann::ordered_json;
+
+// {"tp", "cp", "pp", "replicas"}
+Json ConfigJson(const v1::ParallelConfig& config);
+// {"replica", "epoch", "term", "tp", ..., "ranks": [{"rank", "worker_id", ...}], "groups": [...]}
+Json TopologyJson(const v1::Topology& topology);
+Json ModelJson(const v1::ModelSpec& model);
+Json ReplicaJson(const v1::ReplicaStatus& replica);
+Json WorkerJson(const v1::WorkerStatus& worker);
+Json EventJson(const v1::WatchEventsResponse& event);
+Json PlanJson(const v1::PlanTopologyResponse& plan);
+
+// Milliseconds, as a number.
+double Milliseconds(const google::protobuf::Duration& duration);
+
+// The names of enum values, without their prefix: "SERVING", "STAGE", "WORKER_LOST".
+std::string StateName(v1::ReplicaState state);
+std::string StateName(v1::WorkerState state);
+std::string KindName(v1::GroupKind kind);
+std::string KindName(v1::EventKind kind);
+std::string ReasonName(v1::ErrorReason reason);
+
+// One line. Bytes that are no UTF-8 become U+FFFD.
+std::string ToLine(const Json& json);
+
+}  // namespace muster::ctl
+
+#endif  // MUSTER_CLIENT_CTL_FLEET_JSON_H_

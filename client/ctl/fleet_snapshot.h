@@ -1,0 +1,37 @@
+// What a fleet says of itself at one moment.
+#ifndef MUSTER_CLIENT_CTL_FLEET_SNAPSHOT_H_
+#define MUSTER_CLIENT_CTL_FLEET_SNAPSHOT_H_
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "client/ctl/fleet_client.h"
+
+namespace muster::ctl {
+
+struct FleetSnapshot {
+  v1::GetTopologyResponse topology;
+  v1::ListWorkersResponse workers;
+  // Those since the snapshot before.
+  std::vector<v1::WatchEventsResponse> new_events;
+};
+
+// Takes a snapshot; `next_event` is the first sequence number wanted, and is moved on.
+// Errors: as of FleetClient.
+absl::StatusOr<FleetSnapshot> TakeSnapshot(const FleetClient& client, uint64_t* next_event);
+
+// True when there are replicas, and all of them serve.
+bool AllServe(const FleetSnapshot& snapshot);
+
+// Why the first replica that failed did; OK when none has.
+absl::Status FirstFailure(const FleetSnapshot& snapshot);
+
+// The address of a replica's leader; empty while it has no topology.
+std::string LeaderAddress(const v1::ReplicaStatus& replica);
+
+}  // namespace muster::ctl
+
+#endif  // MUSTER_CLIENT_CTL_FLEET_SNAPSHOT_H_

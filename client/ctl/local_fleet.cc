@@ -1,0 +1,186 @@
+#include "client/ctl/local_fleet.h"
+
+#include <unistd.h>
+
+#include <algorithm>
+#include <csignal>
+#include <filesystem>
+#include <fstream>
+#include <thread>
+
+#include "absl/strings/str_cat.h"
+#include "absl/time/clock.h"
+#include "base/status_macros.h"
+#include "client/ctl/coordinator_record.h"
+
+namespace muster::ctl {
+namespace {
+
+constexpr absl::Duration kListenTimeout = absl::Seconds(15);
+constexpr absl::Duration kStep = absl::Milliseconds(5);
+
+std::string DirectoryOfThisProgram() {
+  std::error_code error;
+  return std::filesystem::read_symlink("/proc/self/exe", error).parent_path().string();
+}
+
+absl::Status CheckPrograms(const std::string& bin_dir) {
+  for (const char* program : {"muster-coordinator", "muster-worker"}) {
+    const std::string path = absl::StrCat(bin_dir, "/", program);
+    if (access(path.c_str(), X_OK) != 0) {
+      return absl::NotFoundError(
+          absl::StrCat("there is no program ", path, ": build it, or name its place by --bin-dir"));
+    }
+  }
+  return absl::OkStatus();
+}
+
+std::string LogPath(const LocalFleetOptions& options, const std::string& name) {
+  return options.log_dir.empty() ? "" : absl::StrCat(options.log_dir, "/", name, ".log");
+}
+
+// Logs kept in memory hold only what explains an end.
+std::string LogLevel(const LocalFleetOptions& options) {
+  return options.log_dir.empty() ? "warning" : "info";
+}
+
+int ThreadsPerWorker(const LocalFleetOptions& options) {
+  if (options.threads > 0) return options.threads;
+  const int cores = static_cast<int>(std::thread::hardware_concurrency());
+  return std::max(1, cores / options.workers());
+}
+
+std::vector<std::string> WorkerCommand(const LocalFleetOptions& options, const std::string& path,
+                                       const std::string& coordinator, int index) {
+  const std::string id = LocalFleet::WorkerId(index);
+  std::vector<std::string> command = {path,
+                                      "--coordinator",
+                                      coordinator,
+                                      "--worker-id",
+                                      id,
+                                      "--model",
+                                      options.model,
+                                      "--dtype",
+                                      options.dtype,
+                                      "--threads",
+                                      absl::StrCat(ThreadsPerWorker(options)),
+                                      "--device-ordinal",
+                                      absl::StrCat(index),
+                                      "--log-level",
+                                      LogLevel(options)};
+  if (!options.kv_memory.empty()) {
+    command.insert(command.end(), {"--kv-memory", options.kv_memory});
+  }
+  if (options.no_fusion) command.push_back("--no-fusion");
+  if (options.no_graphs) command.push_back("--no-graphs");
+  if (const auto fault = options.faults.find(id); fault != options.faults.end()) {
+    command.insert(command.end(), {"--fault", fault->second});
+  }
+  return command;
+}
+
+// Removes the file when it goes.
+struct TemporaryFile {
+  std::string path;
+  ~TemporaryFile() { unlink(path.c_str()); }
+};
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<LocalFleet>> LocalFleet::Start(const LocalFleetOptions& options,
+                                                              SignalQueue& signals) {
+  const std::string bin_dir = options.bin_dir.empty() ? DirectoryOfThisProgram() : options.bin_dir;
+  MUSTER_RETURN_IF_ERROR(CheckPrograms(bin_dir));
+  if (!options.log_dir.empty()) {
+    std::error_code error;
+    std::filesystem::create_directories(options.log_dir, error);
+    if (error) {
+      return absl::ErrnoToStatus(error.value(), absl::StrCat("cannot create ", options.log_dir));
+    }
+  }
+  std::unique_ptr<LocalFleet> fleet(new LocalFleet());
+  MUSTER_RETURN_IF_ERROR(fleet->StartCoordinator(options, bin_dir, signals));
+  MUSTER_RETURN_IF_ERROR(fleet->StartWorkers(options, bin_dir));
+  return fleet;
+}
+
+absl::Status LocalFleet::StartCoordinator(const LocalFleetOptions& options,
+                                          const std::string& bin_dir, SignalQueue& signals) {
+  MUSTER_ASSIGN_OR_RETURN(const CoordinatorRecord record, CoordinatorRecord::Open());
+  const TemporaryFile port_file{absl::StrCat(record.directory(), "/up-", getpid(), ".port")};
+  unlink(port_file.path.c_str());
+  MUSTER_ASSIGN_OR_RETURN(
+      auto process,
+      ChildProcess::Start(
+          {.name = "the coordinator",
+           .command = {bin_dir + "/muster-coordinator", "--listen", options.listen, "--tp",
+                       absl::StrCat(options.tp), "--cp", absl::StrCat(options.cp), "--replicas",
+                       absl::StrCat(options.replicas), "--port-file", port_file.path, "--log-level",
+                       LogLevel(options)},
+           .log_path = LogPath(options, "coordinator")}));
+  processes_.push_back(std::move(process));
+  return AwaitCoordinator(port_file.path, signals);
+}
+
+absl::Status LocalFleet::AwaitCoordinator(const std::string& port_file, SignalQueue& signals) {
+  const absl::Time deadline = absl::Now() + kListenTimeout;
+  while (true) {
+    std::ifstream file(port_file);
+    if (std::getline(file, coordinator_address_) && !coordinator_address_.empty()) {
+      return absl::OkStatus();
+    }
+    if (processes_[0]->HasEnded()) {
+      return absl::UnavailableError(absl::StrCat("the coordinator: ", processes_[0]->Fate()));
+    }
+    if (absl::Now() > deadline) {
+      return absl::UnavailableError(absl::StrCat("the coordinator has not listened within ",
+                                                 absl::FormatDuration(kListenTimeout)));
+    }
+    if (SignalQueue::AsksToEnd(signals.Wait(kStep))) return absl::CancelledError("interrupted");
+  }
+}
+
+absl::Status LocalFleet::StartWorkers(const LocalFleetOptions& options,
+                                      const std::string& bin_dir) {
+  for (int i = 0; i < options.workers(); ++i) {
+    MUSTER_ASSIGN_OR_RETURN(
+        auto process,
+        ChildProcess::Start(
+            {.name = absl::StrCat("worker ", WorkerId(i)),
+             .command = WorkerCommand(options, bin_dir + "/muster-worker", coordinator_address_, i),
+             .log_path = LogPath(options, WorkerId(i))}));
+    processes_.push_back(std::move(process));
+  }
+  taken_.resize(processes_.size());
+  return absl::OkStatus();
+}
+
+std::vector<const ChildProcess*> LocalFleet::TakeEnded() {
+  std::vector<const ChildProcess*> ended;
+  for (size_t i = 0; i < processes_.size(); ++i) {
+    if (taken_[i] || !processes_[i]->HasEnded()) continue;
+    taken_[i] = true;
+    ended.push_back(processes_[i].get());
+  }
+  return ended;
+}
+
+void LocalFleet::Stop(SignalQueue& signals, absl::Duration grace) {
+  for (auto& process : processes_) process->Signal(SIGTERM);
+  const absl::Time deadline = absl::Now() + grace;
+  const auto all_ended = [this] {
+    // Every one is looked at, so that none stays a zombie.
+    return std::count_if(processes_.begin(), processes_.end(), [](auto& process) {
+             return process->HasEnded();
+           }) == static_cast<ptrdiff_t>(processes_.size());
+  };
+  while (!all_ended() && absl::Now() < deadline) {
+    if (SignalQueue::AsksToEnd(signals.Wait(kStep))) break;
+  }
+  for (auto& process : processes_) process->Signal(SIGKILL);
+  while (!all_ended()) signals.Wait(kStep);
+}
+
+std::string LocalFleet::WorkerId(int index) { return absl::StrCat("w", index); }
+
+}  // namespace muster::ctl

@@ -1,0 +1,78 @@
+// A coordinator and its workers as processes of this machine.
+#ifndef MUSTER_CLIENT_CTL_LOCAL_FLEET_H_
+#define MUSTER_CLIENT_CTL_LOCAL_FLEET_H_
+
+#include <map>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/time/time.h"
+#include "client/ctl/child_process.h"
+#include "client/ctl/signal_queue.h"
+
+namespace muster::ctl {
+
+struct LocalFleetOptions {
+  std::string model;
+  int tp = 1;
+  int cp = 2;
+  int replicas = 1;
+  // Compute threads of each worker; 0 shares the machine's cores out evenly.
+  int threads = 0;
+  std::string dtype = "auto";
+  // E.g. "512MiB"; empty leaves it to the worker.
+  std::string kv_memory;
+  bool no_fusion = false;
+  bool no_graphs = false;
+  // Receives coordinator.log, w0.log, ...; empty keeps them in memory.
+  std::string log_dir;
+  std::string listen = "127.0.0.1:0";
+  // Where muster-coordinator and muster-worker are; empty: beside this program.
+  std::string bin_dir;
+  // Fault of a worker, by its id, e.g. {"w1", "kill@warmup/exchange"}.
+  std::map<std::string, std::string> faults;
+
+  int workers() const { return tp * cp * replicas; }
+};
+
+// Workers are named w0, w1, ... Not thread-safe; see ChildProcess.
+class LocalFleet {
+ public:
+  // Starts the coordinator, waits until it listens, starts the workers.
+  // Errors: NOT_FOUND (a program is missing), CANCELLED (a signal asked to end), UNAVAILABLE (the
+  // coordinator ended, with its own words, or did not listen in time).
+  static absl::StatusOr<std::unique_ptr<LocalFleet>> Start(const LocalFleetOptions& options,
+                                                           SignalQueue& signals);
+
+  // Those that ended since the last call.
+  std::vector<const ChildProcess*> TakeEnded();
+
+  // Asks all to end, kills what has not within `grace`, and returns when nothing is left.
+  // A further signal that asks to end cuts the grace short.
+  void Stop(SignalQueue& signals, absl::Duration grace = absl::Milliseconds(1200));
+
+  const std::string& coordinator_address() const { return coordinator_address_; }
+  // The coordinator first, then the workers in order.
+  const std::vector<std::unique_ptr<ChildProcess>>& processes() const { return processes_; }
+  // "w0", ..., in order.
+  static std::string WorkerId(int index);
+
+ private:
+  LocalFleet() = default;
+
+  absl::Status StartCoordinator(const LocalFleetOptions& options, const std::string& bin_dir,
+                                SignalQueue& signals);
+  absl::Status StartWorkers(const LocalFleetOptions& options, const std::string& bin_dir);
+  absl::Status AwaitCoordinator(const std::string& port_file, SignalQueue& signals);
+
+  std::vector<std::unique_ptr<ChildProcess>> processes_;
+  std::vector<bool> taken_;  // by index into processes_
+  std::string coordinator_address_;
+};
+
+}  // namespace muster::ctl
+
+#endif  // MUSTER_CLIENT_CTL_LOCAL_FLEET_H_

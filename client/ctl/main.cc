@@ -1,0 +1,78 @@
+// musterctl: the fleet, for people and for programs.
+#include <CLI/CLI.hpp>
+#include <cstdio>
+#include <iostream>
+#include <memory>
+#include <string>
+
+#include "absl/strings/str_cat.h"
+#include "client/ctl/command.h"
+
+namespace muster::ctl {
+namespace {
+
+constexpr char kDescription[] =
+    "Looks at a fleet of Muster and talks to it.\n"
+    "Without --coordinator it means the one in MUSTER_COORDINATOR, else the one that this user's\n"
+    "last `musterctl up` started.";
+
+constexpr char kFooter[] =
+    "Exit status: 0 when all went well, 1 when it did not, 2 when the command line is wrong.";
+
+// Help that says what an option wants in a word, and its default after the description.
+class HelpText : public CLI::Formatter {
+ public:
+  HelpText() { column_width(26); }
+
+  std::string make_option_opts(const CLI::Option* option) const override {
+    // What validators add comes after a colon.
+    const std::string type = option->get_type_name();
+    return type.empty() ? "" : " " + type.substr(0, type.find(':'));
+  }
+
+  std::string make_option_desc(const CLI::Option* option) const override {
+    const std::string preset = option->get_default_str();
+    const std::string remark = option->get_required() ? "required" : "default: " + preset;
+    const bool plain = !option->get_required() && preset.empty();
+    return option->get_description() + (plain ? "" : " (" + remark + ")");
+  }
+};
+
+int Run(int argc, char** argv) {
+  CLI::App app(kDescription, "musterctl");
+  app.formatter(std::make_shared<HelpText>());
+  app.footer(kFooter);
+  app.require_subcommand(0, 1);
+  app.fallthrough();
+  GlobalOptions global;
+  app.add_option("--coordinator", global.coordinator, "Its host:port")->type_name("ADDRESS");
+  app.add_flag("--json", global.json, "Print JSON");
+  Command chosen;
+  for (auto* add : {AddUpCommand, AddStatusCommand, AddTopologyCommand, AddPlanCommand,
+                    AddEventsCommand, AddForwardCommand}) {
+    add(app, global, chosen);
+  }
+  try {
+    app.parse(argc, argv);
+  } catch (const CLI::ParseError& error) {
+    if (error.get_exit_code() == 0) return app.exit(error);
+    std::cerr << "musterctl: " << error.what() << " (musterctl --help tells more)\n";
+    return 2;
+  }
+  if (chosen) return chosen();
+  std::cerr << app.help();
+  return 2;
+}
+
+}  // namespace
+
+int ExitStatus(const absl::Status& status) {
+  if (status.ok()) return 0;
+  std::fflush(stdout);
+  std::cerr << absl::StrCat("musterctl: ", status.message(), "\n");
+  return 1;
+}
+
+}  // namespace muster::ctl
+
+int main(int argc, char** argv) { return muster::ctl::Run(argc, argv); }

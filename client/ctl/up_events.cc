@@ -1,0 +1,68 @@
+#include "client/ctl/up_events.h"
+
+#include "client/ctl/fleet_json.h"
+
+namespace muster::ctl {
+namespace {
+
+void Write(std::FILE* out, const Json& json) {
+  std::fputs((ToLine(json) + "\n").c_str(), out);
+  std::fflush(out);
+}
+
+}  // namespace
+
+void UpEvents::Started(const LocalFleet& fleet) {
+  coordinator_ = fleet.coordinator_address();
+  Json json = {{"event", "started"}, {"coordinator", coordinator_}};
+  json["coordinator_pid"] = fleet.processes()[0]->pid();
+  json["workers"] = Json::array();
+  for (size_t i = 1; i < fleet.processes().size(); ++i) {
+    json["workers"].push_back({{"worker_id", LocalFleet::WorkerId(static_cast<int>(i) - 1)},
+                               {"pid", fleet.processes()[i]->pid()}});
+  }
+  Write(out_, json);
+}
+
+void UpEvents::Changed(const FleetSnapshot& snapshot) {
+  for (const auto& event : snapshot.new_events) {
+    Json json = {{"event", "fleet_event"}};
+    json.update(EventJson(event));
+    Write(out_, json);
+  }
+}
+
+void UpEvents::Serving(const FleetSnapshot& snapshot, const v1::GetModelResponse& model) {
+  Json json = {{"event", "serving"}, {"coordinator", coordinator_}};
+  json["model"] = ModelJson(model.model());
+  json["max_rows_per_step"] = model.max_rows_per_step();
+  json["buckets"] = model.buckets();
+  json["replicas"] = Json::array();
+  for (const auto& replica : snapshot.topology.replicas()) {
+    json["replicas"].push_back(ReplicaJson(replica));
+    json["replicas"].back()["leader"] = LeaderAddress(replica);
+  }
+  Write(out_, json);
+}
+
+void UpEvents::ProcessEnded(const ChildProcess& process) {
+  Write(out_, {{"event", "process_ended"},
+               {"name", process.name()},
+               {"pid", process.pid()},
+               {"exit_status", process.exit_status()},
+               {"message", process.Fate()}});
+}
+
+void UpEvents::Failed(const absl::Status& status) {
+  Write(out_, {{"event", "failed"},
+               {"code", absl::StatusCodeToString(status.code())},
+               {"message", std::string(status.message())}});
+}
+
+void UpEvents::Stopped(int count, absl::Duration took) {
+  Write(
+      out_,
+      {{"event", "stopped"}, {"processes", count}, {"took_ms", absl::ToDoubleMilliseconds(took)}});
+}
+
+}  // namespace muster::ctl

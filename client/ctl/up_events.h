@@ -1,0 +1,34 @@
+// `musterctl up --json`: an object per line for programs.
+#ifndef MUSTER_CLIENT_CTL_UP_EVENTS_H_
+#define MUSTER_CLIENT_CTL_UP_EVENTS_H_
+
+#include <cstdio>
+#include <map>
+#include <string>
+
+#include "client/ctl/up_view.h"
+
+namespace muster::ctl {
+
+// Every object has "event": "started", "fleet_event", "serving", "process_ended", "failed" or
+// "stopped". Lines are flushed one by one.
+class UpEvents : public UpView {
+ public:
+  // Writes to `out`, which outlives it.
+  explicit UpEvents(std::FILE* out) : out_(out) {}
+
+  void Started(const LocalFleet& fleet) override;
+  void Changed(const FleetSnapshot& snapshot) override;
+  void Serving(const FleetSnapshot& snapshot, const v1::GetModelResponse& model) override;
+  void ProcessEnded(const ChildProcess& process) override;
+  void Failed(const absl::Status& status) override;
+  void Stopped(int count, absl::Duration took) override;
+
+ private:
+  std::FILE* const out_;
+  std::string coordinator_;
+};
+
+}  // namespace muster::ctl
+
+#endif  // MUSTER_CLIENT_CTL_UP_EVENTS_H_

@@ -1,0 +1,1 @@
+"""Puts this directory on the path of its tests, so that they import `muster`."""

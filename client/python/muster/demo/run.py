@@ -1,0 +1,194 @@
+"""From the command line to the answer."""
+
+import json
+import os
+import signal
+import sys
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from muster.client import Fleet, Replica, Sampling, Token
+from muster.demo.arguments import Arguments, parse
+from muster.demo.paper import Paper
+from muster.errors import MusterError
+from muster.fleet_process import FleetError, FleetOptions, FleetProcess
+from muster.tokenizer import ChatTokenizer, TokenizerError
+
+_SCRIPTS = Path(__file__).resolve().parents[4] / "scripts"
+
+
+class DemoError(Exception):
+    """The demo cannot go on; the text tells a person why."""
+
+
+@dataclass
+class Answer:
+    """What one replica generated, and how fast."""
+
+    tokens: list[Token] = field(default_factory=list)
+    text: str = ""
+    ttft_s: float = 0.0
+    decode_s: float = 0.0
+
+    @property
+    def ids(self) -> list[int]:
+        return [token.id for token in self.tokens]
+
+    @property
+    def tokens_per_second(self) -> float:
+        """Of the tokens after the first; 0 if there are none."""
+        return (len(self.tokens) - 1) / self.decode_s if self.decode_s > 0 else 0.0
+
+
+def main(words: list[str]) -> int:
+    """Returns the exit status."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    # Whoever ends the demo by another signal wants the fleet ended as well.
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.default_int_handler)
+    arguments = parse(words)
+    paper = Paper(sys.stderr if arguments.json else sys.stdout)
+    try:
+        report = _run(arguments, paper)
+        if arguments.json:
+            print(json.dumps(report), flush=True)
+        return 0
+    except (DemoError, FleetError, MusterError, TokenizerError) as error:
+        sys.stdout.flush()
+        print(f"muster: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("muster: interrupted; the fleet is ended", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        # Nobody reads on. What Python would still flush at its end goes nowhere.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+
+
+def _run(arguments: Arguments, paper: Paper) -> dict:
+    paper.title("muster demo")
+    model = arguments.model or _demo_model(paper)
+    tokenizer = _tokenizer(model, arguments)
+    options = FleetOptions(
+        model, arguments.tp, arguments.cp, arguments.replicas, arguments.threads, arguments.dtype,
+        arguments.no_fusion, arguments.no_graphs)
+    with FleetProcess(options, paper.stream) as process:
+        serving = process.await_event("serving")
+        prompt = arguments.prompt_tokens or tokenizer.encode_chat(arguments.prompt)
+        paper.line()
+        paper.flow("> " + (_words(prompt) if arguments.prompt_tokens else arguments.prompt))
+        paper.end_flow()
+        with Fleet(serving["coordinator"]) as fleet:
+            answer = _ask_all(fleet, prompt, tokenizer, arguments, paper)
+    _advise(serving, arguments, paper)
+    return _report(serving, prompt, answer)
+
+
+def _demo_model(paper: Paper) -> Path:
+    sys.path.insert(0, str(_SCRIPTS))
+    from fetch_demo_model import DemoModelError, ensure_demo_model
+    try:
+        return ensure_demo_model(say=lambda line: paper.line(f"  {line}"))
+    except DemoModelError as error:
+        raise DemoError(str(error)) from None
+
+
+def _tokenizer(model: Path, arguments: Arguments) -> ChatTokenizer | None:
+    """None where there is none and none is needed."""
+    # What is wrong with a directory that is no model's is for a worker to tell.
+    if not (model / "config.json").is_file():
+        return None
+    if arguments.prompt_tokens and not (model / "tokenizer.json").is_file():
+        return None
+    return ChatTokenizer(model)
+
+
+def _ask_all(fleet: Fleet, prompt: list[int], tokenizer: ChatTokenizer | None,
+             arguments: Arguments, paper: Paper) -> Answer:
+    """The answer of replica 0, shown as it comes; the others must give the same."""
+    with fleet.replica(0) as replica:
+        answer = _ask(replica, prompt, tokenizer, arguments, paper)
+    paper.line()
+    paper.fact("speed", f"first token {answer.ttft_s * 1e3:.0f} ms" + (
+        f", then {answer.tokens_per_second:.1f} tokens/s" if answer.tokens_per_second else ""))
+    for index in range(1, arguments.replicas):
+        with fleet.replica(index) as replica:
+            other = _ask(replica, prompt, None, arguments, None)
+        if other.ids != answer.ids:
+            raise DemoError(f"replica {index} answers {other.ids}, replica 0 {answer.ids}")
+        paper.fact(f"replica {index}", f"the same {len(other.ids)} tokens")
+    return answer
+
+
+def _ask(replica: Replica, prompt: list[int], tokenizer: ChatTokenizer | None,
+         arguments: Arguments, paper: Paper | None) -> Answer:
+    """Has a replica answer; with `paper` the text, or else the token ids, flow onto it."""
+    sampling = Sampling(temperature=arguments.temperature, seed=arguments.seed)
+    stream = tokenizer.stream() if tokenizer else None
+    answer = Answer()
+
+    def show(piece: str) -> None:
+        answer.text += piece if stream else ""
+        if paper:
+            paper.flow(piece)
+
+    start = time.perf_counter()
+    for token in replica.generate(prompt, arguments.max_tokens, sampling, arguments.top):
+        now = time.perf_counter()
+        if not answer.tokens:
+            answer.ttft_s = now - start
+        answer.decode_s = now - start - answer.ttft_s
+        answer.tokens.append(token)
+        show(stream.push(token.id) if stream else f"{token.id} ")
+    if stream:
+        show(stream.finish())
+    if paper:
+        paper.end_flow()
+        _show_top(answer, paper)
+    return answer
+
+
+def _show_top(answer: Answer, paper: Paper) -> None:
+    for number, token in enumerate(answer.tokens):
+        if token.top:
+            entries = "  ".join(f"{identity} {logprob:.3f}" for identity, logprob in token.top)
+            paper.fact(f"top {number}", entries)
+
+
+def _advise(serving: dict, arguments: Arguments, paper: Paper) -> None:
+    heads = serving["model"]["heads"]
+    tp = next((size for size in range(2, heads + 1) if heads % size == 0), 1)
+    cp = 2 if tp > 1 else 4
+    paper.line()
+    for lead, command, remark in (
+        ("Try:", f"./muster demo --tp {tp} --cp {cp}", f"{tp * cp} workers"),
+        ("", "./muster demo --prompt 'Why is the sky blue?'", ""),
+        ("", "./muster demo --model DIR", "any Llama directory of Hugging Face"),
+        ("", f"out/bin/musterctl up --model {arguments.model or 'DIR'}",
+         "a fleet for your own scheduler"),
+    ):
+        paper.line(f"  {lead:<6}{command:<36}  {remark}".rstrip())
+
+
+def _report(serving: dict, prompt: list[int], answer: Answer) -> dict:
+    replica = serving["replicas"][0]
+    config = replica["topology"]["config"]
+    return {
+        "model": serving["model"]["name"],
+        "topology": config | {"world": config["tp"] * config["cp"] * config["pp"]},
+        "epoch": replica["topology"]["epoch"],
+        "prompt_tokens": prompt,
+        "tokens": answer.ids,
+        "text": answer.text,
+        "top": [[list(entry) for entry in token.top] for token in answer.tokens],
+        "ledger": replica["ledgers"][0]["bytes"],
+        "ttft_ms": round(answer.ttft_s * 1e3, 3),
+        "tokens_per_second": round(answer.tokens_per_second, 3),
+        "phases_ms": replica["phases_ms"],
+    }
+
+
+def _words(tokens: list[int]) -> str:
+    return " ".join(map(str, tokens))

@@ -1,0 +1,160 @@
+"""Text to token ids and back, from the tokenizer of a Hugging Face model directory."""
+
+import json
+from datetime import datetime
+from pathlib import Path
+
+from jinja2 import TemplateError
+from jinja2.ext import loopcontrols
+from jinja2.sandbox import ImmutableSandboxedEnvironment
+from tokenizers import Tokenizer
+
+_REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
+
+
+class TokenizerError(Exception):
+    """The directory's tokenizer cannot be used; the text tells a person why."""
+
+
+class ChatTokenizer:
+    """The tokenizer, chat template and end tokens of a model directory.
+
+    Reads tokenizer.json and, where they exist, tokenizer_config.json, chat_template.jinja,
+    generation_config.json and config.json.
+
+    Attributes:
+      eos_ids: the tokens at which a generation ends; empty if the directory names none.
+    """
+
+    def __init__(self, directory: str | Path):
+        """Raises TokenizerError if there is no readable tokenizer.json or template."""
+        directory = Path(directory)
+        file = directory / "tokenizer.json"
+        if not file.is_file():
+            raise TokenizerError(f"{directory} has no tokenizer.json: give the prompt as token ids")
+        try:
+            self._tokenizer = Tokenizer.from_file(str(file))
+        except Exception as error:  # The library raises nothing more precise.
+            raise TokenizerError(f"cannot read {file}: {error}") from error
+        config = _read_json(directory / "tokenizer_config.json")
+        self._special = {
+            name: _token_text(config[name])
+            for name in ("bos_token", "eos_token", "unk_token", "pad_token") if config.get(name)
+        }
+        self._template = _compile(_template_text(directory, config))
+        self.eos_ids = _end_tokens(directory)
+
+    def encode(self, text: str) -> list[int]:
+        """Plain text, with the special tokens that the model wants around it, if any."""
+        return self._tokenizer.encode(text).ids
+
+    def encode_chat(self, prompt: str, system: str | None = None) -> list[int]:
+        """One user message up to where the assistant speaks; without a template, just `encode`.
+
+        Args:
+          prompt: what the user says.
+          system: a system message; by default the template's own, if it has one.
+        """
+        if self._template is None:
+            return self.encode(prompt)
+        messages = [{"role": "system", "content": system}] if system is not None else []
+        messages.append({"role": "user", "content": prompt})
+        try:
+            text = self._template.render(
+                messages=messages, add_generation_prompt=True, **self._special)
+        except TemplateError as error:
+            raise TokenizerError(f"the model's chat template failed: {error}") from error
+        return self._tokenizer.encode(text, add_special_tokens=False).ids
+
+    def decode(self, ids: list[int]) -> str:
+        """Text of the ids; special tokens are left out, bytes that are no UTF-8 become U+FFFD."""
+        return self._tokenizer.decode(ids, skip_special_tokens=True)
+
+    def stream(self) -> "StreamingDecoder":
+        """A decoder for one generation, token by token."""
+        return StreamingDecoder(self)
+
+
+class StreamingDecoder:
+    """Turns ids into pieces of text as they come; together the pieces are the text of them all.
+
+    A piece never ends inside a character: bytes wait until the token that completes them.
+    """
+
+    def __init__(self, tokenizer: ChatTokenizer):
+        self._tokenizer = tokenizer
+        # The tokens of the last piece, since a decoder may treat the first token of a text apart,
+        # and those after it that wait.
+        self._context: list[int] = []
+        self._waiting: list[int] = []
+
+    def push(self, token: int) -> str:
+        """The text that `token` completes; empty if it completes none."""
+        self._waiting.append(token)
+        piece = self._pending_text()
+        if not piece or piece.endswith(_REPLACEMENT):
+            return ""
+        self._context, self._waiting = self._waiting, []
+        return piece
+
+    def finish(self) -> str:
+        """What still waits when the generation ends, incomplete characters as U+FFFD."""
+        piece = self._pending_text()
+        self._context, self._waiting = [], []
+        return piece
+
+    def _pending_text(self) -> str:
+        known = self._tokenizer.decode(self._context)
+        return self._tokenizer.decode(self._context + self._waiting)[len(known):]
+
+
+def _read_json(path: Path) -> dict:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError) as error:
+        raise TokenizerError(f"cannot read {path}: {error}") from error
+    return content if isinstance(content, dict) else {}
+
+
+def _token_text(token: str | dict) -> str:
+    return token["content"] if isinstance(token, dict) else token
+
+
+def _template_text(directory: Path, config: dict) -> str | None:
+    """The chat template: a file of its own in newer directories, else in tokenizer_config.json."""
+    file = directory / "chat_template.jinja"
+    if file.is_file():
+        return file.read_text(encoding="utf-8")
+    template = config.get("chat_template")
+    if isinstance(template, list):
+        template = {entry["name"]: entry["template"] for entry in template}.get("default")
+    return template
+
+
+def _compile(text: str | None):
+    """Compiled as transformers does it, in a sandbox, since the text comes with the model."""
+    if text is None:
+        return None
+
+    def raise_exception(message: str):
+        raise TemplateError(message)
+
+    environment = ImmutableSandboxedEnvironment(
+        trim_blocks=True, lstrip_blocks=True, extensions=[loopcontrols])
+    environment.globals["raise_exception"] = raise_exception
+    environment.globals["strftime_now"] = lambda form: datetime.now().strftime(form)
+    try:
+        return environment.from_string(text)
+    except TemplateError as error:
+        raise TokenizerError(f"the model's chat template does not compile: {error}") from error
+
+
+def _end_tokens(directory: Path) -> frozenset[int]:
+    """eos_token_id, which generation_config.json may widen to several."""
+    for name in ("generation_config.json", "config.json"):
+        ids = _read_json(directory / name).get("eos_token_id")
+        if ids is not None:
+            return frozenset(ids if isinstance(ids, list) else [ids])
+    return frozenset()

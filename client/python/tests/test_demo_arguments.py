@@ -1,0 +1,59 @@
+"""The demo's command line."""
+
+from pathlib import Path
+
+import pytest
+from muster.demo.arguments import DEFAULT_PROMPT, parse
+
+
+def test_the_defaults_are_one_prompt_on_two_workers():
+    arguments = parse([])
+    assert (arguments.tp, arguments.cp, arguments.replicas) == (1, 2, 1)
+    assert (arguments.prompt, arguments.prompt_tokens) == (DEFAULT_PROMPT, None)
+    assert (arguments.model, arguments.dtype, arguments.temperature) == (None, "auto", 0.0)
+
+
+def test_every_option_is_read():
+    arguments = parse(
+        "--model /m --prompt-tokens 1,22,333 --max-tokens 5 --tp 3 --cp 4 --replicas 2 --threads 6"
+        " --dtype float32 --top 7 --temperature 0.5 --seed 18446744073709551615 --json"
+        " --no-fusion --no-graphs".split())
+    assert arguments.model == Path("/m")
+    assert arguments.prompt_tokens == [1, 22, 333]
+    assert (arguments.max_tokens, arguments.threads, arguments.top) == (5, 6, 7)
+    assert (arguments.temperature, arguments.seed) == (0.5, 2**64 - 1)
+    assert arguments.json and arguments.no_fusion and arguments.no_graphs
+
+
+@pytest.mark.parametrize("words, complaint", [
+    (["--frobnicate"], "--frobnicate"),
+    (["--max"], "--max"),
+    (["--tp", "0"], "from 1 to 1024, not '0'"),
+    (["--cp", "two"], "not 'two'"),
+    (["--top", "65"], "from 0 to 64"),
+    (["--dtype", "int4"], "int4"),
+    (["--temperature", "-1"], "from 0 to 100"),
+    (["--temperature", "nan"], "from 0 to 100"),
+    (["--seed", "-1"], "not '-1'"),
+    (["--prompt", " "], "the prompt is empty"),
+    (["--prompt-tokens", ""], "wants token ids like 1,2,3, not ''"),
+    (["--prompt-tokens", "1,-2"], "-2 is no token id"),
+    (["--prompt-tokens", "1,4294967296"], "4294967296 is no token id"),
+    (["--prompt", "a", "--prompt-tokens", "1"], "not allowed with"),
+])
+def test_a_wrong_command_line_is_one_line_and_status_2(words, complaint, capsys):
+    with pytest.raises(SystemExit) as caught:
+        parse(words)
+    assert caught.value.code == 2
+    output = capsys.readouterr()
+    assert output.err.startswith("muster: ") and output.err.count("\n") == 1
+    assert complaint in output.err and not output.out
+
+
+def test_help_teaches_every_option(capsys):
+    with pytest.raises(SystemExit) as caught:
+        parse(["--help"])
+    assert caught.value.code == 0
+    text = capsys.readouterr().out
+    for option in ("--model", "--prompt-tokens", "--tp", "--replicas", "--dtype", "--json"):
+        assert option in text
