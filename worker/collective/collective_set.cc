@@ -26,7 +26,7 @@ CollectiveSet::CollectiveSet(std::vector<Group> groups, CollectiveBackend& backe
       ledger_(ledger),
       options_(std::move(options)) {}
 
-CollectiveSet::~CollectiveSet() { Clear(); }
+CollectiveSet::~CollectiveSet() { GiveBack(); }
 
 absl::Status CollectiveSet::Warmup(const std::vector<CollectiveUse>& uses, absl::Duration timeout) {
   if (std::exchange(started_, true)) {
@@ -45,7 +45,7 @@ absl::Status CollectiveSet::Warmup(const std::vector<CollectiveUse>& uses, absl:
     absl::MutexLock lock(&mu_);
     if (!aborted_.ok()) status = aborted_;
   }
-  Clear();
+  GiveBack();
   ErrorDetail detail = DetailOf(status);
   if (detail.phase.empty()) detail.phase = phase_;
   return MakeError(status.code(), absl::StrCat(phase_, ": ", status.message()), detail);
@@ -261,7 +261,8 @@ CollectiveEndpoint& CollectiveSet::Endpoint(size_t index) const {
   return *endpoints_[index];
 }
 
-void CollectiveSet::Clear() {
+void CollectiveSet::GiveBack() {
+  sealed_ = false;
   members_.clear();
   absl::MutexLock lock(&mu_);
   endpoints_.clear();

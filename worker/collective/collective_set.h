@@ -59,6 +59,9 @@ class CollectiveSet {
   // Fails the collectives of all ranks, now and later, Warmup's among them. Any thread.
   void Abort(const absl::Status& reason);
 
+  // As the destructor, but that Abort may still come. Nothing that was built may be in use.
+  void GiveBack();
+
  private:
   struct Member {  // the use of an endpoint by one kind of group
     Group group;
@@ -88,7 +91,6 @@ class CollectiveSet {
                                                      const std::vector<std::string>& lists) const;
   const Group& GroupOf(size_t endpoint) const;
   CollectiveEndpoint& Endpoint(size_t index) const;
-  void Clear();
 
   // Constant after construction.
   const std::vector<Group> groups_;

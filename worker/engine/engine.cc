@@ -153,9 +153,8 @@ absl::Status Engine::Handle(ForwardRequest& request) {
   NoteCapacity();
   absl::StatusOr<ForwardResult> result = RunStep(request.batch, begun);
   if (!result.ok()) {
-    const absl::Status failed = AfterTheStamp(result.status(), options_.epoch);
-    request.done(failed);
-    return failed;
+    request.done(AfterTheStamp(result.status(), options_.epoch));
+    return result.status();
   }
   options_.on_change(relay_.last());
   result->queue_time = begun - request.arrived;

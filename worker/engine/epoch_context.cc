@@ -82,6 +82,7 @@ void EpochContext::GiveBack() {
     absl::MutexLock lock(&mu_);
     ring_.reset();
   }
+  collectives_->GiveBack();
   loaded_.reset();
 }
 
@@ -144,6 +145,7 @@ void EpochContext::Abort(const absl::Status& reason) {
   collectives_->Abort(reason);
   rendezvous().Cancel(reason);
   if (Engine* const engine = this->engine()) engine->Stop(reason);
+  assignment_.on_failed(reason);
 }
 
 absl::Status EpochContext::FailOthers(const absl::Status& status) {
@@ -192,7 +194,10 @@ void EpochContext::SetProgress(const Progress& progress) {
 void EpochContext::Serve() {
   const absl::Status ended = leads() ? engine_->Run() : Follow();
   if (!failure().ok()) return;
-  log_.Error("the epoch ends after step ", step_.load(), ": ", ended.message());
+  const bool in_order = DetailOf(ended).reason == ErrorReason::kWrongState;
+  const std::string line =
+      absl::StrCat("the epoch ends after step ", step_.load(), ": ", ended.message());
+  in_order ? log_.Info(line) : log_.Error(line);
   Abort(ended);
 }
 

@@ -56,6 +56,9 @@ class EpochContext {
     // Called on the preparing thread whenever a phase begins or gets on, and on the epoch's own
     // thread (with the phase "serving") after each step. Must not block.
     std::function<void(const Progress&)> on_progress = [](const Progress&) {};
+    // Called once, when it becomes FAILED, on the thread that found out, after all waits were told
+    // to end. Must not block.
+    std::function<void(const absl::Status& reason)> on_failed = [](const absl::Status&) {};
   };
   // What Capture left.
   struct Captured {
