@@ -1,0 +1,141 @@
+// One epoch that this worker holds, from Assign to Release.
+#ifndef MUSTER_WORKER_ENGINE_HELD_EPOCH_H_
+#define MUSTER_WORKER_ENGINE_HELD_EPOCH_H_
+
+#include <functional>
+#include <map>
+#include <memory>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "absl/base/thread_annotations.h"
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/synchronization/mutex.h"
+#include "absl/synchronization/notification.h"
+#include "base/topology.h"
+#include "worker/engine/epoch_context.h"
+#include "worker/engine/epoch_operation.h"
+
+namespace muster {
+
+// An epoch that serves and is led from here. Whoever holds it keeps it from being destroyed, but
+// not from being stopped; Release waits for them.
+struct ServingEpoch {
+  std::shared_ptr<EpochContext> context;
+  EpochContext::Captured captured;
+
+  Engine& engine() const { return *context->engine(); }
+};
+
+// What an operator may know of an epoch.
+struct EpochStatus {
+  EpochReport report;
+  GlobalRank rank;
+  std::vector<LedgerEntry> ledger;
+  absl::Status failure;  // OK unless FAILED
+};
+
+// What becomes of epochs. Called on any thread; none may block, nor call the worker's epochs.
+struct EpochListener {
+  std::function<void(const Progress&)> on_progress = [](const Progress&) {};
+  std::function<void(ReplicaIndex, Epoch)> on_activated = [](ReplicaIndex, Epoch) {};
+  // It was active and takes no steps any more: drained, failed or given back.
+  std::function<void(ReplicaIndex, Epoch)> on_ended = [](ReplicaIndex, Epoch) {};
+};
+
+// Runs its commands one after another on a thread of its own, the preparing thread. When the epoch
+// fails, whatever was going on, all that it held is given back there at once, and what is left
+// until Release says why. Thread-safe.
+class HeldEpoch {
+ public:
+  struct Options {
+    EpochContext::Options context;
+    std::string request_id;  // of the call that assigned it
+    EpochListener listener;
+    // On the preparing thread, when all is given back and before Release is answered.
+    std::function<void()> on_released;
+  };
+
+  // `assignment` has no callbacks yet. Errors of EpochContext::Create.
+  static absl::StatusOr<std::unique_ptr<HeldEpoch>> Create(Options options,
+                                                           EpochContext::Assignment assignment);
+  // Only after Release was submitted; waits for the preparing thread.
+  ~HeldEpoch();
+  HeldEpoch(const HeldEpoch&) = delete;
+  HeldEpoch& operator=(const HeldEpoch&) = delete;
+
+  // OK when that call made this assignment. FAILED_PRECONDITION, INVALID_ARGUMENT.
+  absl::Status CheckSameAssignment(const std::string& request_id, const Topology& topology,
+                                   GlobalRank rank) const;
+
+  // Starts the command, or joins the one with the same request id. A refusal is told to the
+  // watcher as well, and leaves all as it was: FAILED_PRECONDITION (WRONG_STATE), INVALID_ARGUMENT
+  // (the request id was another command's). Release is refused in no state.
+  void Submit(EpochCommand command, const std::string& request_id, absl::Duration timeout,
+              EpochWatcher watcher) ABSL_LOCKS_EXCLUDED(mu_);
+
+  // Makes it FAILED, unless it has failed or is given back already.
+  void Abort(const absl::Status& reason) ABSL_LOCKS_EXCLUDED(mu_);
+
+  // Null unless it serves and is led from here.
+  std::shared_ptr<const ServingEpoch> serving() const ABSL_LOCKS_EXCLUDED(mu_);
+  EpochStatus Status() const ABSL_LOCKS_EXCLUDED(mu_);
+  const Topology& topology() const { return topology_; }
+  GlobalRank rank() const { return rank_; }
+
+ private:
+  HeldEpoch(Options options, const EpochContext::Assignment& assignment);
+
+  // The operation that a call joins; null when it is a new one.
+  absl::StatusOr<std::shared_ptr<EpochOperation>> Find(EpochCommand command,
+                                                       const std::string& request_id) const
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  absl::StatusOr<std::shared_ptr<EpochOperation>> FindOrBegin(EpochCommand command,
+                                                              const std::string& request_id,
+                                                              absl::Duration timeout)
+      ABSL_LOCKS_EXCLUDED(mu_);
+  absl::Status CheckAllowed(EpochCommand command) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  EpochStatus StatusLocked() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+
+  // From the context, on its threads.
+  void OnProgress(const Progress& progress) ABSL_LOCKS_EXCLUDED(mu_);
+  void OnFailed() ABSL_LOCKS_EXCLUDED(mu_);
+  void EndServing() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+
+  // The preparing thread.
+  void Prepare() ABSL_LOCKS_EXCLUDED(mu_);
+  absl::StatusOr<EpochOutcome> Perform(const EpochOperation& operation);
+  absl::Status Activate() ABSL_LOCKS_EXCLUDED(mu_);
+  absl::Status Drain(absl::Duration timeout) ABSL_LOCKS_EXCLUDED(mu_);
+  void GiveBack() ABSL_LOCKS_EXCLUDED(mu_);
+
+  // Constant after construction.
+  const Options options_;
+  const Topology topology_;
+  const GlobalRank rank_;
+
+  // The preparing thread only.
+  std::unique_ptr<EpochContext> context_;  // null once given back
+  EpochContext::Captured captured_;
+
+  absl::Notification unpinned_;  // nobody but the preparing thread uses the context any more
+
+  mutable absl::Mutex mu_;
+  std::shared_ptr<EpochContext> pin_ ABSL_GUARDED_BY(mu_);  // null once it is being given back
+  std::shared_ptr<const ServingEpoch> serving_ ABSL_GUARDED_BY(mu_);
+  bool active_ ABSL_GUARDED_BY(mu_) = false;
+  bool failed_ ABSL_GUARDED_BY(mu_) = false;
+  EpochStatus last_ ABSL_GUARDED_BY(mu_);  // when there is no pin
+  std::map<EpochCommand, std::shared_ptr<EpochOperation>> operations_
+      ABSL_GUARDED_BY(mu_);                                       // the newest of each command
+  std::shared_ptr<EpochOperation> running_ ABSL_GUARDED_BY(mu_);  // not the release
+  std::shared_ptr<EpochOperation> release_ ABSL_GUARDED_BY(mu_);
+
+  std::thread thread_;
+};
+
+}  // namespace muster
+
+#endif  // MUSTER_WORKER_ENGINE_HELD_EPOCH_H_

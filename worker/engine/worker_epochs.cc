@@ -1,0 +1,290 @@
+#include "worker/engine/worker_epochs.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "base/error.h"
+#include "base/status_macros.h"
+
+namespace muster {
+namespace {
+
+std::string Named(ReplicaIndex replica, Epoch epoch) {
+  return absl::StrCat("epoch ", epoch.value(), " of replica ", replica.value());
+}
+
+absl::Status Invalid(Epoch epoch, absl::string_view message) {
+  return MakeError(absl::StatusCode::kInvalidArgument, message,
+                   {.reason = ErrorReason::kInvalidRequest, .epoch = epoch});
+}
+
+absl::Status Stale(Epoch epoch, absl::string_view message) {
+  return MakeError(absl::StatusCode::kFailedPrecondition, message,
+                   {.reason = ErrorReason::kStaleEpoch, .epoch = epoch});
+}
+
+absl::Status NotServing(absl::string_view message, ErrorDetail detail) {
+  detail.reason = ErrorReason::kWrongState;
+  detail.retriable = true;
+  return MakeError(absl::StatusCode::kUnavailable, message, detail);
+}
+
+// The same listener, which also counts.
+EpochListener Counting(EpochListener listener, std::shared_ptr<std::atomic<uint64_t>> progress) {
+  listener.on_progress = [counted = std::move(listener.on_progress),
+                          progress = std::move(progress)](const Progress& made) {
+    progress->fetch_add(1);
+    counted(made);
+  };
+  return listener;
+}
+
+// Why requests are not for a worker that holds this epoch.
+absl::Status NotLeading(const HeldEpoch& held) {
+  const EpochStatus status = held.Status();
+  const std::string epoch = Named(status.report.replica, status.report.epoch);
+  if (!status.failure.ok()) {
+    return NotServing(absl::StrCat(epoch, " has failed: ", status.failure.message()),
+                      DetailOf(status.failure));
+  }
+  if (held.rank() == GlobalRank(0)) {
+    return NotServing(absl::StrCat(epoch, " is ", WorkerStateName(status.report.state),
+                                   " and takes no requests now"),
+                      {.epoch = status.report.epoch});
+  }
+  const RankPlacement& leader = held.topology().ranks.front();
+  return MakeError(absl::StatusCode::kFailedPrecondition,
+                   absl::StrCat("this worker is rank ", held.rank().value(), " of ", epoch,
+                                "; requests go to rank 0, worker ", leader.worker_id),
+                   {.reason = ErrorReason::kWrongState,
+                    .epoch = status.report.epoch,
+                    .ranks = {leader.rank},
+                    .workers = {leader.worker_id}});
+}
+
+}  // namespace
+
+WorkerEpochs::WorkerEpochs(Options options, Parts parts)
+    : options_(std::move(options)),
+      progress_(std::make_shared<std::atomic<uint64_t>>(0)),
+      parts_{.model = parts.model,
+             .backend = parts.backend,
+             .make_rendezvous = std::move(parts.make_rendezvous),
+             .listener = Counting(std::move(parts.listener), progress_)} {}
+
+WorkerEpochs::~WorkerEpochs() {
+  Close(MakeError(absl::StatusCode::kUnavailable,
+                  absl::StrCat("worker ", options_.worker_id, " is ending"),
+                  {.reason = ErrorReason::kWrongState, .retriable = true}));
+}
+
+absl::Status WorkerEpochs::Assign(const EpochCall& call, const Topology& topology,
+                                  GlobalRank rank) {
+  MUSTER_RETURN_IF_ERROR(CheckPlacement(call, topology, rank));
+  Reap();
+  absl::MutexLock lock(&mu_);
+  MUSTER_RETURN_IF_ERROR(closed_);
+  MUSTER_RETURN_IF_ERROR(CheckTerm(call.term));
+  const auto found = held_.find({call.replica, call.epoch});
+  if (found != held_.end()) {
+    return found->second->CheckSameAssignment(call.request_id, topology, rank);
+  }
+  MUSTER_RETURN_IF_ERROR(CheckNew({call.replica, call.epoch}));
+  return Hold(call, topology, rank);
+}
+
+absl::Status WorkerEpochs::CheckPlacement(const EpochCall& call, const Topology& topology,
+                                          GlobalRank rank) const {
+  if (topology.replica != call.replica || topology.epoch != call.epoch ||
+      topology.term != call.term) {
+    return Invalid(call.epoch,
+                   absl::StrCat("the topology is ", Named(topology.replica, topology.epoch),
+                                " in term ", topology.term.value(), "; the call is about ",
+                                Named(call.replica, call.epoch), " in term ", call.term.value()));
+  }
+  if (rank.value() < 0 || static_cast<size_t>(rank.value()) >= topology.ranks.size()) {
+    return Invalid(call.epoch, absl::StrCat("rank ", rank.value(), " is outside the topology of ",
+                                            topology.ranks.size(), " ranks"));
+  }
+  const RankPlacement& named = topology.ranks[static_cast<size_t>(rank.value())];
+  if (named.worker_id != options_.worker_id) {
+    return Invalid(call.epoch, absl::StrCat("the topology gives rank ", rank.value(), " to worker ",
+                                            named.worker_id, "; this is ", options_.worker_id));
+  }
+  if (named.incarnation != options_.incarnation) {
+    return Invalid(call.epoch,
+                   absl::StrCat("the topology gives rank ", rank.value(), " to worker ",
+                                named.worker_id, " as it was before it was started again"));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status WorkerEpochs::CheckTerm(Term term) {
+  if (term < term_) {
+    return Stale(Epoch(),
+                 absl::StrCat("the call is of term ", term.value(), "; a coordinator of term ",
+                              term_.value(), " has taken over"));
+  }
+  term_ = term;
+  return absl::OkStatus();
+}
+
+absl::Status WorkerEpochs::CheckNew(const Key& key) const {
+  const Epoch newest = NewestOf(key.first);
+  if (key.second <= newest) {
+    return Stale(newest,
+                 absl::StrCat(Named(key.first, key.second), " cannot be assigned: this worker has ",
+                              "known epoch ", newest.value(), " already"));
+  }
+  if (held_.size() < kMaxHeld) return absl::OkStatus();
+  return absl::ResourceExhaustedError(
+      absl::StrCat("this worker holds ", held_.size(), " epochs; at most ", kMaxHeld));
+}
+
+absl::Status WorkerEpochs::Hold(const EpochCall& call, const Topology& topology, GlobalRank rank) {
+  const Key key{call.replica, call.epoch};
+  MUSTER_ASSIGN_OR_RETURN(
+      std::unique_ptr<HeldEpoch> held,
+      HeldEpoch::Create({.context = options_.context,
+                         .request_id = call.request_id,
+                         .listener = parts_.listener,
+                         .on_released = [this, key] { OnReleased(key); }},
+                        {.topology = topology,
+                         .rank = rank,
+                         .model = parts_.model,
+                         .backend = parts_.backend,
+                         .rendezvous = parts_.make_rendezvous(call.replica, call.epoch)}));
+  held_.emplace(key, std::move(held));
+  newest_[call.replica] = call.epoch;
+  progress_->fetch_add(1);
+  return absl::OkStatus();
+}
+
+void WorkerEpochs::Run(EpochCommand command, const EpochCall& call, absl::Duration timeout,
+                       EpochWatcher watcher) {
+  const auto held = Find(command, call);
+  if (!held.ok()) return watcher.on_done(held.status());
+  if (*held == nullptr) return watcher.on_done(EpochOutcome{});
+  (*held)->Submit(command, call.request_id, timeout, std::move(watcher));
+}
+
+absl::StatusOr<std::shared_ptr<HeldEpoch>> WorkerEpochs::Find(EpochCommand command,
+                                                              const EpochCall& call) {
+  absl::MutexLock lock(&mu_);
+  MUSTER_RETURN_IF_ERROR(CheckTerm(call.term));
+  const auto found = held_.find({call.replica, call.epoch});
+  if (found != held_.end()) return found->second;
+  const Epoch newest = NewestOf(call.replica);
+  if (command != EpochCommand::kRelease) {
+    return Stale(newest, absl::StrCat(Named(call.replica, call.epoch), " is not held here",
+                                      call.epoch <= newest ? " any more" : ""));
+  }
+  newest_[call.replica] = std::max(newest, call.epoch);
+  return nullptr;
+}
+
+void WorkerEpochs::Abort(ReplicaIndex replica, Epoch epoch, const absl::Status& reason) {
+  std::shared_ptr<HeldEpoch> held;
+  {
+    absl::MutexLock lock(&mu_);
+    const auto found = held_.find({replica, epoch});
+    if (found == held_.end()) return;
+    held = found->second;
+  }
+  held->Abort(reason);
+}
+
+void WorkerEpochs::NoteTerm(Term term) {
+  absl::MutexLock lock(&mu_);
+  term_ = std::max(term_, term);
+}
+
+absl::StatusOr<std::shared_ptr<const ServingEpoch>> WorkerEpochs::Serving() const {
+  const std::vector<std::shared_ptr<HeldEpoch>> all = Held();
+  std::shared_ptr<const ServingEpoch> newest;
+  for (const auto& held : all) {
+    std::shared_ptr<const ServingEpoch> serving = held->serving();
+    if (serving == nullptr) continue;
+    if (newest == nullptr ||
+        serving->context->topology().epoch > newest->context->topology().epoch) {
+      newest = std::move(serving);
+    }
+  }
+  if (newest != nullptr) return newest;
+  if (all.empty()) return NotServing("this worker holds no epoch now", {});
+  return NotLeading(**std::max_element(all.begin(), all.end(), [](const auto& a, const auto& b) {
+    return a->topology().epoch < b->topology().epoch;
+  }));
+}
+
+std::vector<EpochStatus> WorkerEpochs::Statuses() const {
+  std::vector<EpochStatus> statuses;
+  for (const auto& held : Held()) statuses.push_back(held->Status());
+  return statuses;
+}
+
+std::vector<EpochReport> WorkerEpochs::Reports() const {
+  std::vector<EpochReport> reports;
+  for (EpochStatus& status : Statuses()) reports.push_back(std::move(status.report));
+  return reports;
+}
+
+std::vector<EpochReport> WorkerEpochs::History() const {
+  std::vector<EpochReport> reports = Reports();
+  absl::MutexLock lock(&mu_);
+  for (const auto& [replica, epoch] : newest_) {
+    const auto is_it = [&, replica = replica, epoch = epoch](const EpochReport& report) {
+      return report.replica == replica && report.epoch == epoch;
+    };
+    if (std::any_of(reports.begin(), reports.end(), is_it)) continue;
+    reports.push_back({.replica = replica, .epoch = epoch, .state = WorkerState::kEnlisted});
+  }
+  return reports;
+}
+
+void WorkerEpochs::Close(const absl::Status& reason) {
+  {
+    absl::MutexLock lock(&mu_);
+    if (closed_.ok()) closed_ = reason;
+  }
+  for (const auto& held : Held()) {
+    held->Abort(reason);
+    held->Submit(EpochCommand::kRelease, "", absl::ZeroDuration(),
+                 {.on_done = [](const absl::StatusOr<EpochOutcome>&) {}});
+  }
+  {
+    absl::MutexLock lock(&mu_);
+    const auto none = [this]() ABSL_SHARED_LOCKS_REQUIRED(mu_) { return held_.empty(); };
+    mu_.Await(absl::Condition(&none));
+  }
+  Reap();
+}
+
+Epoch WorkerEpochs::NewestOf(ReplicaIndex replica) const {
+  const auto found = newest_.find(replica);
+  return found == newest_.end() ? Epoch() : found->second;
+}
+
+void WorkerEpochs::OnReleased(const Key& key) {
+  absl::MutexLock lock(&mu_);
+  released_.push_back(std::move(held_.extract(key).mapped()));
+  progress_->fetch_add(1);
+}
+
+void WorkerEpochs::Reap() {
+  std::vector<std::shared_ptr<HeldEpoch>> released;
+  {
+    absl::MutexLock lock(&mu_);
+    released.swap(released_);
+  }
+}
+
+std::vector<std::shared_ptr<HeldEpoch>> WorkerEpochs::Held() const {
+  absl::MutexLock lock(&mu_);
+  std::vector<std::shared_ptr<HeldEpoch>> all;
+  for (const auto& [key, held] : held_) all.push_back(held);
+  return all;
+}
+
+}  // namespace muster

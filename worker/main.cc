@@ -1,0 +1,58 @@
+// muster-worker: flags -> options -> wiring.
+#include <unistd.h>
+
+#include <future>
+#include <iostream>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "base/logging.h"
+#include "base/process.h"
+#include "base/status_macros.h"
+#include "worker/options.h"
+#include "worker/worker_daemon.h"
+
+namespace muster {
+namespace {
+
+// An orderly end as a whole; whoever started this process waits little longer.
+constexpr absl::Duration kEnd = absl::Seconds(1);
+
+absl::Status Run(const WorkerOptions& options, pid_t parent, ShutdownSignal& shutdown) {
+  if (options.die_with_parent) MUSTER_RETURN_IF_ERROR(DieWithParent(parent));
+  MUSTER_ASSIGN_OR_RETURN(ModelSource model, ModelSource::Open(options.model, options.dtype));
+  std::promise<absl::Status> refusal;
+  std::future<absl::Status> refused = refusal.get_future();
+  MUSTER_ASSIGN_OR_RETURN(
+      const auto daemon,
+      WorkerDaemon::Start(options, std::move(model), [&refusal](const absl::Status& status) {
+        refusal.set_value(status);
+        ShutdownSignal::Request();
+      }));
+  shutdown.Wait();
+  const bool was_refused = refused.wait_for(std::chrono::seconds(0)) == std::future_status::ready;
+  if (!was_refused) Logger().Info("stopping");
+  ExitWithin(kEnd, was_refused ? 1 : 0);
+  daemon->Stop();
+  return was_refused ? refused.get() : absl::OkStatus();
+}
+
+int Main(int argc, char** argv) {
+  const pid_t parent = getppid();
+  ShutdownSignal shutdown;
+  const auto options = ParseOptions(argc, argv, std::cout);
+  absl::Status status = options.status();
+  if (status.ok() && !options->has_value()) return 0;
+  if (status.ok()) {
+    status = InitLogging(absl::StrCat("worker ", (*options)->worker_id), (*options)->log_level);
+  }
+  if (status.ok()) status = Run(**options, parent, shutdown);
+  if (status.ok()) return 0;
+  std::cerr << "muster-worker: " << status.message() << std::endl;
+  return options.ok() ? 1 : 2;
+}
+
+}  // namespace
+}  // namespace muster
+
+int main(int argc, char** argv) { return muster::Main(argc, argv); }

@@ -1,0 +1,290 @@
+#include "worker/options.h"
+
+#include <sched.h>
+#include <unistd.h>
+
+#include <CLI/App.hpp>
+#include <CLI/Config.hpp>
+#include <CLI/Formatter.hpp>
+#include <algorithm>
+#include <array>
+#include <ostream>
+#include <utility>
+#include <vector>
+
+#include "absl/strings/ascii.h"
+#include "absl/strings/numbers.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
+#include "absl/strings/str_split.h"
+#include "base/listen_address.h"
+#include "base/status_macros.h"
+
+namespace muster {
+namespace {
+
+constexpr char kDescription[] =
+    "Owns one device and serves as one rank of a model. A worker enlists with a coordinator, "
+    "which\n"
+    "gives it a rank, has it load its shards of the weights, and makes it part of a replica; the\n"
+    "worker of rank 0 then answers Forward requests. It ends on SIGTERM or SIGINT.";
+constexpr char kFooter[] =
+    "\nExample: two workers of a coordinator at port 7600, started with --cp 2\n"
+    "  muster-worker --coordinator 127.0.0.1:7600 --worker-id w0 --model DIR --threads 1\n"
+    "  muster-worker --coordinator 127.0.0.1:7600 --worker-id w1 --model DIR --threads 1\n"
+    "`musterctl up --model DIR` starts coordinator and workers at once.\n"
+    "Exit status: 0 after an orderly end, 1 after a failure, 2 when a flag is wrong.";
+
+constexpr int kMaxThreads = 1024;
+constexpr int kMaxOrdinal = 1023;
+constexpr uint64_t kMinKvMemory = 4ull << 10;
+constexpr uint64_t kMaxKvMemory = 16ull << 40;
+
+const std::vector<std::string> kPhases = {
+    "load",           "warmup/probe",   "warmup/vote",      "warmup/allocate",    "warmup/exchange",
+    "warmup/open",    "warmup/barrier", "warmup/self-test", "warmup/acknowledge", "warmup/relay",
+    "capture/graphs", "capture/kv",     "capture/agree"};
+
+// What CLI11 writes after "--flag: ".
+std::string Refusal(const std::string& value, absl::string_view wanted) {
+  return absl::StrCat("'", value, "' is not ", wanted);
+}
+
+std::string CheckCoordinator(const std::string& value) {
+  const auto address = ParseListenAddress(value);
+  if (address.ok() && address->port > 0) return "";
+  return Refusal(value, "HOST:PORT with a port from 1 to 65535");
+}
+
+std::string CheckListen(const std::string& value) {
+  if (ParseListenAddress(value).ok()) return "";
+  return Refusal(value, "HOST:PORT with a port from 0 (any free one) to 65535");
+}
+
+bool IsIdCharacter(char c) { return absl::ascii_isalnum(c) || c == '.' || c == '_' || c == '-'; }
+
+std::string CheckWorkerId(const std::string& value) {
+  const bool allowed = std::all_of(value.begin(), value.end(), IsIdCharacter);
+  if (allowed && !value.empty() && value.size() <= 128) return "";
+  return Refusal(value, "1 to 128 letters, digits, '.', '_' and '-'");
+}
+
+std::string CheckNotEmpty(const std::string& value) {
+  return value.empty() ? Refusal(value, "the path of a directory") : "";
+}
+
+CLI::Validator OneOf(std::vector<std::string> choices) {
+  return CLI::Validator(
+      [choices = std::move(choices)](const std::string& value) {
+        if (std::find(choices.begin(), choices.end(), value) != choices.end()) return std::string();
+        return Refusal(value, absl::StrCat("one of ", absl::StrJoin(choices, ", ")));
+      },
+      "");
+}
+
+CLI::Validator WholeNumber(int least, int most) {
+  return CLI::Validator(
+      [least, most](const std::string& value) {
+        int number = 0;
+        if (absl::SimpleAtoi(value, &number) && number >= least && number <= most) {
+          return std::string();
+        }
+        return Refusal(value, absl::StrCat("a whole number from ", least, " to ", most));
+      },
+      "");
+}
+
+// Nothing when `text` is no size or more than 64 bits hold.
+std::optional<uint64_t> ParseSize(absl::string_view text) {
+  static constexpr std::pair<absl::string_view, int> kUnits[] = {
+      {"KiB", 10}, {"MiB", 20}, {"GiB", 30}, {"TiB", 40}, {"B", 0}, {"", 0}};
+  const auto digits = std::find_if_not(text.begin(), text.end(), absl::ascii_isdigit);
+  const size_t length = static_cast<size_t>(digits - text.begin());
+  uint64_t count = 0;
+  if (!absl::SimpleAtoi(text.substr(0, length), &count)) return std::nullopt;
+  const absl::string_view unit = absl::StripLeadingAsciiWhitespace(text.substr(length));
+  for (const auto& [name, shift] : kUnits) {
+    if (unit != name) continue;
+    if (count > (UINT64_MAX >> shift)) return std::nullopt;
+    return count << shift;
+  }
+  return std::nullopt;
+}
+
+std::string CheckKvMemory(const std::string& value) {
+  const std::optional<uint64_t> bytes = ParseSize(value);
+  if (bytes.has_value() && *bytes >= kMinKvMemory && *bytes <= kMaxKvMemory) return "";
+  return Refusal(value, "a size from 4KiB to 16TiB, such as 512MiB or 536870912");
+}
+
+std::optional<Fault> ParseFault(const std::string& text) {
+  const std::pair<std::string, std::string> parts = absl::StrSplit(text, absl::MaxSplits('@', 1));
+  if (std::find(kPhases.begin(), kPhases.end(), parts.second) == kPhases.end()) return std::nullopt;
+  if (parts.first == "kill") return Fault{Fault::Action::kKill, parts.second};
+  if (parts.first == "stop") return Fault{Fault::Action::kStop, parts.second};
+  return std::nullopt;
+}
+
+std::string CheckFault(const std::string& value) {
+  if (ParseFault(value).has_value()) return "";
+  return Refusal(
+      value, absl::StrCat("kill@PHASE or stop@PHASE, PHASE one of ", absl::StrJoin(kPhases, ", ")));
+}
+
+std::string DefaultWorkerId() {
+  std::array<char, 256> host = {};
+  if (gethostname(host.data(), host.size() - 1) != 0 || host[0] == '\0') host = {"worker"};
+  std::string id = std::string(host.data()).substr(0, 100);
+  for (char& c : id) {
+    if (!IsIdCharacter(c)) c = '-';
+  }
+  return absl::StrCat(id, "-", getpid());
+}
+
+int UsableProcessors() {
+  cpu_set_t set;
+  if (sched_getaffinity(0, sizeof(set), &set) != 0) return 1;
+  return std::clamp(CPU_COUNT(&set), 1, kMaxThreads);
+}
+
+// What is text on the command line and something else in WorkerOptions.
+struct Texts {
+  std::string kv_memory = "512MiB";
+  std::string fault;
+  int device_ordinal = 0;
+  bool no_fusion = false;
+  bool no_graphs = false;
+};
+
+void AddFleetFlags(CLI::App& app, WorkerOptions& options) {
+  app.add_option("--coordinator", options.coordinator, "Where the coordinator listens")
+      ->required()
+      ->type_name("HOST:PORT")
+      ->check(CLI::Validator(CheckCoordinator, ""));
+  app.add_option("--listen", options.listen,
+                 "Where this worker's services listen; port 0 takes any free one")
+      ->type_name("HOST:PORT")
+      ->check(CLI::Validator(CheckListen, ""))
+      ->capture_default_str();
+  app.add_option(
+         "--worker-id", options.worker_id,
+         "Stable name within the fleet: with it, a restarted worker is known again (default: "
+         "host name and process id)")
+      ->type_name("ID")
+      ->check(CLI::Validator(CheckWorkerId, ""));
+  app.add_flag("--insecure", options.insecure,
+               "Allow plaintext beyond this machine; without it, --listen and --coordinator must "
+               "be loopback addresses");
+}
+
+void AddModelFlags(CLI::App& app, WorkerOptions& options, Texts& texts) {
+  app.add_option("--model", options.model,
+                 "Hugging Face directory: config.json and *.safetensors. The same for all workers")
+      ->required()
+      ->type_name("DIR")
+      ->check(CLI::Validator(CheckNotEmpty, ""));
+  app.add_option("--dtype", options.dtype,
+                 "Type of weights and KV: auto (float32 or bfloat16, as the checkpoint is; float32 "
+                 "for a float16 one), float32 or bfloat16")
+      ->type_name("TYPE")
+      ->check(OneOf({"auto", "float32", "bfloat16"}))
+      ->capture_default_str();
+  app.add_option("--kv-memory", texts.kv_memory,
+                 "Memory for KV blocks of this rank, e.g. 512MiB; less when less is free. The rank "
+                 "with the least decides for its replica")
+      ->type_name("SIZE")
+      ->check(CLI::Validator(CheckKvMemory, ""))
+      ->capture_default_str();
+}
+
+void AddDeviceFlags(CLI::App& app, WorkerOptions& options, Texts& texts) {
+  app.add_option("--threads", options.threads,
+                 "Threads that compute; with several workers on one machine, give each its share "
+                 "(default: all processors that this process may use)")
+      ->type_name("N")
+      ->check(WholeNumber(1, kMaxThreads));
+  app.add_option("--device-ordinal", texts.device_ordinal, "Index of the device on its host")
+      ->type_name("N")
+      ->check(WholeNumber(0, kMaxOrdinal))
+      ->capture_default_str();
+  app.add_flag("--no-fusion", texts.no_fusion,
+               "Run all-reduce, residual and norm one after another, to compare with");
+  app.add_flag("--no-graphs", texts.no_graphs, "Run every step eagerly, to compare with");
+}
+
+void AddProcessFlags(CLI::App& app, WorkerOptions& options, Texts& texts) {
+  app.add_option("--log-level", options.log_level,
+                 "Least that is logged on stderr: debug, info, warning, error or off")
+      ->type_name("LEVEL")
+      ->check(OneOf({"debug", "info", "warning", "error", "off"}))
+      ->capture_default_str();
+  app.add_flag("--die-with-parent", options.die_with_parent,
+               "End at once when the process that started this one ends, however it ends");
+  app.add_option(
+         "--fault", texts.fault,
+         "For tests: kill@PHASE or stop@PHASE sends SIGKILL or SIGSTOP to this process when "
+         "it enters the phase, e.g. kill@warmup/exchange")
+      ->type_name("SPEC")
+      ->check(CLI::Validator(CheckFault, ""));
+}
+
+// Plaintext stays on this machine unless told otherwise.
+absl::Status CheckPlaintext(const WorkerOptions& options) {
+  if (options.insecure) return absl::OkStatus();
+  const std::pair<const char*, const std::string&> flags[] = {
+      {"--listen", options.listen}, {"--coordinator", options.coordinator}};
+  for (const auto& [flag, value] : flags) {
+    MUSTER_ASSIGN_OR_RETURN(const ListenAddress address, ParseListenAddress(value));
+    if (IsLoopback(address)) continue;
+    return absl::InvalidArgumentError(
+        absl::StrCat(flag, ": '", value,
+                     "' is not a loopback address, and what travels is not encrypted; "
+                     "--insecure allows it"));
+  }
+  return absl::OkStatus();
+}
+
+absl::StatusOr<std::optional<WorkerOptions>> Finish(WorkerOptions options, const Texts& texts) {
+  MUSTER_RETURN_IF_ERROR(CheckPlaintext(options));
+  if (options.worker_id.empty()) options.worker_id = DefaultWorkerId();
+  options.kv_memory = ParseSize(texts.kv_memory).value_or(options.kv_memory);
+  options.fault = ParseFault(texts.fault);
+  options.device_ordinal = DeviceOrdinal(texts.device_ordinal);
+  options.fusion = !texts.no_fusion;
+  options.graphs = !texts.no_graphs;
+  return std::optional<WorkerOptions>(std::move(options));
+}
+
+std::string OneLine(std::string text) {
+  std::replace(text.begin(), text.end(), '\n', ' ');
+  return std::string(absl::StripAsciiWhitespace(text));
+}
+
+}  // namespace
+
+absl::StatusOr<std::optional<WorkerOptions>> ParseOptions(int argc, const char* const* argv,
+                                                          std::ostream& help) {
+  CLI::App app(kDescription, "muster-worker");
+  app.footer(kFooter);
+  WorkerOptions options;
+  options.threads = UsableProcessors();
+  Texts texts;
+  AddFleetFlags(app, options);
+  AddModelFlags(app, options, texts);
+  AddDeviceFlags(app, options, texts);
+  AddProcessFlags(app, options, texts);
+  try {
+    app.parse(argc, argv);
+  } catch (const CLI::CallForHelp&) {
+    help << app.help();
+    return std::optional<WorkerOptions>();
+  } catch (const CLI::ValidationError& error) {
+    return absl::InvalidArgumentError(OneLine(error.what()));
+  } catch (const CLI::ParseError& error) {
+    return absl::InvalidArgumentError(
+        absl::StrCat(OneLine(error.what()), " (muster-worker --help explains every flag)"));
+  }
+  return Finish(std::move(options), texts);
+}
+
+}  // namespace muster

@@ -1,0 +1,50 @@
+// What a worker is told on its command line.
+#ifndef MUSTER_WORKER_OPTIONS_H_
+#define MUSTER_WORKER_OPTIONS_H_
+
+#include <cstdint>
+#include <iosfwd>
+#include <optional>
+#include <string>
+
+#include "absl/status/statusor.h"
+#include "base/ids.h"
+
+namespace muster {
+
+// What the process does to itself when it enters a phase, for tests of failure.
+struct Fault {
+  enum class Action { kKill, kStop };  // SIGKILL, SIGSTOP
+
+  Action action = Action::kKill;
+  std::string phase;  // one of those that a worker reports, e.g. "warmup/exchange"
+
+  friend bool operator==(const Fault&, const Fault&) = default;
+};
+
+struct WorkerOptions {
+  std::string coordinator;             // "host:port"
+  std::string listen = "127.0.0.1:0";  // "host:port"; port 0 is chosen by the system
+  std::string worker_id;               // 1 to 128 of [A-Za-z0-9._-]
+  std::string model;                   // directory
+  std::string dtype = "auto";          // "auto", "float32" or "bfloat16"
+  int threads = 1;                     // 1 to 1,024
+  uint64_t kv_memory = 512ull << 20;   // bytes of KV blocks of this rank
+  DeviceOrdinal device_ordinal;
+  bool fusion = true;  // all-reduce, residual and norm as one operation
+  bool graphs = true;  // replay captured graphs where a bucket fits
+  std::optional<Fault> fault;
+  std::string log_level = "info";  // as InitLogging() takes it
+  bool die_with_parent = false;
+  bool insecure = false;  // plaintext beyond this machine
+};
+
+// Defaults that are not in the struct: `worker_id` is the host's name and the process id, `threads`
+// the processors that this process may use. Nothing when --help was asked for and written to
+// `help`. INVALID_ARGUMENT is one line that names the flag, its value and what it can be.
+absl::StatusOr<std::optional<WorkerOptions>> ParseOptions(int argc, const char* const* argv,
+                                                          std::ostream& help);
+
+}  // namespace muster
+
+#endif  // MUSTER_WORKER_OPTIONS_H_

@@ -1,0 +1,152 @@
+#include "worker/options.h"
+
+#include <gtest/gtest.h>
+
+#include <sstream>
+#include <string>
+#include <vector>
+
+#include "tests/support/status_matchers.h"
+
+namespace muster {
+namespace {
+
+constexpr auto kInvalid = absl::StatusCode::kInvalidArgument;
+
+using Parsed = absl::StatusOr<std::optional<WorkerOptions>>;
+
+Parsed ParseWords(std::vector<const char*> words, std::ostream& help) {
+  words.insert(words.begin(), "muster-worker");
+  return ParseOptions(static_cast<int>(words.size()), words.data(), help);
+}
+
+// With the flags that must be there.
+Parsed Parse(std::vector<const char*> words) {
+  words.insert(words.end(), {"--coordinator", "127.0.0.1:7600", "--model", "/models/llama"});
+  std::ostringstream help;
+  return ParseWords(std::move(words), help);
+}
+
+bool IsOneLine(const absl::Status& status) {
+  return status.message().find('\n') == absl::string_view::npos;
+}
+
+TEST(WorkerOptions, HaveTheirDefaults) {
+  ASSERT_OK_AND_ASSIGN(const auto options, Parse({}));
+  ASSERT_TRUE(options.has_value());
+  EXPECT_EQ(options->coordinator, "127.0.0.1:7600");
+  EXPECT_EQ(options->model, "/models/llama");
+  EXPECT_EQ(options->listen, "127.0.0.1:0");
+  EXPECT_EQ(options->dtype, "auto");
+  EXPECT_EQ(options->kv_memory, uint64_t{512} << 20);
+  EXPECT_GE(options->threads, 1);
+  EXPECT_TRUE(options->fusion);
+  EXPECT_TRUE(options->graphs);
+  EXPECT_FALSE(options->fault.has_value());
+  EXPECT_FALSE(options->die_with_parent);
+  EXPECT_FALSE(options->worker_id.empty());
+}
+
+TEST(WorkerOptions, TakeEveryFlag) {
+  ASSERT_OK_AND_ASSIGN(
+      const auto options,
+      Parse({"--listen", "localhost:7700", "--worker-id", "gpu-3.a_b", "--dtype", "bfloat16",
+             "--threads", "12", "--kv-memory", "2GiB", "--device-ordinal", "5", "--no-fusion",
+             "--no-graphs", "--fault", "kill@warmup/exchange", "--log-level", "debug",
+             "--die-with-parent"}));
+  ASSERT_TRUE(options.has_value());
+  EXPECT_EQ(options->listen, "localhost:7700");
+  EXPECT_EQ(options->worker_id, "gpu-3.a_b");
+  EXPECT_EQ(options->dtype, "bfloat16");
+  EXPECT_EQ(options->threads, 12);
+  EXPECT_EQ(options->kv_memory, uint64_t{2} << 30);
+  EXPECT_EQ(options->device_ordinal, DeviceOrdinal(5));
+  EXPECT_FALSE(options->fusion);
+  EXPECT_FALSE(options->graphs);
+  EXPECT_EQ(options->fault, (Fault{Fault::Action::kKill, "warmup/exchange"}));
+  EXPECT_EQ(options->log_level, "debug");
+  EXPECT_TRUE(options->die_with_parent);
+}
+
+TEST(WorkerOptions, HelpNamesEveryFlagAndAsksForNothingElse) {
+  std::ostringstream help;
+  ASSERT_OK_AND_ASSIGN(const auto options, ParseWords({"--help"}, help));
+  EXPECT_FALSE(options.has_value());
+  for (const char* flag :
+       {"--coordinator", "--listen", "--worker-id", "--model", "--dtype", "--threads",
+        "--kv-memory", "--device-ordinal", "--no-fusion", "--no-graphs", "--fault", "--log-level",
+        "--die-with-parent", "--insecure", "Exit status"}) {
+    EXPECT_NE(help.str().find(flag), std::string::npos) << flag << "\n" << help.str();
+  }
+}
+
+TEST(WorkerOptions, SizesAreBytesOrBinaryUnits) {
+  const std::pair<const char*, uint64_t> sizes[] = {{"4096", 4096},
+                                                    {"4096B", 4096},
+                                                    {"64KiB", uint64_t{64} << 10},
+                                                    {"3 MiB", uint64_t{3} << 20},
+                                                    {"16TiB", uint64_t{16} << 40}};
+  for (const auto& [text, bytes] : sizes) {
+    ASSERT_OK_AND_ASSIGN(const auto options, Parse({"--kv-memory", text}));
+    EXPECT_EQ(options->kv_memory, bytes) << text;
+  }
+}
+
+TEST(WorkerOptions, RefusalsNameFlagValueAndLimitInOneLine) {
+  const struct {
+    const char* flag;
+    const char* value;
+    const char* limit;
+  } cases[] = {
+      {"--threads", "0", "from 1 to 1024"},
+      {"--threads", "many", "from 1 to 1024"},
+      {"--device-ordinal", "1024", "from 0 to 1023"},
+      {"--kv-memory", "12XB", "from 4KiB to 16TiB"},
+      {"--kv-memory", "0", "from 4KiB to 16TiB"},
+      {"--kv-memory", "17TiB", "from 4KiB to 16TiB"},
+      {"--kv-memory", "99999999999999TiB", "from 4KiB to 16TiB"},
+      {"--dtype", "float16", "auto, float32, bfloat16"},
+      {"--log-level", "loud", "debug, info, warning, error, off"},
+      {"--listen", "nowhere", "HOST:PORT"},
+      {"--listen", "127.0.0.1:70000", "to 65535"},
+      {"--worker-id", "a b", "1 to 128"},
+      {"--worker-id", "", "1 to 128"},
+      {"--fault", "kill@lunch", "warmup/exchange"},
+      {"--fault", "maim@load", "kill@PHASE or stop@PHASE"},
+  };
+  for (const auto& c : cases) {
+    const Parsed parsed = Parse({c.flag, c.value});
+    EXPECT_STATUS(parsed, kInvalid, c.limit) << c.flag;
+    EXPECT_STATUS(parsed, kInvalid, std::string(c.flag) + ": '" + c.value + "'") << c.flag;
+    EXPECT_TRUE(IsOneLine(parsed.status())) << parsed.status();
+  }
+}
+
+TEST(WorkerOptions, UnknownFlagIsNamed) {
+  const Parsed parsed = Parse({"--trheads", "3"});
+  EXPECT_STATUS(parsed, kInvalid, "--trheads");
+  EXPECT_STATUS(parsed, kInvalid, "--help");
+  EXPECT_TRUE(IsOneLine(parsed.status())) << parsed.status();
+}
+
+TEST(WorkerOptions, FlagThatMustBeThereIsNamed) {
+  std::ostringstream help;
+  EXPECT_STATUS(ParseWords({"--model", "/m"}, help), kInvalid, "--coordinator");
+  EXPECT_STATUS(ParseWords({"--coordinator", "127.0.0.1:1"}, help), kInvalid, "--model");
+}
+
+TEST(WorkerOptions, CoordinatorNeedsAPort) {
+  std::ostringstream help;
+  for (const char* value : {"127.0.0.1", "127.0.0.1:0", ":7600", "127.0.0.1:port"}) {
+    EXPECT_STATUS(ParseWords({"--model", "/m", "--coordinator", value}, help), kInvalid,
+                  "--coordinator: '" + std::string(value) + "'");
+  }
+}
+
+TEST(WorkerOptions, PlaintextLeavesTheMachineOnlyWhenAllowed) {
+  EXPECT_STATUS(Parse({"--listen", "0.0.0.0:7700"}), kInvalid, "--insecure");
+  EXPECT_OK(Parse({"--listen", "0.0.0.0:7700", "--insecure"}));
+}
+
+}  // namespace
+}  // namespace muster

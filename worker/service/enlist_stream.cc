@@ -1,0 +1,149 @@
+#include "worker/service/enlist_stream.h"
+
+#include <grpcpp/channel.h>
+
+#include <algorithm>
+#include <utility>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "absl/time/clock.h"
+#include "base/wire_status.h"
+#include "base/wire_topology.h"
+#include "proto/muster/v1/membership.grpc.pb.h"
+
+namespace muster {
+namespace {
+
+constexpr absl::Duration kWelcomeTimeout = absl::Seconds(5);
+constexpr absl::Duration kShortestInterval = absl::Milliseconds(1);
+constexpr absl::Duration kLongestInterval = absl::Minutes(1);
+
+v1::EnlistRequest MakeEnlistment(const WorkerProfile& profile,
+                                 const std::vector<EpochReport>& epochs) {
+  v1::EnlistRequest request;
+  v1::Enlistment* enlistment = request.mutable_enlistment();
+  enlistment->set_worker_id(profile.worker_id);
+  enlistment->set_incarnation(profile.incarnation.value());
+  enlistment->set_address(profile.address);
+  *enlistment->mutable_device() = ToWire(profile.device);
+  *enlistment->mutable_model() = ToWire(profile.model);
+  enlistment->set_build(profile.build);
+  for (const EpochReport& report : epochs) *enlistment->add_epochs() = ToWire(report);
+  return request;
+}
+
+}  // namespace
+
+EnlistStream::EnlistStream(const std::shared_ptr<grpc::Channel>& coordinator,
+                           const WorkerProfile& profile, const MembershipCallbacks& callbacks)
+    : coordinator_(coordinator), profile_(profile), callbacks_(callbacks) {}
+
+EnlistStream::~EnlistStream() = default;
+
+absl::Status EnlistStream::Run() {
+  stream_ = v1::Membership::NewStub(coordinator_)->PrepareAsyncEnlist(&context_, &queue_);
+  deadline_ = absl::Now() + kWelcomeTimeout;
+  stream_->StartCall(TagOf(Event::kStarted));
+  pending_ = 1;
+  while (pending_ > 0) {
+    void* tag = nullptr;
+    bool ok = false;
+    switch (queue_.AsyncNext(&tag, &ok, absl::ToChronoTime(deadline_))) {
+      case grpc::CompletionQueue::GOT_EVENT:
+        --pending_;
+        OnEvent(static_cast<Event>(reinterpret_cast<intptr_t>(tag)), ok);
+        break;
+      case grpc::CompletionQueue::TIMEOUT:
+        break;
+      case grpc::CompletionQueue::SHUTDOWN:
+        return absl::InternalError("the completion queue was shut down");
+    }
+    if (absl::Now() >= deadline_) OnDeadline();
+  }
+  return EndStatus();
+}
+
+void EnlistStream::OnEvent(Event event, bool ok) {
+  switch (event) {
+    case Event::kStarted:
+      if (!ok) return Finish();
+      Write(MakeEnlistment(profile_, callbacks_.history()));
+      return Read();
+    case Event::kRead:
+      if (!ok) return Finish();
+      OnMessage();
+      return Read();
+    case Event::kWritten:
+      // A stream that takes no more writes soon fails the read that is always under way.
+      writing_ = !ok;
+      return;
+    case Event::kFinished:
+      return;
+  }
+}
+
+void EnlistStream::OnDeadline() {
+  if (welcomed()) {
+    deadline_ = std::max(deadline_ + interval_, absl::Now());
+    if (!writing_ && !finishing_) SendHeartbeat();
+    return;
+  }
+  welcome_missed_ = true;
+  deadline_ = absl::InfiniteFuture();
+  context_.TryCancel();
+}
+
+void EnlistStream::OnMessage() {
+  if (response_.has_welcome()) {
+    interval_ = std::clamp(FromWire(response_.welcome().heartbeat_interval()), kShortestInterval,
+                           kLongestInterval);
+    deadline_ = absl::Now();
+    callbacks_.on_welcome(Term(response_.welcome().term()));
+  } else if (response_.has_epoch_aborted()) {
+    const v1::EpochAborted& notice = response_.epoch_aborted();
+    callbacks_.on_epoch_aborted(ReplicaIndex(static_cast<int>(notice.replica())),
+                                Epoch(notice.epoch()), FailureOf(notice));
+  }
+}
+
+void EnlistStream::SendHeartbeat() {
+  v1::EnlistRequest request;
+  v1::Heartbeat* heartbeat = request.mutable_heartbeat();
+  heartbeat->set_progress(callbacks_.progress());
+  for (const EpochReport& report : callbacks_.reports()) {
+    *heartbeat->add_epochs() = ToWire(report);
+  }
+  Write(std::move(request));
+}
+
+void EnlistStream::Write(v1::EnlistRequest request) {
+  request_ = std::move(request);
+  stream_->Write(request_, TagOf(Event::kWritten));
+  writing_ = true;
+  ++pending_;
+}
+
+void EnlistStream::Read() {
+  stream_->Read(&response_, TagOf(Event::kRead));
+  ++pending_;
+}
+
+void EnlistStream::Finish() {
+  finishing_ = true;
+  stream_->Finish(&status_, TagOf(Event::kFinished));
+  ++pending_;
+}
+
+absl::Status EnlistStream::EndStatus() const {
+  if (welcome_missed_) {
+    return absl::DeadlineExceededError(absl::StrCat("the coordinator did not answer within ",
+                                                    absl::FormatDuration(kWelcomeTimeout)));
+  }
+  if (status_.ok()) return absl::UnavailableError("the coordinator ended the stream");
+  if (!IsFromTransport(status_)) return FromGrpc(status_);
+  return absl::Status(static_cast<absl::StatusCode>(status_.error_code()),
+                      absl::StrCat("the coordinator cannot be reached: ", status_.error_message()));
+}
+
+}  // namespace muster

@@ -1,0 +1,76 @@
+#ifndef MUSTER_WORKER_SERVICE_ENLIST_STREAM_H_
+#define MUSTER_WORKER_SERVICE_ENLIST_STREAM_H_
+
+#include <grpcpp/client_context.h>
+#include <grpcpp/completion_queue.h>
+#include <grpcpp/support/async_stream.h>
+
+#include <memory>
+
+#include "absl/status/status.h"
+#include "absl/time/time.h"
+#include "proto/muster/v1/membership.pb.h"
+#include "worker/service/membership_client.h"
+
+namespace grpc {
+class Channel;
+}  // namespace grpc
+
+namespace muster {
+
+// One Enlist call from its start to its end.
+class EnlistStream {
+ public:
+  // Borrows all three.
+  EnlistStream(const std::shared_ptr<grpc::Channel>& coordinator, const WorkerProfile& profile,
+               const MembershipCallbacks& callbacks);
+  ~EnlistStream();
+
+  // Enlists, then sends heartbeats and hands on notices until the stream ends. Once. Never OK: why
+  // it ended, UNAVAILABLE when the coordinator ended it without an error.
+  absl::Status Run();
+  // Ends Run at once, before it began too. From any thread.
+  void Cancel() { context_.TryCancel(); }
+
+  // Whether the coordinator took the worker in.
+  bool welcomed() const { return interval_ > absl::ZeroDuration(); }
+
+ private:
+  using Stream = grpc::ClientAsyncReaderWriter<v1::EnlistRequest, v1::EnlistResponse>;
+  // What the completion queue says is done.
+  enum class Event : intptr_t { kStarted = 1, kRead, kWritten, kFinished };
+
+  static void* TagOf(Event event) { return reinterpret_cast<void*>(event); }
+  void OnEvent(Event event, bool ok);
+  void OnDeadline();
+  void OnMessage();
+  void Write(v1::EnlistRequest request);
+  void SendHeartbeat();
+  void Read();
+  // Asks for the status; nothing can be read any more.
+  void Finish();
+  absl::Status EndStatus() const;
+
+  const std::shared_ptr<grpc::Channel>& coordinator_;
+  const WorkerProfile& profile_;
+  const MembershipCallbacks& callbacks_;
+
+  grpc::ClientContext context_;
+  grpc::CompletionQueue queue_;
+  std::unique_ptr<Stream> stream_;
+
+  // The thread of Run only.
+  v1::EnlistRequest request_;
+  v1::EnlistResponse response_;
+  grpc::Status status_;
+  absl::Duration interval_;  // of heartbeats; 0 until welcome
+  absl::Time deadline_;      // of the welcome, then of the next heartbeat
+  bool welcome_missed_ = false;
+  bool writing_ = false;
+  bool finishing_ = false;
+  int pending_ = 0;  // events to come
+};
+
+}  // namespace muster
+
+#endif  // MUSTER_WORKER_SERVICE_ENLIST_STREAM_H_

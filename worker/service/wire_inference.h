@@ -1,0 +1,30 @@
+// The engine's requests and answers as messages of muster.v1.Inference, and back.
+#ifndef MUSTER_WORKER_SERVICE_WIRE_INFERENCE_H_
+#define MUSTER_WORKER_SERVICE_WIRE_INFERENCE_H_
+
+#include <string>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "proto/muster/v1/inference.pb.h"
+#include "worker/engine/batch.h"
+#include "worker/engine/held_epoch.h"
+
+namespace muster {
+
+// As it came: the engine checks it.
+ForwardBatch FromWire(const v1::ForwardRequest& wire);
+
+// `request` is what the result answers.
+void ToWire(const ForwardResult& result, const v1::ForwardRequest& request,
+            v1::ForwardResponse* wire);
+
+// INVALID_ARGUMENT: ids of 0 or more than 128 bytes, more than 65,536 sequences.
+absl::StatusOr<std::vector<std::string>> SequencesFromWire(const v1::FreeSequencesRequest& wire);
+
+void CapacityToWire(const ServingEpoch& epoch, v1::GetCapacityResponse* wire);
+void ModelToWire(const ServingEpoch& epoch, v1::GetModelResponse* wire);
+
+}  // namespace muster
+
+#endif  // MUSTER_WORKER_SERVICE_WIRE_INFERENCE_H_

@@ -1,0 +1,129 @@
+#include "worker/service/worker_control_service.h"
+
+#include <grpcpp/server_context.h>
+#include <grpcpp/support/server_callback.h>
+
+#include <algorithm>
+#include <utility>
+
+#include "base/status_macros.h"
+#include "base/wire_status.h"
+#include "base/wire_topology.h"
+#include "proto/muster/v1/worker_control.grpc.pb.h"
+#include "worker/engine/worker_epochs.h"
+#include "worker/service/progress_stream.h"
+#include "worker/service/wire_control.h"
+
+namespace muster {
+namespace {
+
+using grpc::CallbackServerContext;
+using grpc::ServerUnaryReactor;
+
+ServerUnaryReactor* Finish(ServerUnaryReactor* reactor, const absl::Status& status) {
+  reactor->Finish(ToGrpc(status));
+  return reactor;
+}
+
+// A call that has only an outcome.
+EpochWatcher FinishWith(ServerUnaryReactor* reactor) {
+  return {.on_done = [reactor](const absl::StatusOr<EpochOutcome>& result) {
+    Finish(reactor, result.status());
+  }};
+}
+
+class WorkerControlService final : public v1::WorkerControl::CallbackService {
+ public:
+  WorkerControlService(const std::string& worker_id, Incarnation incarnation, WorkerEpochs& epochs)
+      : worker_id_(worker_id), incarnation_(incarnation), epochs_(epochs) {}
+
+  ServerUnaryReactor* Assign(CallbackServerContext* context, const v1::AssignRequest* request,
+                             v1::AssignResponse*) override {
+    return Finish(context->DefaultReactor(), Assign(*request));
+  }
+
+  grpc::ServerWriteReactor<v1::LoadResponse>* Load(CallbackServerContext*,
+                                                   const v1::LoadRequest* request) override {
+    auto [reactor, watcher] = ProgressStream<v1::LoadResponse>::Start();
+    Run(EpochCommand::kLoad, request->header(), kLongestControlTimeout, std::move(watcher));
+    return reactor;
+  }
+
+  grpc::ServerWriteReactor<v1::WarmupResponse>* Warmup(CallbackServerContext*,
+                                                       const v1::WarmupRequest* request) override {
+    auto [reactor, watcher] = ProgressStream<v1::WarmupResponse>::Start();
+    Run(EpochCommand::kWarmup, request->header(),
+        TimeoutFromWire(request->timeout(), kLongestControlTimeout), std::move(watcher));
+    return reactor;
+  }
+
+  grpc::ServerWriteReactor<v1::CaptureResponse>* Capture(
+      CallbackServerContext*, const v1::CaptureRequest* request) override {
+    auto [reactor, watcher] = ProgressStream<v1::CaptureResponse>::Start();
+    Run(EpochCommand::kCapture, request->header(),
+        TimeoutFromWire(request->timeout(), kLongestControlTimeout), std::move(watcher));
+    return reactor;
+  }
+
+  ServerUnaryReactor* Activate(CallbackServerContext* context, const v1::ActivateRequest* request,
+                               v1::ActivateResponse*) override {
+    ServerUnaryReactor* reactor = context->DefaultReactor();
+    Run(EpochCommand::kActivate, request->header(), kLongestControlTimeout, FinishWith(reactor));
+    return reactor;
+  }
+
+  ServerUnaryReactor* Drain(CallbackServerContext* context, const v1::DrainRequest* request,
+                            v1::DrainResponse*) override {
+    ServerUnaryReactor* reactor = context->DefaultReactor();
+    Run(EpochCommand::kDrain, request->header(),
+        TimeoutFromWire(request->timeout(), kLongestControlTimeout), FinishWith(reactor));
+    return reactor;
+  }
+
+  ServerUnaryReactor* Release(CallbackServerContext* context, const v1::ReleaseRequest* request,
+                              v1::ReleaseResponse*) override {
+    ServerUnaryReactor* reactor = context->DefaultReactor();
+    Run(EpochCommand::kRelease, request->header(), kLongestControlTimeout, FinishWith(reactor));
+    return reactor;
+  }
+
+  ServerUnaryReactor* GetStatus(CallbackServerContext* context, const v1::GetStatusRequest*,
+                                v1::GetStatusResponse* response) override {
+    response->set_worker_id(worker_id_);
+    response->set_incarnation(incarnation_.value());
+    for (const EpochStatus& status : epochs_.Statuses()) ToWire(status, response->add_epochs());
+    return Finish(context->DefaultReactor(), absl::OkStatus());
+  }
+
+ private:
+  absl::Status Assign(const v1::AssignRequest& request) {
+    MUSTER_ASSIGN_OR_RETURN(const EpochCall call, FromWire(request.header()));
+    MUSTER_ASSIGN_OR_RETURN(const Topology topology, FromWire(request.topology()));
+    // Within the topology or not, it fits an int: what does not is outside all the more.
+    const uint32_t most = static_cast<uint32_t>(topology.ranks.size());
+    return epochs_.Assign(call, topology,
+                          GlobalRank(static_cast<int>(std::min(request.rank(), most))));
+  }
+
+  void Run(EpochCommand command, const v1::ControlHeader& header,
+           const absl::StatusOr<absl::Duration>& timeout, EpochWatcher watcher) {
+    const auto call = FromWire(header);
+    if (!call.ok()) return watcher.on_done(call.status());
+    if (!timeout.ok()) return watcher.on_done(timeout.status());
+    epochs_.Run(command, *call, *timeout, std::move(watcher));
+  }
+
+  const std::string worker_id_;
+  const Incarnation incarnation_;
+  WorkerEpochs& epochs_;
+};
+
+}  // namespace
+
+std::shared_ptr<grpc::Service> MakeWorkerControlService(const std::string& worker_id,
+                                                        Incarnation incarnation,
+                                                        WorkerEpochs& epochs) {
+  return std::make_shared<WorkerControlService>(worker_id, incarnation, epochs);
+}
+
+}  // namespace muster

@@ -1,0 +1,55 @@
+#include "worker/service/worker_server.h"
+
+#include <grpcpp/ext/proto_server_reflection_plugin.h>
+#include <grpcpp/health_check_service_interface.h>
+#include <grpcpp/security/server_credentials.h>
+#include <grpcpp/server.h>
+#include <grpcpp/server_builder.h>
+
+#include <utility>
+
+#include "absl/memory/memory.h"
+#include "absl/time/clock.h"
+
+namespace muster {
+namespace {
+
+constexpr int kMaxMessageBytes = 64 << 20;
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<WorkerServer>> WorkerServer::Start(
+    const ListenAddress& listen, std::vector<std::shared_ptr<grpc::Service>> services) {
+  grpc::EnableDefaultHealthCheckService(true);
+  grpc::reflection::InitProtoReflectionServerBuilderPlugin();
+  grpc::ServerBuilder builder;
+  // Two workers must not share a port by mistake.
+  builder.AddChannelArgument(GRPC_ARG_ALLOW_REUSEPORT, 0);
+  builder.SetMaxReceiveMessageSize(kMaxMessageBytes);
+  builder.SetMaxSendMessageSize(kMaxMessageBytes);
+  ListenAddress address = listen;
+  builder.AddListeningPort(listen.ToString(), grpc::InsecureServerCredentials(), &address.port);
+  for (const auto& service : services) builder.RegisterService(service.get());
+  std::unique_ptr<grpc::Server> server = builder.BuildAndStart();
+  if (server == nullptr || address.port == 0) return ExplainListenFailure(listen);
+  return absl::WrapUnique(
+      new WorkerServer(std::move(address), std::move(services), std::move(server)));
+}
+
+WorkerServer::WorkerServer(ListenAddress address,
+                           std::vector<std::shared_ptr<grpc::Service>> services,
+                           std::unique_ptr<grpc::Server> server)
+    : address_(std::move(address)), services_(std::move(services)), server_(std::move(server)) {}
+
+WorkerServer::~WorkerServer() { Stop(absl::ZeroDuration()); }
+
+grpc::HealthCheckServiceInterface* WorkerServer::health() const {
+  return server_->GetHealthCheckService();
+}
+
+void WorkerServer::Stop(absl::Duration grace) {
+  server_->Shutdown(absl::ToChronoTime(absl::Now() + grace));
+  server_->Wait();
+}
+
+}  // namespace muster

@@ -1,0 +1,153 @@
+#include "worker/worker_daemon.h"
+
+#include <signal.h>
+#include <unistd.h>
+
+#include <atomic>
+#include <limits>
+#include <utility>
+
+#include "absl/memory/memory.h"
+#include "absl/random/random.h"
+#include "absl/strings/str_cat.h"
+#include "base/error.h"
+#include "base/listen_address.h"
+#include "base/logging.h"
+#include "base/status_macros.h"
+#include "worker/advertised_address.h"
+#include "worker/engine/cpu_engine_backend.h"
+#include "worker/service/coordinator_channel.h"
+#include "worker/service/grpc_rendezvous.h"
+#include "worker/service/inference_service.h"
+#include "worker/service/worker_control_service.h"
+
+namespace muster {
+namespace {
+
+constexpr char kBuild[] = "0.1.0";
+// What answers that are on their way may take when the worker stops.
+constexpr absl::Duration kGrace = absl::Milliseconds(300);
+
+Incarnation RandomIncarnation() {
+  absl::BitGen random;
+  return Incarnation(absl::Uniform<uint64_t>(absl::IntervalClosed, random, 1,
+                                             std::numeric_limits<uint64_t>::max()));
+}
+
+EpochContext::Options ContextOptions(const WorkerOptions& options) {
+  return {.fusion = options.fusion ? Fusion::kFused : Fusion::kUnfused,
+          .graphs = options.graphs,
+          .kv_memory = options.kv_memory};
+}
+
+// What a phase that begins sets off, once: see WorkerOptions::fault.
+std::function<void(const Progress&)> FaultOf(const WorkerOptions& options) {
+  if (!options.fault.has_value()) return [](const Progress&) {};
+  return [fault = *options.fault,
+          done = std::make_shared<std::atomic<bool>>(false)](const Progress& progress) {
+    if (progress.phase != fault.phase || done->exchange(true)) return;
+    kill(getpid(), fault.action == Fault::Action::kKill ? SIGKILL : SIGSTOP);
+  };
+}
+
+absl::Status ExplainRefusal(const absl::Status& status, const std::string& coordinator) {
+  if (absl::IsUnimplemented(status)) {
+    return absl::UnimplementedError(
+        absl::StrCat("what listens at ", coordinator, " is no coordinator of this version"));
+  }
+  return Annotate(status, absl::StrCat("the coordinator at ", coordinator, " refused this worker"));
+}
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<WorkerDaemon>> WorkerDaemon::Start(const WorkerOptions& options,
+                                                                  ModelSource model,
+                                                                  OnRefused on_refused) {
+  auto daemon = absl::WrapUnique(new WorkerDaemon(options, std::move(model)));
+  MUSTER_RETURN_IF_ERROR(daemon->Listen());
+  daemon->Enlist(std::move(on_refused));
+  return daemon;
+}
+
+WorkerDaemon::WorkerDaemon(const WorkerOptions& options, ModelSource model)
+    : options_(options),
+      model_(std::move(model)),
+      incarnation_(RandomIncarnation()),
+      coordinator_(ConnectCoordinator(options.coordinator)),
+      backend_(std::make_unique<CpuEngineBackend>(
+          CpuDeviceOptions{.ordinal = options.device_ordinal, .threads = options.threads},
+          ShmBackend::Options{})),
+      epochs_({.worker_id = options.worker_id,
+               .incarnation = incarnation_,
+               .context = ContextOptions(options)},
+              {.model = model_,
+               .backend = *backend_,
+               .make_rendezvous =
+                   [this](ReplicaIndex replica, Epoch epoch) {
+                     return std::make_unique<GrpcRendezvous>(
+                         coordinator_, RendezvousCaller{replica, epoch, incarnation_});
+                   },
+               .listener = Listener()}) {}
+
+WorkerDaemon::~WorkerDaemon() { Stop(); }
+
+EpochListener WorkerDaemon::Listener() {
+  return {.on_progress = FaultOf(options_),
+          .on_activated = [this](ReplicaIndex replica,
+                                 Epoch epoch) { health_.EpochActivated(replica, epoch); },
+          .on_ended = [this](ReplicaIndex replica,
+                             Epoch epoch) { health_.EpochEnded(replica, epoch); }};
+}
+
+absl::Status WorkerDaemon::Listen() {
+  MUSTER_ASSIGN_OR_RETURN(const ListenAddress listen, ParseListenAddress(options_.listen));
+  MUSTER_ASSIGN_OR_RETURN(
+      server_, WorkerServer::Start(
+                   listen, {MakeInferenceService(epochs_),
+                            MakeWorkerControlService(options_.worker_id, incarnation_, epochs_)}));
+  health_.Attach(server_->health());
+  Logger().Info("listening on ", server_->address().ToString(), " with ", model_.spec.name, " in ",
+                model_.spec.dtype);
+  if (IsLoopback(server_->address())) return absl::OkStatus();
+  Logger().Warning("INSECURE: plaintext on ", server_->address().ToString(),
+                   ": whoever reaches this port can read and change everything");
+  return absl::OkStatus();
+}
+
+void WorkerDaemon::Enlist(OnRefused on_refused) {
+  membership_.emplace(
+      coordinator_,
+      WorkerProfile{.worker_id = options_.worker_id,
+                    .incarnation = incarnation_,
+                    .address = AdvertisedAddress(server_->address(), options_.coordinator),
+                    .device = backend_->device().Report(),
+                    .model = model_.spec,
+                    .build = kBuild},
+      MembershipCallbacks{
+          .progress = [this] { return epochs_.progress(); },
+          .reports = [this] { return epochs_.Reports(); },
+          .history = [this] { return epochs_.History(); },
+          .on_welcome =
+              [this](Term term) {
+                Logger().Info("enlisted at ", options_.coordinator, ", term ", term.value());
+                epochs_.NoteTerm(term);
+              },
+          .on_epoch_aborted =
+              [this](ReplicaIndex replica, Epoch epoch, const absl::Status& reason) {
+                epochs_.Abort(replica, epoch, reason);
+              },
+          .on_refused =
+              [this, on_refused = std::move(on_refused)](const absl::Status& status) {
+                on_refused(ExplainRefusal(status, options_.coordinator));
+              }});
+}
+
+void WorkerDaemon::Stop() {
+  if (membership_.has_value()) membership_->Stop();
+  epochs_.Close(MakeError(
+      absl::StatusCode::kUnavailable, absl::StrCat("worker ", options_.worker_id, " is ending"),
+      {.reason = ErrorReason::kWrongState, .workers = {options_.worker_id}, .retriable = true}));
+  if (server_ != nullptr) server_->Stop(kGrace);
+}
+
+}  // namespace muster
