@@ -1,0 +1,49 @@
+// All of the coordinator but its RPCs, wired together.
+#ifndef MUSTER_COORDINATOR_COORDINATOR_H_
+#define MUSTER_COORDINATOR_COORDINATOR_H_
+
+#include "absl/status/status.h"
+#include "base/clock.h"
+#include "coordinator/events.h"
+#include "coordinator/fleet.h"
+#include "coordinator/membership.h"
+#include "coordinator/reconfiguration.h"
+#include "coordinator/rendezvous.h"
+#include "coordinator/worker_client.h"
+
+namespace muster {
+
+// Thread-safe. Locks are taken in the order Membership (announcements), Reconfiguration, then any
+// of the others.
+class Coordinator {
+ public:
+  struct Options {
+    Membership::Options membership;
+    Reconfiguration::Options reconfiguration;
+    size_t events = 4096;  // how many are kept
+  };
+  // `clock` and `client` outlive this; no callback of `client` may come after this is destroyed.
+  Coordinator(const Options& options, const Clock& clock, WorkerClient& client);
+
+  // Does what is due by the clock; call it every 50 ms or so.
+  void Tick();
+
+  // Ends all leases and waits with UNAVAILABLE, and refuses new ones.
+  void Close();
+
+  Membership& membership() { return membership_; }
+  RendezvousBoard& rendezvous() { return rendezvous_; }
+  Fleet& fleet() { return fleet_; }
+  Term term() const { return reconfiguration_.options().term; }
+
+ private:
+  Membership membership_;
+  EventLog events_;
+  RendezvousBoard rendezvous_;
+  Reconfiguration reconfiguration_;
+  Fleet fleet_;
+};
+
+}  // namespace muster
+
+#endif  // MUSTER_COORDINATOR_COORDINATOR_H_

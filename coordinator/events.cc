@@ -1,0 +1,47 @@
+#include "coordinator/events.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "base/logging.h"
+
+namespace muster {
+namespace {
+
+bool IsBad(EventKind kind) {
+  return kind == EventKind::kWorkerLost || kind == EventKind::kPlanRefused ||
+         kind == EventKind::kEpochFailed;
+}
+
+void LogEvent(const Event& event) {
+  std::string context;
+  if (event.replica.has_value()) context = absl::StrCat("replica ", event.replica->value());
+  if (event.epoch.value() != 0) absl::StrAppend(&context, " epoch ", event.epoch.value());
+  if (event.rank.has_value()) absl::StrAppend(&context, " rank ", event.rank->value());
+  LogLine(IsBad(event.kind) ? LogLevel::kWarning : LogLevel::kInfo, context, event.message);
+}
+
+}  // namespace
+
+void EventLog::Append(Event event) {
+  LogEvent(event);
+  {
+    absl::MutexLock lock(&mu_);
+    event.sequence = ++last_sequence_;
+    event.time = clock_.Now();
+    events_.push_back(std::move(event));
+    if (events_.size() > capacity_) events_.pop_front();
+  }
+  changes_.Notify();
+}
+
+std::vector<Event> EventLog::Read(uint64_t from, size_t limit) const {
+  absl::MutexLock lock(&mu_);
+  const uint64_t oldest = last_sequence_ - events_.size() + 1;
+  const uint64_t skipped = std::min<uint64_t>(from > oldest ? from - oldest : 0, events_.size());
+  const size_t count = std::min(limit, events_.size() - static_cast<size_t>(skipped));
+  const auto begin = events_.begin() + static_cast<ptrdiff_t>(skipped);
+  return {begin, begin + static_cast<ptrdiff_t>(count)};
+}
+
+}  // namespace muster

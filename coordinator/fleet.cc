@@ -1,0 +1,77 @@
+#include "coordinator/fleet.h"
+
+#include <algorithm>
+#include <utility>
+
+namespace muster {
+namespace {
+
+bool HoldsRanks(const ReplicaStatus& replica) {
+  return replica.state == ReplicaState::kForming || replica.state == ReplicaState::kServing;
+}
+
+// Before the first heartbeat that tells of the epoch, the worker is ASSIGNED at most.
+void FillReport(const WorkerView& view, WorkerStatus* status) {
+  status->state = WorkerState::kAssigned;
+  for (const EpochReport& report : view.epochs) {
+    if (report.replica != *status->replica || report.epoch != status->epoch) continue;
+    status->state = report.state;
+    status->report = report;
+  }
+}
+
+WorkerStatus StatusOf(const WorkerView& view, const std::vector<ReplicaStatus>& replicas) {
+  WorkerStatus status{.info = view.info};
+  for (const ReplicaStatus& replica : replicas) {
+    if (!HoldsRanks(replica)) continue;
+    for (const RankPlacement& rank : replica.topology->ranks) {
+      if (rank.worker_id != view.info.worker_id || rank.incarnation != view.info.incarnation) {
+        continue;
+      }
+      status.replica = replica.replica;
+      status.rank = rank.rank;
+      status.epoch = replica.topology->epoch;
+      FillReport(view, &status);
+    }
+  }
+  return status;
+}
+
+}  // namespace
+
+FleetTopology Fleet::GetTopology() const {
+  return {.replicas = reconfiguration_.Snapshot(),
+          .term = reconfiguration_.options().term,
+          .config = reconfiguration_.options().config};
+}
+
+std::vector<WorkerStatus> Fleet::ListWorkers() const {
+  const std::vector<ReplicaStatus> replicas = reconfiguration_.Snapshot();
+  const absl::Time now = clock_.Now();
+  std::vector<WorkerStatus> workers;
+  for (const WorkerView& view : membership_.Snapshot()) {
+    workers.push_back(StatusOf(view, replicas));
+    workers.back().heartbeat_age = std::max(absl::ZeroDuration(), now - view.last_heartbeat);
+  }
+  std::sort(workers.begin(), workers.end(), [](const WorkerStatus& a, const WorkerStatus& b) {
+    return NaturalLess(a.info.worker_id, b.info.worker_id);
+  });
+  return workers;
+}
+
+absl::StatusOr<Plan> Fleet::PlanTopology(const ParallelConfig& config) const {
+  PlanRequest request{.config = config, .term = reconfiguration_.options().term};
+  for (const WorkerView& view : membership_.Snapshot()) {
+    request.inventory.push_back(ToCandidate(view.info));
+  }
+  const std::vector<ReplicaStatus> replicas = reconfiguration_.Snapshot();
+  for (int i = 0; i < config.replicas; ++i) {
+    const auto index = static_cast<size_t>(i);
+    request.slots.push_back(
+        {.replica = ReplicaIndex(i), .epoch = reconfiguration_.NextEpoch(ReplicaIndex(i))});
+    if (index < replicas.size()) request.slots.back().previous = replicas[index].topology;
+  }
+  return muster::PlanTopology(request);
+}
+
+}  // namespace muster

@@ -1,0 +1,114 @@
+#include "coordinator/options.h"
+
+#include <gtest/gtest.h>
+
+#include <sstream>
+#include <string>
+#include <vector>
+
+#include "tests/support/status_matchers.h"
+
+namespace muster {
+namespace {
+
+constexpr auto kInvalid = absl::StatusCode::kInvalidArgument;
+
+using Parsed = absl::StatusOr<std::optional<CoordinatorOptions>>;
+
+Parsed ParseWords(std::vector<const char*> words, std::ostream& help) {
+  words.insert(words.begin(), "muster-coordinator");
+  return ParseOptions(static_cast<int>(words.size()), words.data(), help);
+}
+
+Parsed Parse(std::vector<const char*> words) {
+  std::ostringstream help;
+  return ParseWords(std::move(words), help);
+}
+
+bool IsOneLine(const absl::Status& status) {
+  return status.message().find('\n') == absl::string_view::npos;
+}
+
+TEST(CoordinatorOptions, HaveTheirDefaults) {
+  ASSERT_OK_AND_ASSIGN(const auto options, Parse({}));
+  ASSERT_TRUE(options.has_value());
+  EXPECT_EQ(options->listen.ToString(), "127.0.0.1:7600");
+  EXPECT_EQ(options->config, ParallelConfig());
+  EXPECT_EQ(options->lease, absl::Milliseconds(1500));
+  EXPECT_EQ(options->phase_timeout, absl::Minutes(1));
+  EXPECT_EQ(options->port_file, "");
+  EXPECT_EQ(options->log_level, "info");
+  EXPECT_FALSE(options->die_with_parent);
+  EXPECT_FALSE(options->insecure);
+}
+
+TEST(CoordinatorOptions, TakeEveryFlag) {
+  ASSERT_OK_AND_ASSIGN(
+      const auto options,
+      Parse({"--listen", "[::1]:0", "--tp", "3", "--cp", "4", "--replicas", "1024", "--lease",
+             "250ms", "--phase-timeout", "2m", "--port-file", "run/port", "--log-level", "off",
+             "--die-with-parent", "--insecure"}));
+  ASSERT_TRUE(options.has_value());
+  EXPECT_EQ(options->listen.host, "::1");
+  EXPECT_EQ(options->listen.port, 0);
+  EXPECT_EQ(options->config, (ParallelConfig{.tp = 3, .cp = 4, .pp = 1, .replicas = 1024}));
+  EXPECT_EQ(options->lease, absl::Milliseconds(250));
+  EXPECT_EQ(options->phase_timeout, absl::Minutes(2));
+  EXPECT_EQ(options->port_file, "run/port");
+  EXPECT_EQ(options->log_level, "off");
+  EXPECT_TRUE(options->die_with_parent);
+  EXPECT_TRUE(options->insecure);
+}
+
+TEST(CoordinatorOptions, HelpNamesEveryFlagAndAsksForNothingElse) {
+  std::ostringstream help;
+  ASSERT_OK_AND_ASSIGN(const auto options, ParseWords({"--help"}, help));
+  EXPECT_FALSE(options.has_value());
+  for (const char* text :
+       {"--listen HOST:PORT=127.0.0.1:7600", "--tp", "--cp", "--replicas", "--lease TIME=1.5s",
+        "--phase-timeout TIME=1m", "--port-file", "--log-level", "--die-with-parent", "--insecure",
+        "Exit status", "muster-worker --coordinator"}) {
+    EXPECT_NE(help.str().find(text), std::string::npos) << text << "\n" << help.str();
+  }
+}
+
+TEST(CoordinatorOptions, RefusalsNameFlagValueAndLimitInOneLine) {
+  const struct {
+    const char* flag;
+    const char* value;
+    const char* limit;
+  } cases[] = {
+      {"--tp", "0", "from 1 to 1024"},
+      {"--cp", "1025", "from 1 to 1024"},
+      {"--replicas", "two", "from 1 to 1024"},
+      {"--listen", "7600", "HOST:PORT"},
+      {"--listen", "127.0.0.1:65536", "to 65535"},
+      {"--lease", "99ms", "from 100ms to 10m"},
+      {"--lease", "5", "such as 1500ms or 30s"},
+      {"--phase-timeout", "11m", "from 1s to 10m"},
+      {"--phase-timeout", "inf", "from 1s to 10m"},
+      {"--port-file", "", "the path of a file"},
+      {"--log-level", "loud", "debug, info, warning, error, off"},
+  };
+  for (const auto& c : cases) {
+    const Parsed parsed = Parse({c.flag, c.value});
+    EXPECT_STATUS(parsed, kInvalid, c.limit) << c.flag;
+    EXPECT_STATUS(parsed, kInvalid, std::string(c.flag) + ": '" + c.value + "'") << c.flag;
+    EXPECT_TRUE(IsOneLine(parsed.status())) << parsed.status();
+  }
+}
+
+TEST(CoordinatorOptions, UnknownFlagsAreNamed) {
+  const Parsed parsed = Parse({"--pp", "2"});
+  EXPECT_STATUS(parsed, kInvalid, "--pp");
+  EXPECT_STATUS(parsed, kInvalid, "--help");
+  EXPECT_TRUE(IsOneLine(parsed.status())) << parsed.status();
+}
+
+TEST(CoordinatorOptions, PlaintextLeavesTheMachineOnlyWhenAllowed) {
+  EXPECT_STATUS(Parse({"--listen", "0.0.0.0:7600"}), kInvalid, "--insecure");
+  EXPECT_OK(Parse({"--listen", "0.0.0.0:7600", "--insecure"}));
+}
+
+}  // namespace
+}  // namespace muster

@@ -1,0 +1,283 @@
+#include "coordinator/placement.h"
+
+#include <algorithm>
+#include <functional>
+#include <map>
+#include <set>
+#include <utility>
+
+#include "absl/strings/ascii.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
+#include "base/error.h"
+#include "base/status_macros.h"
+
+namespace muster {
+namespace {
+
+constexpr int kMaxAxis = 1024;
+
+// "1, 3 or 9".
+std::string Choices(const std::vector<int>& sizes) {
+  if (sizes.empty()) return "nothing";
+  std::string text = absl::StrJoin(sizes.begin(), sizes.end() - 1, ", ");
+  return absl::StrCat(text, text.empty() ? "" : " or ", sizes.back());
+}
+
+std::vector<int> SizesUpTo(int limit, const std::function<bool(int)>& fits) {
+  std::vector<int> sizes;
+  for (int size = 1; size <= limit; ++size) {
+    if (fits(size)) sizes.push_back(size);
+  }
+  return sizes;
+}
+
+absl::Status Refuse(absl::string_view message) {
+  return MakeError(absl::StatusCode::kInvalidArgument, message,
+                   {.reason = ErrorReason::kPlanRefused});
+}
+
+absl::Status CheckSizes(const ParallelConfig& config) {
+  const std::pair<const char*, int> sizes[] = {
+      {"tp", config.tp}, {"cp", config.cp}, {"pp", config.pp}, {"replicas", config.replicas}};
+  for (const auto& [name, size] : sizes) {
+    if (size < 1 || size > kMaxAxis) {
+      return Refuse(absl::StrCat("cannot plan ", name, "=", size, ": it can be 1 to 1,024."));
+    }
+  }
+  if (config.pp != 1) {
+    return Refuse(absl::StrCat("cannot plan pp=", config.pp,
+                               ": this version runs all layers in one stage. pp can be 1."));
+  }
+  return absl::OkStatus();
+}
+
+bool KvHeadsFit(const ModelSpec& model, int tp) {
+  return model.kv_heads % tp == 0 || tp % model.kv_heads == 0;
+}
+
+absl::Status CheckTp(const ParallelConfig& config, const ModelSpec& model) {
+  const std::vector<int> fitting = SizesUpTo(
+      kMaxStageSize, [&](int tp) { return model.heads % tp == 0 && KvHeadsFit(model, tp); });
+  if (model.heads % config.tp != 0) {
+    return Refuse(absl::StrCat("cannot plan tp=", config.tp, ": the model has ", model.heads,
+                               " attention heads, which ", config.tp,
+                               " does not divide. tp can be ", Choices(fitting), "."));
+  }
+  if (!KvHeadsFit(model, config.tp)) {
+    return Refuse(absl::StrCat("cannot plan tp=", config.tp, ": the model has ", model.kv_heads,
+                               " key/value heads, and ", config.tp,
+                               " neither divides them nor is a multiple of them. tp can be ",
+                               Choices(fitting), "."));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status CheckCp(const ParallelConfig& config, const ModelSpec& model) {
+  const int width = model.heads / config.tp * model.head_dim;
+  const std::vector<int> fitting =
+      SizesUpTo(kMaxStageSize / config.tp, [&](int cp) { return width % cp == 0; });
+  if (width % config.cp != 0) {
+    return Refuse(absl::StrCat("cannot plan cp=", config.cp, " with tp=", config.tp, ": ",
+                               model.heads / config.tp, " heads of ", model.head_dim, " make ",
+                               width, " numbers per token, which ", config.cp,
+                               " does not divide. cp can be ", Choices(fitting), "."));
+  }
+  if (config.stage_size() > kMaxStageSize) {
+    return Refuse(absl::StrCat("cannot plan tp=", config.tp, " cp=", config.cp,
+                               ": a stage would have ", config.stage_size(), " ranks; it can have ",
+                               kMaxStageSize, ". With tp=", config.tp, " cp can be ",
+                               Choices(fitting), "."));
+  }
+  return absl::OkStatus();
+}
+
+int ShardSize(int count, int shards, int index) {
+  return count / shards + (index < count % shards ? 1 : 0);
+}
+
+uint64_t ElementBytes(const ModelSpec& model) { return model.dtype == "float32" ? 4 : 2; }
+
+// Elements of one layer: q, k, v, o_proj, FFN and the two norms, of which a rank has these many
+// heads and columns.
+uint64_t LayerElements(const ModelSpec& model, uint64_t heads, uint64_t kv_heads,
+                       uint64_t o_columns, uint64_t ffn) {
+  const uint64_t rows = (heads + 2 * kv_heads) * model.head_dim + o_columns + 3 * ffn + 2;
+  return rows * model.hidden;
+}
+
+// Tables of [vocabulary, hidden]: the embedding, and the output where it is not tied to it.
+int VocabularyTables(const ModelSpec& model) {
+  const uint64_t table = uint64_t(model.vocabulary) * model.hidden;
+  const uint64_t layer = LayerElements(model, model.heads, model.kv_heads,
+                                       uint64_t(model.heads) * model.head_dim, model.ffn);
+  const uint64_t untied = 2 * table + layer * model.layers + model.hidden;
+  return model.weight_bytes >= untied * ElementBytes(model) ? 2 : 1;
+}
+
+absl::Status NotEnough(const PlanRequest& request, size_t needed) {
+  const ParallelConfig& config = request.config;
+  return MakeError(absl::StatusCode::kFailedPrecondition,
+                   absl::StrCat("cannot plan tp=", config.tp, " cp=", config.cp,
+                                " replicas=", request.slots.size(), ": it needs ", needed,
+                                " workers, ", request.inventory.size(), " are enlisted."),
+                   {.reason = ErrorReason::kNotEnoughWorkers, .retriable = true});
+}
+
+// The place of `old_rank` in the new sizes, if they have it.
+std::optional<GlobalRank> KeptRank(const ParallelConfig& from, const ParallelConfig& to,
+                                   GlobalRank old_rank) {
+  const RankCoordinates at = CoordinatesOf(from, old_rank);
+  if (at.pp_rank >= to.pp || at.cp_rank >= to.cp || at.tp_rank >= to.tp) return std::nullopt;
+  return RankAt(to, at);
+}
+
+using Seats = std::vector<const Candidate*>;  // by rank; null is vacant
+
+Seats SeatSurvivors(const ParallelConfig& config, const ReplicaSlot& slot,
+                    std::map<std::string, const Candidate*>& free) {
+  Seats seats(static_cast<size_t>(config.world_size()), nullptr);
+  if (!slot.previous.has_value()) return seats;
+  for (const RankPlacement& old : slot.previous->ranks) {
+    const auto found = free.find(old.worker_id);
+    const auto rank = KeptRank(slot.previous->config, config, old.rank);
+    if (found == free.end() || !rank.has_value()) continue;
+    seats[static_cast<size_t>(rank->value())] = found->second;
+    free.erase(found);
+  }
+  return seats;
+}
+
+Topology MakeTopology(const PlanRequest& request, const ReplicaSlot& slot, const Seats& seats) {
+  Topology topology{.replica = slot.replica,
+                    .epoch = slot.epoch,
+                    .term = request.term,
+                    .config = request.config,
+                    .groups = DeriveGroups(request.config, slot.epoch)};
+  for (size_t rank = 0; rank < seats.size(); ++rank) {
+    topology.ranks.push_back({.rank = GlobalRank(static_cast<int>(rank)),
+                              .worker_id = seats[rank]->worker_id,
+                              .incarnation = seats[rank]->incarnation,
+                              .address = seats[rank]->address});
+  }
+  return topology;
+}
+
+}  // namespace
+
+absl::Status CheckConfig(const ParallelConfig& config, const ModelSpec& model) {
+  MUSTER_RETURN_IF_ERROR(CheckSizes(config));
+  MUSTER_RETURN_IF_ERROR(CheckTp(config, model));
+  return CheckCp(config, model);
+}
+
+absl::StatusOr<ModelSpec> CommonModel(const std::vector<Candidate>& inventory) {
+  std::map<std::pair<std::string, std::string>, std::vector<const Candidate*>> holders;
+  for (const Candidate& worker : inventory) {
+    holders[{worker.model.digest, worker.model.dtype}].push_back(&worker);
+  }
+  if (holders.empty()) {
+    return MakeError(absl::StatusCode::kFailedPrecondition, "no worker is enlisted.",
+                     {.reason = ErrorReason::kNotEnoughWorkers, .retriable = true});
+  }
+  const auto most = std::max_element(holders.begin(), holders.end(), [](auto& a, auto& b) {
+    return a.second.size() < b.second.size();
+  });
+  const ModelSpec& model = most->second.front()->model;
+  if (holders.size() == 1) return model;
+  ErrorDetail detail{.reason = ErrorReason::kDisagreement};
+  std::vector<std::string> odd;
+  for (const Candidate& worker : inventory) {
+    const ModelSpec& other = worker.model;
+    if (other.digest == model.digest && other.dtype == model.dtype) continue;
+    detail.workers.push_back(worker.worker_id);
+    odd.push_back(absl::StrCat(worker.worker_id, " holds ", other.name, " in ", other.dtype,
+                               " (digest ", other.digest, ")"));
+  }
+  if (odd.size() > 8) {
+    odd.resize(8);
+    odd.push_back("...");
+  }
+  return MakeError(absl::StatusCode::kFailedPrecondition,
+                   absl::StrCat("workers hold different models: ", absl::StrJoin(odd, ", "),
+                                "; the other ", most->second.size(), " hold ", model.name, " in ",
+                                model.dtype, " (digest ", model.digest, ")."),
+                   detail);
+}
+
+std::vector<RankFootprint> Footprints(const ParallelConfig& config, const ModelSpec& model) {
+  const int shards = config.stage_size();
+  const int heads = model.heads / config.tp;
+  const int kv_heads = std::max(1, model.kv_heads / config.tp);
+  const int tables = VocabularyTables(model);
+  std::vector<RankFootprint> footprints;
+  for (int rank = 0; rank < config.world_size(); ++rank) {
+    const int shard = rank % shards;
+    const uint64_t layer =
+        LayerElements(model, static_cast<uint64_t>(heads), static_cast<uint64_t>(kv_heads),
+                      static_cast<uint64_t>(model.heads * model.head_dim / shards),
+                      static_cast<uint64_t>(ShardSize(model.ffn, shards, shard)));
+    const auto words = static_cast<uint64_t>(ShardSize(model.vocabulary, shards, shard));
+    const uint64_t elements = layer * model.layers + (words * tables + 1) * model.hidden;
+    footprints.push_back({.rank = GlobalRank(rank),
+                          .weight_bytes = elements * ElementBytes(model),
+                          .kv_block_bytes = uint64_t(model.layers) * 2 * kv_heads * kBlockTokens *
+                                            model.head_dim * ElementBytes(model)});
+  }
+  return footprints;
+}
+
+absl::StatusOr<Plan> PlanTopology(const PlanRequest& request) {
+  MUSTER_RETURN_IF_ERROR(CheckSizes(request.config));
+  MUSTER_ASSIGN_OR_RETURN(const ModelSpec model, CommonModel(request.inventory));
+  MUSTER_RETURN_IF_ERROR(CheckConfig(request.config, model));
+  const size_t needed = request.slots.size() * static_cast<size_t>(request.config.world_size());
+  if (request.inventory.size() < needed) return NotEnough(request, needed);
+
+  std::map<std::string, const Candidate*> free;
+  for (const Candidate& worker : request.inventory) free[worker.worker_id] = &worker;
+  std::vector<Seats> seats;
+  for (const ReplicaSlot& slot : request.slots) {
+    seats.push_back(SeatSurvivors(request.config, slot, free));
+  }
+  std::vector<const Candidate*> recruits;
+  for (const auto& [id, worker] : free) recruits.push_back(worker);
+  std::sort(recruits.begin(), recruits.end(), [](const Candidate* a, const Candidate* b) {
+    return NaturalLess(a->worker_id, b->worker_id);
+  });
+
+  Plan plan{.footprints = Footprints(request.config, model)};
+  auto next = recruits.begin();
+  for (size_t i = 0; i < seats.size(); ++i) {
+    for (const Candidate*& seat : seats[i]) {
+      if (seat == nullptr) seat = *next++;
+    }
+    plan.topologies.push_back(MakeTopology(request, request.slots[i], seats[i]));
+  }
+  return plan;
+}
+
+bool NaturalLess(absl::string_view a, absl::string_view b) {
+  auto digits = [](absl::string_view text) {
+    size_t n = 0;
+    while (n < text.size() && absl::ascii_isdigit(static_cast<unsigned char>(text[n]))) ++n;
+    return n;
+  };
+  const absl::string_view whole_a = a, whole_b = b;
+  while (!a.empty() && !b.empty()) {
+    absl::string_view run_a = a.substr(0, std::max<size_t>(1, digits(a)));
+    absl::string_view run_b = b.substr(0, std::max<size_t>(1, digits(b)));
+    a.remove_prefix(run_a.size());
+    b.remove_prefix(run_b.size());
+    if (digits(run_a) > 0 && digits(run_b) > 0) {
+      while (run_a.size() > 1 && run_a.front() == '0') run_a.remove_prefix(1);
+      while (run_b.size() > 1 && run_b.front() == '0') run_b.remove_prefix(1);
+      if (run_a.size() != run_b.size()) return run_a.size() < run_b.size();
+    }
+    if (run_a != run_b) return run_a < run_b;
+  }
+  if (a.empty() != b.empty()) return a.empty();
+  return whole_a < whole_b;
+}
+
+}  // namespace muster

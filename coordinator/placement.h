@@ -1,0 +1,80 @@
+// Who takes which rank: a pure function of sizes, workers and model.
+#ifndef MUSTER_COORDINATOR_PLACEMENT_H_
+#define MUSTER_COORDINATOR_PLACEMENT_H_
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/strings/string_view.h"
+#include "base/topology.h"
+
+namespace muster {
+
+// Tokens in one KV block.
+inline constexpr int kBlockTokens = 16;
+// Ranks that one stage can have.
+inline constexpr int kMaxStageSize = 16;
+
+// A worker that may take a rank.
+struct Candidate {
+  std::string worker_id;
+  Incarnation incarnation;
+  std::string address;
+  ModelSpec model;
+};
+
+// A replica to place.
+struct ReplicaSlot {
+  ReplicaIndex replica;
+  Epoch epoch;                       // of the topology that is planned
+  std::optional<Topology> previous;  // its survivors keep their places
+};
+
+// Predicted memory of one rank.
+struct RankFootprint {
+  GlobalRank rank;
+  uint64_t weight_bytes = 0;
+  uint64_t kv_block_bytes = 0;  // one block, all layers
+  friend bool operator==(const RankFootprint&, const RankFootprint&) = default;
+};
+
+struct Plan {
+  std::vector<Topology> topologies;       // one per slot, in order
+  std::vector<RankFootprint> footprints;  // per rank of a replica, equal for all replicas
+};
+
+struct PlanRequest {
+  ParallelConfig config;
+  Term term;
+  std::vector<ReplicaSlot> slots;
+  std::vector<Candidate> inventory;  // workers that are free or in a slot's previous topology
+};
+
+// INVALID_ARGUMENT (reason PLAN_REFUSED) unless the model can be split so: names the number that
+// does not divide and the sizes that would.
+absl::Status CheckConfig(const ParallelConfig& config, const ModelSpec& model);
+
+// The model that all workers hold. FAILED_PRECONDITION names the workers that hold another one than
+// most do, or says that no worker is enlisted.
+absl::StatusOr<ModelSpec> CommonModel(const std::vector<Candidate>& inventory);
+
+// Bytes of weights and of a KV block on each rank. `config` has passed CheckConfig.
+std::vector<RankFootprint> Footprints(const ParallelConfig& config, const ModelSpec& model);
+
+// Assigns workers to every rank of every slot. A worker of a slot's previous topology keeps its
+// (pp, cp, tp) place where the new sizes have it, known by worker_id, so that a restarted one
+// returns to it; the rest of the ranks are filled by the other workers in the order of their ids.
+// Errors: those of CheckConfig and CommonModel, and FAILED_PRECONDITION (NOT_ENOUGH_WORKERS) with
+// both numbers.
+absl::StatusOr<Plan> PlanTopology(const PlanRequest& request);
+
+// Orders names as people do: "w2" before "w10".
+bool NaturalLess(absl::string_view a, absl::string_view b);
+
+}  // namespace muster
+
+#endif  // MUSTER_COORDINATOR_PLACEMENT_H_

@@ -1,0 +1,189 @@
+#include "coordinator/reconfiguration.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "base/error.h"
+#include "base/status_macros.h"
+
+namespace muster {
+
+Candidate ToCandidate(const WorkerInfo& worker) {
+  return {.worker_id = worker.worker_id,
+          .incarnation = worker.incarnation,
+          .address = worker.address,
+          .model = worker.model};
+}
+
+Reconfiguration::Reconfiguration(const Options& options, const Clock& clock, Membership& membership,
+                                 RendezvousBoard& board, EventLog& events, WorkerClient& client)
+    : options_(options), clock_(clock), membership_(membership), events_(events), client_(client) {
+  const Replica::Ports ports{clock,  membership,
+                             board,  events,
+                             client, [this](const std::function<void()>& fn) { Deliver(fn); }};
+  absl::MutexLock lock(&mu_);
+  last_epochs_.resize(static_cast<size_t>(options.config.replicas));
+  for (int i = 0; i < options.config.replicas; ++i) {
+    replicas_.push_back(std::make_unique<Replica>(ReplicaIndex(i), options.replica, ports));
+  }
+}
+
+Reconfiguration::~Reconfiguration() = default;
+
+void Reconfiguration::OnEnlisted(const WorkerInfo& worker) {
+  Deliver([&]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_) {
+    last_enlisted_ = clock_.Now();
+    events_.Append({.kind = EventKind::kWorkerEnlisted,
+                    .worker_id = worker.worker_id,
+                    .message = absl::StrCat("worker ", worker.worker_id, " enlisted with ",
+                                            worker.model.name, " in ", worker.model.dtype)});
+    NoteEpochs(worker);
+  });
+}
+
+// What a worker holds from an earlier lease is of no epoch that runs: it is given back, and never
+// numbered again.
+void Reconfiguration::NoteEpochs(const WorkerInfo& worker) {
+  for (const EpochReport& held : worker.epochs) {
+    const auto index = static_cast<size_t>(held.replica.value());
+    if (index < last_epochs_.size()) {
+      last_epochs_[index] = std::max(last_epochs_[index], held.epoch);
+    }
+    client_.Release({.placement = {.worker_id = worker.worker_id,
+                                   .incarnation = worker.incarnation,
+                                   .address = worker.address},
+                     .replica = held.replica,
+                     .epoch = held.epoch,
+                     .term = options_.term},
+                    options_.replica.release_timeout, [](absl::Status) {});
+  }
+}
+
+void Reconfiguration::OnLost(const WorkerInfo& worker, const absl::Status& reason) {
+  Deliver([&]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_) {
+    EmitLost(worker, reason);
+    for (auto& replica : replicas_) replica->OnWorkerLost(worker, reason);
+  });
+  client_.Forget(worker.address, worker.incarnation);
+}
+
+void Reconfiguration::EmitLost(const WorkerInfo& worker, const absl::Status& reason) {
+  Event event{.kind = EventKind::kWorkerLost, .worker_id = worker.worker_id};
+  std::string place;
+  for (const auto& replica : replicas_) {
+    const auto rank = replica->RankOf(worker.worker_id, worker.incarnation);
+    if (!rank.has_value() || !replica->Occupies(worker.worker_id)) continue;
+    event.replica = replica->status().replica;
+    event.epoch = replica->status().topology->epoch;
+    event.rank = *rank;
+    event.phase = replica->PhaseOf(*rank);
+    place = absl::StrCat(" with rank ", rank->value());
+    if (!event.phase.empty()) absl::StrAppend(&place, " (", event.phase, ")");
+  }
+  event.message = absl::StrCat("worker ", worker.worker_id, place, " was lost: ", reason.message());
+  events_.Append(std::move(event));
+}
+
+void Reconfiguration::Tick() {
+  Deliver([&]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_) {
+    for (auto& replica : replicas_) replica->Tick();
+  });
+}
+
+void Reconfiguration::Deliver(const std::function<void()>& fn) {
+  bool changed = false;
+  {
+    absl::MutexLock lock(&mu_);
+    const uint64_t before = TotalVersion();
+    fn();
+    PlanReplicas();
+    changed = TotalVersion() != before;
+  }
+  if (changed) changes_.Notify();
+}
+
+void Reconfiguration::PlanReplicas() {
+  std::vector<Replica*> plannable;
+  for (auto& replica : replicas_) {
+    if (replica->Plannable()) plannable.push_back(replica.get());
+  }
+  if (plannable.empty()) return;
+  const std::vector<WorkerView> members = membership_.Snapshot();
+  const absl::Status checked = [&]() -> absl::Status {
+    std::vector<Candidate> all;
+    for (const WorkerView& member : members) all.push_back(ToCandidate(member.info));
+    MUSTER_ASSIGN_OR_RETURN(const ModelSpec model, CommonModel(all));
+    return CheckConfig(options_.config, model);
+  }();
+  if (checked.ok()) {
+    // What cannot be formed yet waits, and says for what.
+    FormReplicas(std::move(plannable), FreeWorkers(members)).IgnoreError();
+    return;
+  }
+  const bool waits = DetailOf(checked).reason == ErrorReason::kNotEnoughWorkers;
+  for (Replica* replica : plannable) {
+    waits ? replica->WaitFor(checked) : replica->RefusePlan(checked);
+  }
+}
+
+std::vector<Candidate> Reconfiguration::FreeWorkers(const std::vector<WorkerView>& members) const {
+  std::vector<Candidate> free;
+  for (const WorkerView& member : members) {
+    const bool occupied = std::any_of(replicas_.begin(), replicas_.end(), [&](const auto& replica) {
+      return replica->Occupies(member.info.worker_id);
+    });
+    if (!occupied) free.push_back(ToCandidate(member.info));
+  }
+  return free;
+}
+
+absl::Status Reconfiguration::FormReplicas(std::vector<Replica*> plannable,
+                                           std::vector<Candidate> free) {
+  const auto world = static_cast<size_t>(options_.config.world_size());
+  const bool settled = clock_.Now() - last_enlisted_ >= options_.settle;
+  const size_t enough_for = free.size() / world;
+  const size_t forming =
+      enough_for >= plannable.size() || settled ? std::min(enough_for, plannable.size()) : 0;
+  const absl::Status too_few =
+      MakeError(absl::StatusCode::kFailedPrecondition,
+                absl::StrCat("waiting for workers: ", plannable.size() * world, " are needed, ",
+                             free.size(), " are free"),
+                {.reason = ErrorReason::kNotEnoughWorkers, .retriable = true});
+  for (size_t i = forming; i < plannable.size(); ++i) plannable[i]->WaitFor(too_few);
+  plannable.resize(forming);
+  if (forming == 0) return too_few;
+
+  PlanRequest request{.config = options_.config, .term = options_.term, .inventory = free};
+  for (const Replica* replica : plannable) {
+    const ReplicaStatus& status = replica->status();
+    Epoch& last = last_epochs_[static_cast<size_t>(status.replica.value())];
+    last = Epoch(last.value() + 1);
+    request.slots.push_back(
+        {.replica = status.replica, .epoch = last, .previous = status.topology});
+  }
+  MUSTER_ASSIGN_OR_RETURN(const Plan plan, PlanTopology(request));
+  for (size_t i = 0; i < forming; ++i) plannable[i]->Form(plan.topologies[i]);
+  return absl::OkStatus();
+}
+
+std::vector<ReplicaStatus> Reconfiguration::Snapshot() const {
+  absl::MutexLock lock(&mu_);
+  std::vector<ReplicaStatus> statuses;
+  for (const auto& replica : replicas_) statuses.push_back(replica->status());
+  return statuses;
+}
+
+Epoch Reconfiguration::NextEpoch(ReplicaIndex replica) const {
+  absl::MutexLock lock(&mu_);
+  const auto index = static_cast<size_t>(replica.value());
+  return Epoch(index < last_epochs_.size() ? last_epochs_[index].value() + 1 : 1);
+}
+
+uint64_t Reconfiguration::TotalVersion() const {
+  uint64_t total = 0;
+  for (const auto& replica : replicas_) total += replica->version();
+  return total;
+}
+
+}  // namespace muster

@@ -1,0 +1,87 @@
+// Brings the fleet to the sizes that it was asked for: plans replicas when workers come, and forms
+// them again when workers go.
+#ifndef MUSTER_COORDINATOR_RECONFIGURATION_H_
+#define MUSTER_COORDINATOR_RECONFIGURATION_H_
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "absl/base/thread_annotations.h"
+#include "absl/status/status.h"
+#include "absl/synchronization/mutex.h"
+#include "absl/time/time.h"
+#include "base/clock.h"
+#include "base/topology.h"
+#include "coordinator/change_signal.h"
+#include "coordinator/membership.h"
+#include "coordinator/placement.h"
+#include "coordinator/replica.h"
+
+namespace muster {
+
+// Thread-safe. Replicas form and fail independently. All replicas that wait are planned together as
+// soon as there are workers for all of them; when no worker has come for `settle`, as many as there
+// are workers for.
+class Reconfiguration : public MembershipListener {
+ public:
+  struct Options {
+    ParallelConfig config;
+    Term term = Term(1);
+    absl::Duration settle = absl::Seconds(1);
+    Replica::Options replica;
+  };
+  // All outlive this. No callback of `client` may come after this is destroyed.
+  Reconfiguration(const Options& options, const Clock& clock, Membership& membership,
+                  RendezvousBoard& board, EventLog& events, WorkerClient& client);
+  ~Reconfiguration() override;
+
+  void OnEnlisted(const WorkerInfo& worker) override ABSL_LOCKS_EXCLUDED(mu_);
+  void OnLost(const WorkerInfo& worker, const absl::Status& reason) override
+      ABSL_LOCKS_EXCLUDED(mu_);
+  void Tick() ABSL_LOCKS_EXCLUDED(mu_);
+
+  const Options& options() const { return options_; }
+  // By replica.
+  std::vector<ReplicaStatus> Snapshot() const ABSL_LOCKS_EXCLUDED(mu_);
+  // The epoch that the replica's next topology gets; for one that is not configured, 1.
+  Epoch NextEpoch(ReplicaIndex replica) const ABSL_LOCKS_EXCLUDED(mu_);
+  // Notified after every change of Snapshot(), with none of this object's locks held.
+  ChangeSignal& changes() { return changes_; }
+
+ private:
+  // Runs `fn` under mu_, then plans, then tells of changes.
+  void Deliver(const std::function<void()>& fn) ABSL_LOCKS_EXCLUDED(mu_);
+
+  void NoteEpochs(const WorkerInfo& worker) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  void EmitLost(const WorkerInfo& worker, const absl::Status& reason)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  void PlanReplicas() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  std::vector<Candidate> FreeWorkers(const std::vector<WorkerView>& members) const
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  // Plans and forms the `plannable` that `free` suffices for.
+  absl::Status FormReplicas(std::vector<Replica*> plannable, std::vector<Candidate> free)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  uint64_t TotalVersion() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+
+  const Options options_;
+  const Clock& clock_;
+  Membership& membership_;
+  EventLog& events_;
+  WorkerClient& client_;
+  ChangeSignal changes_;
+
+  mutable absl::Mutex mu_;
+  std::vector<std::unique_ptr<Replica>> replicas_ ABSL_GUARDED_BY(mu_);
+  std::vector<Epoch> last_epochs_ ABSL_GUARDED_BY(mu_);  // highest known, by replica
+  absl::Time last_enlisted_ ABSL_GUARDED_BY(mu_) = absl::InfinitePast();
+};
+
+// A member as the planner sees it.
+Candidate ToCandidate(const WorkerInfo& worker);
+
+}  // namespace muster
+
+#endif  // MUSTER_COORDINATOR_RECONFIGURATION_H_

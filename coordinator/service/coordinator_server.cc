@@ -1,0 +1,63 @@
+#include "coordinator/service/coordinator_server.h"
+
+#include <grpc/support/log.h>
+#include <grpcpp/ext/proto_server_reflection_plugin.h>
+#include <grpcpp/grpcpp.h>
+#include <grpcpp/health_check_service_interface.h>
+
+#include "absl/time/clock.h"
+#include "base/logging.h"
+
+namespace muster {
+namespace {
+
+constexpr int kMaxMessageBytes = 64 << 20;
+
+// What goes wrong in gRPC comes back to its callers, who say it in better words.
+void LogOfGrpc(gpr_log_func_args* args) { LogLine(LogLevel::kDebug, "grpc", args->message); }
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<CoordinatorServer>> CoordinatorServer::Start(
+    const Options& options, Coordinator& coordinator) {
+  gpr_set_log_function(LogOfGrpc);
+  std::unique_ptr<CoordinatorServer> server(new CoordinatorServer(options, coordinator));
+  if (server->server_ == nullptr) return ExplainListenFailure(options.listen);
+  return server;
+}
+
+CoordinatorServer::CoordinatorServer(const Options& options, Coordinator& coordinator)
+    : coordinator_(coordinator),
+      address_(options.listen),
+      membership_({.term = coordinator.term(), .heartbeat_interval = options.heartbeat_interval},
+                  coordinator.membership()),
+      rendezvous_(coordinator.rendezvous()),
+      fleet_(coordinator.fleet()) {
+  grpc::EnableDefaultHealthCheckService(true);
+  grpc::reflection::InitProtoReflectionServerBuilderPlugin();
+  grpc::ServerBuilder builder;
+  // Two coordinators that share a port would each get some of the workers.
+  builder.AddChannelArgument(GRPC_ARG_ALLOW_REUSEPORT, 0);
+  builder.SetMaxReceiveMessageSize(kMaxMessageBytes);
+  builder.SetMaxSendMessageSize(kMaxMessageBytes);
+  builder.AddListeningPort(options.listen.ToString(), grpc::InsecureServerCredentials(),
+                           &address_.port);
+  builder.RegisterService(&membership_);
+  builder.RegisterService(&rendezvous_);
+  builder.RegisterService(&fleet_);
+  server_ = builder.BuildAndStart();
+}
+
+CoordinatorServer::~CoordinatorServer() { Shutdown(absl::ZeroDuration()); }
+
+void CoordinatorServer::Shutdown(absl::Duration grace) {
+  if (server_ == nullptr) return;
+  server_->GetHealthCheckService()->Shutdown();
+  coordinator_.Close();
+  fleet_.EndStreams();
+  server_->Shutdown(absl::ToChronoTime(absl::Now() + grace));
+  server_->Wait();
+  server_.reset();
+}
+
+}  // namespace muster

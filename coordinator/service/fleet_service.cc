@@ -1,0 +1,102 @@
+#include "coordinator/service/fleet_service.h"
+
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "base/status_macros.h"
+#include "base/wire_status.h"
+#include "base/wire_topology.h"
+#include "coordinator/service/fleet_messages.h"
+#include "coordinator/service/watch_stream.h"
+
+namespace muster {
+namespace {
+
+absl::StatusOr<Plan> PlanFromWire(const Fleet& fleet, const v1::PlanTopologyRequest& request) {
+  MUSTER_ASSIGN_OR_RETURN(const ParallelConfig config, FromWire(request.config()));
+  return fleet.PlanTopology(config);
+}
+
+// Says nothing twice in a row.
+class TopologySource {
+ public:
+  explicit TopologySource(const Fleet& fleet) : fleet_(fleet) {}
+
+  WatchStep operator()(v1::WatchTopologyResponse* response) {
+    const FleetTopology topology = fleet_.GetTopology();
+    FillTopology(topology, response);
+    std::string written = response->SerializeAsString();
+    if (written == last_) return WatchStep::kNothingYet;
+    last_ = std::move(written);
+    return WatchStep::kMessage;
+  }
+
+ private:
+  const Fleet& fleet_;
+  std::string last_;
+};
+
+class EventSource {
+ public:
+  EventSource(EventLog& events, const v1::WatchEventsRequest& request)
+      : events_(events), next_(request.from_sequence()), follow_(!request.no_follow()) {}
+
+  WatchStep operator()(v1::WatchEventsResponse* response) {
+    const std::vector<Event> events = events_.Read(next_, 1);
+    if (events.empty()) return follow_ ? WatchStep::kNothingYet : WatchStep::kEnd;
+    next_ = events.front().sequence + 1;
+    *response = ToWire(events.front());
+    return WatchStep::kMessage;
+  }
+
+ private:
+  EventLog& events_;
+  uint64_t next_;
+  const bool follow_;
+};
+
+}  // namespace
+
+grpc::ServerUnaryReactor* FleetService::GetTopology(grpc::CallbackServerContext* context,
+                                                    const v1::GetTopologyRequest* /*request*/,
+                                                    v1::GetTopologyResponse* response) {
+  FillTopology(fleet_.GetTopology(), response);
+  grpc::ServerUnaryReactor* reactor = context->DefaultReactor();
+  reactor->Finish(grpc::Status::OK);
+  return reactor;
+}
+
+grpc::ServerWriteReactor<v1::WatchTopologyResponse>* FleetService::WatchTopology(
+    grpc::CallbackServerContext* /*context*/, const v1::WatchTopologyRequest* /*request*/) {
+  return new WatchStream<v1::WatchTopologyResponse>(TopologySource(fleet_),
+                                                    fleet_.topology_changes(), stopping_);
+}
+
+grpc::ServerUnaryReactor* FleetService::PlanTopology(grpc::CallbackServerContext* context,
+                                                     const v1::PlanTopologyRequest* request,
+                                                     v1::PlanTopologyResponse* response) {
+  const absl::StatusOr<Plan> plan = PlanFromWire(fleet_, *request);
+  if (plan.ok()) *response = ToWire(*plan);
+  grpc::ServerUnaryReactor* reactor = context->DefaultReactor();
+  reactor->Finish(ToGrpc(plan.status()));
+  return reactor;
+}
+
+grpc::ServerUnaryReactor* FleetService::ListWorkers(grpc::CallbackServerContext* context,
+                                                    const v1::ListWorkersRequest* /*request*/,
+                                                    v1::ListWorkersResponse* response) {
+  for (const WorkerStatus& worker : fleet_.ListWorkers()) *response->add_workers() = ToWire(worker);
+  grpc::ServerUnaryReactor* reactor = context->DefaultReactor();
+  reactor->Finish(grpc::Status::OK);
+  return reactor;
+}
+
+grpc::ServerWriteReactor<v1::WatchEventsResponse>* FleetService::WatchEvents(
+    grpc::CallbackServerContext* /*context*/, const v1::WatchEventsRequest* request) {
+  EventLog& events = fleet_.events();
+  return new WatchStream<v1::WatchEventsResponse>(EventSource(events, *request), events.changes(),
+                                                  stopping_);
+}
+
+}  // namespace muster

@@ -1,0 +1,61 @@
+#include "coordinator/service/lease_stream.h"
+
+#include <utility>
+#include <vector>
+
+#include "base/status_macros.h"
+#include "base/wire_status.h"
+#include "base/wire_topology.h"
+#include "coordinator/service/lease_writer.h"
+#include "coordinator/service/worker_info.h"
+
+namespace muster {
+
+LeaseStream::LeaseStream(Membership& membership, v1::Welcome welcome)
+    : membership_(membership),
+      welcome_(std::move(welcome)),
+      writer_(std::make_shared<LeaseWriter>(this)) {
+  StartRead(&request_);
+}
+
+LeaseStream::~LeaseStream() = default;
+
+void LeaseStream::OnReadDone(bool ok) {
+  if (!ok) return End(absl::OkStatus(), "its connection broke");
+  if (absl::Status status = OnMessage(); !status.ok()) {
+    return End(status, "it sent a malformed message");
+  }
+  StartRead(&request_);
+}
+
+void LeaseStream::OnWriteDone(bool ok) { writer_->OnWriteDone(ok); }
+
+absl::Status LeaseStream::OnMessage() {
+  if (!lease_.has_value()) {
+    if (request_.has_enlistment()) return OnEnlistment(request_.enlistment());
+    return absl::InvalidArgumentError("the first message of a lease must be an enlistment");
+  }
+  if (request_.has_heartbeat()) return OnHeartbeat(request_.heartbeat());
+  return absl::InvalidArgumentError("after the enlistment, every message must be a heartbeat");
+}
+
+absl::Status LeaseStream::OnEnlistment(const v1::Enlistment& wire) {
+  MUSTER_ASSIGN_OR_RETURN(const WorkerInfo worker, WorkerInfoFromWire(wire));
+  MUSTER_ASSIGN_OR_RETURN(lease_, membership_.Enlist(worker, writer_));
+  writer_->Welcome(welcome_);
+  return absl::OkStatus();
+}
+
+absl::Status LeaseStream::OnHeartbeat(const v1::Heartbeat& wire) {
+  MUSTER_ASSIGN_OR_RETURN(std::vector<EpochReport> reports, ReportsFromWire(wire.epochs()));
+  membership_.Heartbeat(*lease_, wire.progress(), std::move(reports));
+  return absl::OkStatus();
+}
+
+// The call ends first: the registry would end it with a reason of its own.
+void LeaseStream::End(const absl::Status& status, absl::string_view why) {
+  writer_->End(status);
+  if (lease_.has_value()) membership_.EndLease(*lease_, why);
+}
+
+}  // namespace muster

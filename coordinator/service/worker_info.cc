@@ -1,0 +1,62 @@
+#include "coordinator/service/worker_info.h"
+
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "base/listen_address.h"
+#include "base/status_macros.h"
+#include "base/wire_topology.h"
+
+namespace muster {
+namespace {
+
+constexpr int kMaxEpochs = 64;
+constexpr size_t kMaxTextBytes = 256;
+
+absl::Status CheckText(absl::string_view field, const std::string& text) {
+  if (text.size() <= kMaxTextBytes) return absl::OkStatus();
+  return absl::InvalidArgumentError(
+      absl::StrCat(field, " has ", text.size(), " bytes; it can have ", kMaxTextBytes));
+}
+
+absl::Status CheckAddress(const std::string& text) {
+  MUSTER_RETURN_IF_ERROR(CheckText("address", text));
+  MUSTER_ASSIGN_OR_RETURN(const ListenAddress address, ParseListenAddress(text));
+  if (address.port > 0) return absl::OkStatus();
+  return absl::InvalidArgumentError(absl::StrCat("address is '", text, "'; its port can't be 0"));
+}
+
+}  // namespace
+
+absl::StatusOr<WorkerInfo> WorkerInfoFromWire(const v1::Enlistment& wire) {
+  MUSTER_RETURN_IF_ERROR(CheckWorkerId(wire.worker_id()));
+  if (wire.incarnation() == 0) {
+    return absl::InvalidArgumentError("incarnation is 0; it can be any other number");
+  }
+  MUSTER_RETURN_IF_ERROR(CheckAddress(wire.address()));
+  MUSTER_RETURN_IF_ERROR(CheckText("build", wire.build()));
+  WorkerInfo worker{.worker_id = wire.worker_id(),
+                    .incarnation = Incarnation(wire.incarnation()),
+                    .address = wire.address(),
+                    .build = wire.build()};
+  MUSTER_ASSIGN_OR_RETURN(worker.device, FromWire(wire.device()));
+  MUSTER_ASSIGN_OR_RETURN(worker.model, FromWire(wire.model()));
+  MUSTER_ASSIGN_OR_RETURN(worker.epochs, ReportsFromWire(wire.epochs()));
+  return worker;
+}
+
+absl::StatusOr<std::vector<EpochReport>> ReportsFromWire(
+    const google::protobuf::RepeatedPtrField<v1::EpochReport>& wire) {
+  if (wire.size() > kMaxEpochs) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("epochs has ", wire.size(), " entries; it can have ", kMaxEpochs));
+  }
+  std::vector<EpochReport> reports;
+  for (const v1::EpochReport& report : wire) {
+    MUSTER_ASSIGN_OR_RETURN(EpochReport checked, FromWire(report));
+    reports.push_back(std::move(checked));
+  }
+  return reports;
+}
+
+}  // namespace muster
