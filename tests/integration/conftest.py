@@ -1,0 +1,42 @@
+"""What the end-to-end tests share: the programs, small models, and a look at what is left."""
+
+import os
+import secrets
+import shutil
+from pathlib import Path
+
+import pytest
+from fleets import MODELS, Programs, await_that
+
+
+@pytest.fixture
+def programs(tmp_path, monkeypatch) -> Programs:
+    """The programs under test. Whatever they leave behind fails the test."""
+    runtime = tmp_path / "runtime"
+    runtime.mkdir()
+    mark = f"MUSTER_TEST_MARK={secrets.token_hex(8)}"
+    monkeypatch.setenv(*mark.split("="))
+    # The record of `musterctl up` lies here: tests at once do not meet in it.
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(runtime))
+    monkeypatch.delenv("MUSTER_COORDINATOR", raising=False)
+    segments = set(os.listdir("/dev/shm"))
+    programs = Programs(mark)
+    if not (programs.bin / "musterctl").exists():
+        pytest.fail(f"{programs.bin} has no musterctl: run ./muster build, or set MUSTER_BIN_DIR")
+    try:
+        yield programs
+    finally:
+        programs.end()
+    await_that(lambda: not programs.running(), "all processes are gone")
+    assert set(os.listdir("/dev/shm")) <= segments
+    assert not [path for path in runtime.rglob("*") if path.is_file()]
+
+
+@pytest.fixture
+def model_copy(tmp_path):
+    """Makes a copy of a golden model that a test may damage."""
+
+    def copy(name: str = "llama-mha12") -> Path:
+        return Path(shutil.copytree(MODELS / name, tmp_path / name))
+
+    return copy
