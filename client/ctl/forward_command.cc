@@ -117,8 +117,8 @@ void AddForwardCommand(CLI::App& app, const GlobalOptions& global, Command& chos
   auto options = std::make_shared<ForwardOptions>();
   GenerationOptions& generation = options->generation;
   CLI::App* forward = app.add_subcommand("forward", "Run token ids through the model");
-  forward->add_option("--prompt-tokens", generation.prompt_tokens, "Token ids, e.g. 1,2,3")
-      ->delimiter(',')
+  forward->add_option("--prompt-tokens", options->prompt_tokens, "Token ids, e.g. 1,2,3")
+      ->type_name("IDS")
       ->required();
   forward->add_option("--max-tokens", generation.max_tokens, "Tokens to generate at most")
       ->check(CLI::Range(1, 1 << 20))

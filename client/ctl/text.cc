@@ -56,6 +56,19 @@ std::string PadLeft(absl::string_view text, int width) {
   return absl::StrCat(std::string(std::max(0, width - DisplayWidth(text)), ' '), text);
 }
 
+std::vector<std::string> WrapList(const std::vector<std::string>& items, int width) {
+  std::vector<std::string> lines;
+  for (const std::string& item : items) {
+    if (!lines.empty() && DisplayWidth(lines.back()) + 3 + DisplayWidth(item) <= width) {
+      absl::StrAppend(&lines.back(), ", ", item);
+    } else {
+      if (!lines.empty()) lines.back() += ",";
+      lines.push_back(item);
+    }
+  }
+  return lines;
+}
+
 std::string Bar(double fraction, int width) {
   const int full = static_cast<int>(std::lround(std::clamp(fraction, 0.0, 1.0) * width));
   std::string bar;

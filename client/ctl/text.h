@@ -30,6 +30,9 @@ int DisplayWidth(absl::string_view text);
 std::string PadRight(absl::string_view text, int width);
 std::string PadLeft(absl::string_view text, int width);
 
+// The items, joined by ", ", in lines of at most `width` columns (an item alone may be longer).
+std::vector<std::string> WrapList(const std::vector<std::string>& items, int width);
+
 // `width` columns, the first `fraction` (clamped to 0 .. 1) of them full: "████░░░░".
 std::string Bar(double fraction, int width);
 

@@ -38,6 +38,13 @@ TEST(TextTest, NounsAgreeWithTheirNumber) {
   EXPECT_EQ(Count(2000, "worker"), "2,000 workers");
 }
 
+TEST(TextTest, ListsBreakBetweenItemsAndNeverWithinOne) {
+  EXPECT_EQ(WrapList({"a 1", "b 22", "c 3"}, 10), (std::vector<std::string>{"a 1, b 22,", "c 3"}));
+  EXPECT_EQ(WrapList({"a 1", "far too long", "b"}, 8),
+            (std::vector<std::string>{"a 1,", "far too long,", "b"}));
+  EXPECT_TRUE(WrapList({}, 8).empty());
+}
+
 TEST(TextTest, BarsAreAsWideAsAskedWhateverTheFraction) {
   EXPECT_EQ(Bar(0.5, 8), "████░░░░");
   EXPECT_EQ(Bar(-1, 2), "░░");

@@ -6,6 +6,8 @@
 #include <cstdlib>
 #include <map>
 #include <optional>
+#include <utility>
+#include <vector>
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
@@ -19,6 +21,7 @@ namespace {
 
 constexpr int kLabelWidth = 11;
 constexpr int kTimeColumn = 74;
+constexpr int kTextWidth = 78 - 2 - kLabelWidth;
 constexpr int kBarWidth = 26;
 
 // The longest that any replica needed, once all have finished the phase.
@@ -35,7 +38,7 @@ std::optional<absl::Duration> PhaseDuration(const FleetSnapshot& snapshot, absl:
 }
 
 // The part of a ledger's tag that names a kind of memory: "workspace STAGE[0,1]" -> "workspace".
-std::string KindOf(const std::string& tag) { return tag.substr(0, tag.find(' ')); }
+std::string KindOf(const std::string& tag) { return tag.substr(0, tag.find('/')); }
 
 struct LedgerSum {
   std::map<std::string, uint64_t> bytes;  // by kind
@@ -210,23 +213,20 @@ void UpDisplay::ShowCapture(const FleetSnapshot& snapshot, const v1::GetModelRes
 
 void UpDisplay::ShowLedger(const FleetSnapshot& snapshot) {
   LedgerSum sum = LargestLedger(snapshot);
-  std::string text;
-  const auto add = [&](const std::string& kind, absl::string_view name) {
-    if (sum.bytes[kind] == 0) return;
-    absl::StrAppend(&text, text.empty() ? "" : ", ", name, " ", HumanBytes(sum.bytes[kind]));
-    if (kind == "workspace") absl::StrAppend(&text, " (", Count(sum.entries[kind], "group"), ")");
-    sum.bytes.erase(kind);
+  const uint64_t kv = std::exchange(sum.bytes["kv"], 0);
+  std::vector<std::string> items;
+  const auto add = [&](const std::string& kind) {
+    const uint64_t bytes = std::exchange(sum.bytes[kind], 0);
+    if (bytes == 0) return;
+    const bool workspaces = kind == "workspace";
+    items.push_back(absl::StrCat(workspaces ? "workspaces" : kind, " ", HumanBytes(bytes)));
+    if (workspaces) items.back() += absl::StrCat(" (", Count(sum.entries[kind], "group"), ")");
   };
-  for (const char* kind : {"weights", "workspace", "graphs"}) add(kind, kind);
-  const std::string kv = HumanBytes(sum.bytes["kv"]);
-  sum.bytes.erase("kv");
-  while (!sum.bytes.empty()) {
-    const std::string kind = sum.bytes.begin()->first;
-    add(kind, kind);
-    sum.bytes.erase(kind);
-  }
-  Fact("per rank", text);
-  Fact("", absl::StrCat("KV cache ", kv, " (", Count(sum.kv_blocks, "block"), " of ",
+  for (const char* kind : {"weights", "workspace", "graphs"}) add(kind);
+  for (const auto& [kind, entries] : sum.entries) add(kind);
+  std::string label = "per rank";
+  for (const std::string& line : WrapList(items, kTextWidth)) Fact(std::exchange(label, ""), line);
+  Fact("", absl::StrCat("KV cache ", HumanBytes(kv), " (", Count(sum.kv_blocks, "block"), " of ",
                         Count(sum.block_tokens, "token"), ")"));
 }
 

@@ -57,7 +57,7 @@ void AddLedger(FleetSnapshot& snapshot) {
   ledger->set_block_tokens(16);
   for (const auto& [tag, bytes] :
        {std::pair("kv", 64 << 20), std::pair("weights", 2 << 20), std::pair("scratch", 1024),
-        std::pair("workspace STAGE[0,1]", 3 << 10), std::pair("workspace CP[0,1]", 1 << 10)}) {
+        std::pair("workspace/STAGE", 3 << 10), std::pair("workspace/CP", 1 << 10)}) {
     auto* entry = ledger->add_entries();
     entry->set_tag(tag);
     entry->set_bytes(static_cast<uint64_t>(bytes));
@@ -102,7 +102,7 @@ TEST_F(UpDisplayTest, TellsTheLifeOfAFleetInPlainLines) {
             "  load       2.0 MiB per rank                                        0.4 s\n"
             "  warmup     vote ✓  exchange ✓  open ✓  self-test ✓  sealed         90 ms\n"
             "  capture    3 graphs (32 .. 8 rows)                                 12 ms\n"
-            "  per rank   weights 2.0 MiB, workspace 4.0 KiB (2 groups), scratch 1.0 KiB\n"
+            "  per rank   weights 2.0 MiB, workspaces 4.0 KiB (2 groups), scratch 1.0 KiB\n"
             "             KV cache 64 MiB (1,456 blocks of 16 tokens)\n"
             "  serving\n");
 }

@@ -165,11 +165,17 @@ def _advise(serving: dict, arguments: Arguments, paper: Paper) -> None:
     for lead, command, remark in (
         ("Try:", f"./muster demo --tp {tp} --cp {cp}", f"{tp * cp} workers"),
         ("", "./muster demo --prompt 'Why is the sky blue?'", ""),
-        ("", "./muster demo --model DIR", "any Llama directory of Hugging Face"),
-        ("", f"out/bin/musterctl up --model {arguments.model or 'DIR'}",
+        ("", "./muster demo --model DIR", "any Hugging Face Llama directory"),
+        ("", f"out/bin/musterctl up --model {_shorter(arguments.model) or 'DIR'}",
          "a fleet for your own scheduler"),
     ):
-        paper.line(f"  {lead:<6}{command:<36}  {remark}".rstrip())
+        line = f"  {lead:<6}{command:<36}"
+        paper.line(f"{line}  {remark}".rstrip() if len(line) <= 44 else line)
+
+
+def _shorter(path: Path | None) -> str:
+    """As a person here would type it; empty for None."""
+    return min(str(path), os.path.relpath(path), key=len) if path else ""
 
 
 def _report(serving: dict, prompt: list[int], answer: Answer) -> dict:
