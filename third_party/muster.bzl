@@ -11,9 +11,12 @@ _COPTS = [
     "-Wno-missing-field-initializers",
 ]
 
-# Under ThreadSanitizer every program learns what the distribution's Abseil does.
+# Under ThreadSanitizer every program learns what the distribution's libraries do.
 _PROGRAM_DEPS = select({
-    "//third_party/thread_sanitizer:enabled": ["//third_party/thread_sanitizer:absl_synchronization"],
+    "//third_party/thread_sanitizer:enabled": [
+        "//third_party/thread_sanitizer:absl_synchronization",
+        "//third_party/thread_sanitizer:suppressions",
+    ],
     "//conditions:default": [],
 })
 
