@@ -3,9 +3,6 @@
 #include <sched.h>
 #include <unistd.h>
 
-#include <CLI/App.hpp>
-#include <CLI/Config.hpp>
-#include <CLI/Formatter.hpp>
 #include <algorithm>
 #include <array>
 #include <ostream>
@@ -17,6 +14,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "absl/strings/str_split.h"
+#include "base/flags.h"
 #include "base/listen_address.h"
 #include "base/status_macros.h"
 
@@ -45,20 +43,10 @@ const std::vector<std::string> kPhases = {
     "warmup/open",    "warmup/barrier", "warmup/self-test", "warmup/acknowledge", "warmup/relay",
     "capture/graphs", "capture/kv",     "capture/agree"};
 
-// What CLI11 writes after "--flag: ".
-std::string Refusal(const std::string& value, absl::string_view wanted) {
-  return absl::StrCat("'", value, "' is not ", wanted);
-}
-
 std::string CheckCoordinator(const std::string& value) {
   const auto address = ParseListenAddress(value);
   if (address.ok() && address->port > 0) return "";
-  return Refusal(value, "HOST:PORT with a port from 1 to 65535");
-}
-
-std::string CheckListen(const std::string& value) {
-  if (ParseListenAddress(value).ok()) return "";
-  return Refusal(value, "HOST:PORT with a port from 0 (any free one) to 65535");
+  return FlagRefusal(value, "HOST:PORT with a port from 1 to 65535");
 }
 
 bool IsIdCharacter(char c) { return absl::ascii_isalnum(c) || c == '.' || c == '_' || c == '-'; }
@@ -66,32 +54,7 @@ bool IsIdCharacter(char c) { return absl::ascii_isalnum(c) || c == '.' || c == '
 std::string CheckWorkerId(const std::string& value) {
   const bool allowed = std::all_of(value.begin(), value.end(), IsIdCharacter);
   if (allowed && !value.empty() && value.size() <= 128) return "";
-  return Refusal(value, "1 to 128 letters, digits, '.', '_' and '-'");
-}
-
-std::string CheckNotEmpty(const std::string& value) {
-  return value.empty() ? Refusal(value, "the path of a directory") : "";
-}
-
-CLI::Validator OneOf(std::vector<std::string> choices) {
-  return CLI::Validator(
-      [choices = std::move(choices)](const std::string& value) {
-        if (std::find(choices.begin(), choices.end(), value) != choices.end()) return std::string();
-        return Refusal(value, absl::StrCat("one of ", absl::StrJoin(choices, ", ")));
-      },
-      "");
-}
-
-CLI::Validator WholeNumber(int least, int most) {
-  return CLI::Validator(
-      [least, most](const std::string& value) {
-        int number = 0;
-        if (absl::SimpleAtoi(value, &number) && number >= least && number <= most) {
-          return std::string();
-        }
-        return Refusal(value, absl::StrCat("a whole number from ", least, " to ", most));
-      },
-      "");
+  return FlagRefusal(value, "1 to 128 letters, digits, '.', '_' and '-'");
 }
 
 // Nothing when `text` is no size or more than 64 bits hold.
@@ -114,7 +77,7 @@ std::optional<uint64_t> ParseSize(absl::string_view text) {
 std::string CheckKvMemory(const std::string& value) {
   const std::optional<uint64_t> bytes = ParseSize(value);
   if (bytes.has_value() && *bytes >= kMinKvMemory && *bytes <= kMaxKvMemory) return "";
-  return Refusal(value, "a size from 4KiB to 16TiB, such as 512MiB or 536870912");
+  return FlagRefusal(value, "a size from 4KiB to 16TiB, such as 512MiB or 536870912");
 }
 
 std::optional<Fault> ParseFault(const std::string& text) {
@@ -127,7 +90,7 @@ std::optional<Fault> ParseFault(const std::string& text) {
 
 std::string CheckFault(const std::string& value) {
   if (ParseFault(value).has_value()) return "";
-  return Refusal(
+  return FlagRefusal(
       value, absl::StrCat("kill@PHASE or stop@PHASE, PHASE one of ", absl::StrJoin(kPhases, ", ")));
 }
 
@@ -164,7 +127,7 @@ void AddFleetFlags(CLI::App& app, WorkerOptions& options) {
   app.add_option("--listen", options.listen,
                  "Where this worker's services listen; port 0 takes any free one")
       ->type_name("HOST:PORT")
-      ->check(CLI::Validator(CheckListen, ""))
+      ->check(AddressToListen())
       ->capture_default_str();
   app.add_option(
          "--worker-id", options.worker_id,
@@ -182,7 +145,7 @@ void AddModelFlags(CLI::App& app, WorkerOptions& options, Texts& texts) {
                  "Hugging Face directory: config.json and *.safetensors. The same for all workers")
       ->required()
       ->type_name("DIR")
-      ->check(CLI::Validator(CheckNotEmpty, ""));
+      ->check(PathOf("directory"));
   app.add_option("--dtype", options.dtype,
                  "Type of weights and KV: auto (float32 or bfloat16, as the checkpoint is; float32 "
                  "for a float16 one), float32 or bfloat16")
@@ -212,14 +175,8 @@ void AddDeviceFlags(CLI::App& app, WorkerOptions& options, Texts& texts) {
   app.add_flag("--no-graphs", texts.no_graphs, "Run every step eagerly, to compare with");
 }
 
-void AddProcessFlags(CLI::App& app, WorkerOptions& options, Texts& texts) {
-  app.add_option("--log-level", options.log_level,
-                 "Least that is logged on stderr: debug, info, warning, error or off")
-      ->type_name("LEVEL")
-      ->check(OneOf({"debug", "info", "warning", "error", "off"}))
-      ->capture_default_str();
-  app.add_flag("--die-with-parent", options.die_with_parent,
-               "End at once when the process that started this one ends, however it ends");
+void AddOwnFlags(CLI::App& app, WorkerOptions& options, Texts& texts) {
+  AddProcessFlags(app, options.log_level, options.die_with_parent);
   app.add_option(
          "--fault", texts.fault,
          "For tests: kill@PHASE or stop@PHASE sends SIGKILL or SIGSTOP to this process when "
@@ -228,24 +185,11 @@ void AddProcessFlags(CLI::App& app, WorkerOptions& options, Texts& texts) {
       ->check(CLI::Validator(CheckFault, ""));
 }
 
-// Plaintext stays on this machine unless told otherwise.
-absl::Status CheckPlaintext(const WorkerOptions& options) {
-  if (options.insecure) return absl::OkStatus();
-  const std::pair<const char*, const std::string&> flags[] = {
-      {"--listen", options.listen}, {"--coordinator", options.coordinator}};
-  for (const auto& [flag, value] : flags) {
-    MUSTER_ASSIGN_OR_RETURN(const ListenAddress address, ParseListenAddress(value));
-    if (IsLoopback(address)) continue;
-    return absl::InvalidArgumentError(
-        absl::StrCat(flag, ": '", value,
-                     "' is not a loopback address, and what travels is not encrypted; "
-                     "--insecure allows it"));
-  }
-  return absl::OkStatus();
-}
-
 absl::StatusOr<std::optional<WorkerOptions>> Finish(WorkerOptions options, const Texts& texts) {
-  MUSTER_RETURN_IF_ERROR(CheckPlaintext(options));
+  for (const auto& [flag, address] :
+       {std::pair("--listen", options.listen), std::pair("--coordinator", options.coordinator)}) {
+    MUSTER_RETURN_IF_ERROR(CheckPlaintext(flag, address, options.insecure));
+  }
   if (options.worker_id.empty()) options.worker_id = DefaultWorkerId();
   options.kv_memory = ParseSize(texts.kv_memory).value_or(options.kv_memory);
   options.fault = ParseFault(texts.fault);
@@ -253,11 +197,6 @@ absl::StatusOr<std::optional<WorkerOptions>> Finish(WorkerOptions options, const
   options.fusion = !texts.no_fusion;
   options.graphs = !texts.no_graphs;
   return std::optional<WorkerOptions>(std::move(options));
-}
-
-std::string OneLine(std::string text) {
-  std::replace(text.begin(), text.end(), '\n', ' ');
-  return std::string(absl::StripAsciiWhitespace(text));
 }
 
 }  // namespace
@@ -272,18 +211,9 @@ absl::StatusOr<std::optional<WorkerOptions>> ParseOptions(int argc, const char* 
   AddFleetFlags(app, options);
   AddModelFlags(app, options, texts);
   AddDeviceFlags(app, options, texts);
-  AddProcessFlags(app, options, texts);
-  try {
-    app.parse(argc, argv);
-  } catch (const CLI::CallForHelp&) {
-    help << app.help();
-    return std::optional<WorkerOptions>();
-  } catch (const CLI::ValidationError& error) {
-    return absl::InvalidArgumentError(OneLine(error.what()));
-  } catch (const CLI::ParseError& error) {
-    return absl::InvalidArgumentError(
-        absl::StrCat(OneLine(error.what()), " (muster-worker --help explains every flag)"));
-  }
+  AddOwnFlags(app, options, texts);
+  MUSTER_ASSIGN_OR_RETURN(const bool runs, ParseFlags(app, argc, argv, help));
+  if (!runs) return std::optional<WorkerOptions>();
   return Finish(std::move(options), texts);
 }
 

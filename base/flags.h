@@ -1,0 +1,46 @@
+// The flags of the daemons: what a value can be, said in one line when it is something else.
+#ifndef MUSTER_BASE_FLAGS_H_
+#define MUSTER_BASE_FLAGS_H_
+
+#include <CLI/App.hpp>
+#include <CLI/Config.hpp>
+#include <CLI/Formatter.hpp>
+#include <iosfwd>
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/strings/string_view.h"
+#include "absl/time/time.h"
+
+namespace muster {
+
+// What CLI11 writes after "--flag: ": "'7' is not ...".
+std::string FlagRefusal(absl::string_view value, absl::string_view wanted);
+
+CLI::Validator OneOf(std::vector<std::string> choices);
+CLI::Validator WholeNumber(int least, int most);
+CLI::Validator DurationBetween(absl::Duration least, absl::Duration most);
+// `what` completes "the path of a ...".
+CLI::Validator PathOf(const std::string& what);
+// "host:port" to listen on; port 0 is any free one.
+CLI::Validator AddressToListen();
+
+// --log-level and --die-with-parent, alike in all daemons.
+void AddProcessFlags(CLI::App& app, std::string& log_level, bool& die_with_parent);
+
+// INVALID_ARGUMENT when an address that is not loopback is used without --insecure: plaintext stays
+// on this machine unless told otherwise.
+absl::Status CheckPlaintext(absl::string_view flag, const std::string& address, bool insecure);
+
+// Each flag can also stand in the environment ("--kv-memory" as MUSTER_KV_MEMORY) or in the file
+// that --config names; the command line comes first, then the environment. False when --help was
+// asked for and written to `help`. INVALID_ARGUMENT is one line that names the flag, its value and
+// what it can be.
+absl::StatusOr<bool> ParseFlags(CLI::App& app, int argc, const char* const* argv,
+                                std::ostream& help);
+
+}  // namespace muster
+
+#endif  // MUSTER_BASE_FLAGS_H_
