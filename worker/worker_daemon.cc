@@ -1,9 +1,9 @@
 #include "worker/worker_daemon.h"
 
-#include <signal.h>
 #include <unistd.h>
 
 #include <atomic>
+#include <csignal>
 #include <limits>
 #include <utility>
 

@@ -6,6 +6,7 @@
 #include <csignal>
 #include <memory>
 #include <optional>
+#include <string>
 
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
@@ -97,6 +98,7 @@ absl::Status UpSession::RunFleet() {
 absl::Status UpSession::Form(const FleetClient& client) {
   const absl::Time enlist_deadline = absl::Now() + kEnlistTimeout;
   std::optional<absl::Status> death;
+  std::string failed_epoch;  // what the coordinator said of it, be it before the death was noticed
   absl::Time explanation_deadline = absl::InfiniteFuture();
   while (!(interrupted_ = Interrupted(kFormingPeriod))) {
     if (absl::Status ended = CheckProcesses(); !ended.ok() && !death.has_value()) {
@@ -111,10 +113,9 @@ absl::Status UpSession::Form(const FleetClient& client) {
     if (!snapshot.ok()) continue;
     Tell([&](UpView& view) { view.Changed(*snapshot); });
     for (const auto& event : snapshot->new_events) {
-      if (event.kind() == v1::EVENT_KIND_EPOCH_FAILED && death.has_value()) {
-        return absl::UnavailableError(event.message());
-      }
+      if (event.kind() == v1::EVENT_KIND_EPOCH_FAILED) failed_epoch = event.message();
     }
+    if (death.has_value() && !failed_epoch.empty()) return absl::UnavailableError(failed_epoch);
     MUSTER_RETURN_IF_ERROR(FirstFailure(*snapshot));
     if (AllServe(*snapshot) && !death.has_value()) return AnnounceServing(*snapshot);
     const int enlisted = snapshot->workers.workers_size();

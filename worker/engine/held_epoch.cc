@@ -87,26 +87,25 @@ absl::Status HeldEpoch::CheckSameAssignment(const std::string& request_id, const
 
 void HeldEpoch::Submit(EpochCommand command, const std::string& request_id, absl::Duration timeout,
                        EpochWatcher watcher) {
-  const auto operation = FindOrBegin(command, request_id, timeout);
-  if (!operation.ok()) return watcher.on_done(operation.status());
-  (*operation)->Watch(std::move(watcher));
-  if (command != EpochCommand::kRelease) return;
-  Abort(
-      MakeError(absl::StatusCode::kUnavailable,
-                absl::StrCat(Named(topology_), " was given up by the coordinator"),
-                {.reason = ErrorReason::kWrongState, .epoch = topology_.epoch, .retriable = true}));
+  const absl::Status begun = FindOrBegin(command, request_id, timeout, watcher);
+  if (!begun.ok()) return watcher.on_done(begun);
+  if (command == EpochCommand::kRelease) Abort(GivenUp());
 }
 
-absl::StatusOr<std::shared_ptr<EpochOperation>> HeldEpoch::FindOrBegin(
-    EpochCommand command, const std::string& request_id, absl::Duration timeout) {
+absl::Status HeldEpoch::FindOrBegin(EpochCommand command, const std::string& request_id,
+                                    absl::Duration timeout, EpochWatcher& watcher) {
   absl::MutexLock lock(&mu_);
   MUSTER_ASSIGN_OR_RETURN(std::shared_ptr<EpochOperation> operation, Find(command, request_id));
-  if (operation != nullptr) return operation;
+  if (operation != nullptr) {
+    operation->Watch(std::move(watcher));
+    return absl::OkStatus();
+  }
   MUSTER_RETURN_IF_ERROR(CheckAllowed(command));
   operation = std::make_shared<EpochOperation>(command, request_id, timeout);
+  operation->Watch(std::move(watcher));
   operations_[command] = operation;
   (command == EpochCommand::kRelease ? release_ : running_) = operation;
-  return operation;
+  return absl::OkStatus();
 }
 
 absl::StatusOr<std::shared_ptr<EpochOperation>> HeldEpoch::Find(
@@ -197,6 +196,13 @@ void HeldEpoch::EndServing() {
   options_.listener.on_ended(topology_.replica, topology_.epoch);
 }
 
+absl::Status HeldEpoch::GivenUp() const {
+  return MakeError(
+      absl::StatusCode::kUnavailable,
+      absl::StrCat(Named(topology_), " was given up by the coordinator"),
+      {.reason = ErrorReason::kWrongState, .epoch = topology_.epoch, .retriable = true});
+}
+
 void HeldEpoch::Prepare() {
   while (true) {
     std::shared_ptr<EpochOperation> operation, release;
@@ -218,6 +224,7 @@ void HeldEpoch::Prepare() {
       operation->Finish(std::move(result));
       continue;
     }
+    if (release != nullptr) Abort(GivenUp());
     GiveBack();
     if (release == nullptr) continue;
     options_.on_released();

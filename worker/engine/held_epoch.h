@@ -92,10 +92,9 @@ class HeldEpoch {
   absl::StatusOr<std::shared_ptr<EpochOperation>> Find(EpochCommand command,
                                                        const std::string& request_id) const
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
-  absl::StatusOr<std::shared_ptr<EpochOperation>> FindOrBegin(EpochCommand command,
-                                                              const std::string& request_id,
-                                                              absl::Duration timeout)
-      ABSL_LOCKS_EXCLUDED(mu_);
+  // Lets the watcher watch what it finds or begins, from the beginning where it begins.
+  absl::Status FindOrBegin(EpochCommand command, const std::string& request_id,
+                           absl::Duration timeout, EpochWatcher& watcher) ABSL_LOCKS_EXCLUDED(mu_);
   absl::Status CheckAllowed(EpochCommand command) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   EpochStatus StatusLocked() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
 
@@ -103,6 +102,8 @@ class HeldEpoch {
   void OnProgress(const Progress& progress) ABSL_LOCKS_EXCLUDED(mu_);
   void OnFailed() ABSL_LOCKS_EXCLUDED(mu_);
   void EndServing() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  // What whoever still waits is told when the epoch is released.
+  absl::Status GivenUp() const;
 
   // The preparing thread.
   void Prepare() ABSL_LOCKS_EXCLUDED(mu_);

@@ -2,10 +2,11 @@
 // steps on a serving world-1 leader, beside a bare gRPC echo of the same messages over the same
 // transport, in turns within one run.
 //
-//   forward_overhead_benchmark --leader HOST:PORT [--steps 2000]
+//   musterctl up --model DIR --cp 1       prints the coordinator's address
+//   forward_overhead_benchmark --coordinator HOST:PORT [--steps 2000]
 //
-// The echo server is this binary again, in a process of its own, with the callback API as the
-// worker has it.
+// The leader is that of replica 0. The echo server is this binary again, in a process of its own,
+// with the callback API as the worker has it.
 #include <grpcpp/grpcpp.h>
 #include <signal.h>
 #include <sys/prctl.h>
@@ -20,6 +21,7 @@
 #include <string>
 #include <vector>
 
+#include "proto/muster/v1/fleet.grpc.pb.h"
 #include "proto/muster/v1/inference.grpc.pb.h"
 
 namespace muster {
@@ -88,95 +90,151 @@ int StartEcho() {
   return complete ? port : 0;
 }
 
-std::unique_ptr<v1::Inference::Stub> Connect(const std::string& address) {
+std::shared_ptr<grpc::Channel> Connect(const std::string& address) {
   grpc::ChannelArguments arguments;
   arguments.SetInt(GRPC_ARG_ENABLE_HTTP_PROXY, 0);
-  return v1::Inference::NewStub(
-      grpc::CreateCustomChannel(address, grpc::InsecureChannelCredentials(), arguments));
+  return grpc::CreateCustomChannel(address, grpc::InsecureChannelCredentials(), arguments);
 }
 
-// Of this process, so that a run that failed leaves nothing in the way of the next.
-std::string ClientId() { return "forward-overhead-" + std::to_string(getpid()); }
+void ExitUnlessOk(const grpc::Status& status) {
+  if (status.ok()) return;
+  std::fprintf(stderr, "forward_overhead_benchmark: %s\n", status.error_message().c_str());
+  std::exit(1);
+}
+
+// Where rank 0 of replica 0 listens.
+std::string FindLeader(const std::string& coordinator) {
+  v1::GetTopologyResponse response;
+  grpc::ClientContext context;
+  ExitUnlessOk(v1::Fleet::NewStub(Connect(coordinator))->GetTopology(&context, {}, &response));
+  if (response.replicas_size() == 0 || response.replicas(0).state() != v1::REPLICA_STATE_SERVING) {
+    ExitUnlessOk({grpc::StatusCode::UNAVAILABLE, "replica 0 does not serve now"});
+  }
+  return response.replicas(0).topology().ranks(0).address();
+}
 
 struct Call {
   double client_seconds = 0;
   double device_seconds = 0;
 };
 
-// One decode step of the sequence; exits with the error when it is refused.
-Call Step(v1::Inference::Stub& stub, int position, uint32_t token) {
-  v1::ForwardRequest request;
-  request.set_client_id(ClientId());
-  v1::SequenceSlice* slice = request.add_slices();
-  slice->set_sequence_id("sequence");
-  slice->add_token_ids(token);
-  slice->set_first_position(static_cast<uint32_t>(position));
-  slice->set_sample(true);
-  v1::ForwardResponse response;
-  grpc::ClientContext context;
-  const double start = Now();
-  const grpc::Status status = stub.Forward(&context, request, &response);
-  const double end = Now();
-  if (!status.ok()) {
-    std::fprintf(stderr, "forward_overhead_benchmark: %s\n", status.error_message().c_str());
-    std::exit(1);
+// Decode steps of one sequence, begun anew whenever it has filled the context.
+class Decoder {
+ public:
+  Decoder(const std::string& address, int context_tokens)
+      : stub_(v1::Inference::NewStub(Connect(address))), context_tokens_(context_tokens) {}
+
+  // Exits with the error when the step is refused.
+  Call Step() {
+    if (position_ == context_tokens_) Free();
+    v1::ForwardRequest request;
+    request.set_client_id(client_id_);
+    v1::SequenceSlice* slice = request.add_slices();
+    slice->set_sequence_id(kSequence);
+    slice->add_token_ids(token_);
+    slice->set_first_position(static_cast<uint32_t>(position_++));
+    slice->set_sample(true);
+    v1::ForwardResponse response;
+    grpc::ClientContext context;
+    const double start = Now();
+    const grpc::Status status = stub_->Forward(&context, request, &response);
+    const double end = Now();
+    ExitUnlessOk(status);
+    if (response.outputs_size() != 1 || !response.outputs(0).has_sampled_token()) {
+      ExitUnlessOk({grpc::StatusCode::INTERNAL, "a step sampled no token"});
+    }
+    token_ = response.outputs(0).sampled_token();
+    const auto& device = response.device_time();
+    return {end - start, static_cast<double>(device.seconds()) + 1e-9 * device.nanos()};
   }
-  const auto& device = response.device_time();
-  return {end - start, static_cast<double>(device.seconds()) + 1e-9 * device.nanos()};
+
+  void Free() {
+    v1::FreeSequencesRequest request;
+    request.set_client_id(client_id_);
+    request.add_sequence_ids(kSequence);
+    v1::FreeSequencesResponse freed;
+    grpc::ClientContext context;
+    ExitUnlessOk(stub_->FreeSequences(&context, request, &freed));
+    position_ = 0;
+  }
+
+ private:
+  static constexpr char kSequence[] = "sequence";
+
+  const std::unique_ptr<v1::Inference::Stub> stub_;
+  const int context_tokens_;
+  // Of this process, so that a run that failed leaves nothing in the way of the next.
+  const std::string client_id_ = "forward-overhead-" + std::to_string(getpid());
+  int position_ = 0;
+  uint32_t token_ = 1;
+};
+
+// Longest sequence of the model that `leader` serves.
+int ContextOf(const std::string& leader) {
+  v1::GetCapacityResponse response;
+  grpc::ClientContext context;
+  ExitUnlessOk(v1::Inference::NewStub(Connect(leader))->GetCapacity(&context, {}, &response));
+  return static_cast<int>(response.max_prompt_tokens());
 }
 
-int Compare(const std::string& leader, int steps) {
+void Print(const std::vector<double>& overhead, const std::vector<double>& echoes) {
+  const auto row = [](const char* what, double median, double p99) {
+    std::printf("| %s | %.0f | %.0f |\n", what, median, p99);
+  };
+  const double shares[] = {0.5, 0.99};
+  const auto of = [&](const std::vector<double>& values, int i) {
+    return Percentile(values, shares[i]);
+  };
+  std::printf("| what | p50 us | p99 us |\n| --- | --- | --- |\n");
+  row("Forward, client time minus device time", of(overhead, 0), of(overhead, 1));
+  row("bare echo of the same messages", of(echoes, 0), of(echoes, 1));
+  row("difference", of(overhead, 0) - of(echoes, 0), of(overhead, 1) - of(echoes, 1));
+}
+
+int Compare(const std::string& coordinator, int steps) {
   const int port = StartEcho();
   if (port == 0) {
     std::fprintf(stderr, "forward_overhead_benchmark: the echo server did not start\n");
     return 1;
   }
-  auto worker = Connect(leader);
-  auto echo = Connect("127.0.0.1:" + std::to_string(port));
+  const std::string leader = FindLeader(coordinator);
+  Decoder worker(leader, ContextOf(leader));
+  Decoder echo("127.0.0.1:" + std::to_string(port), steps + kWarmupSteps);
   std::vector<double> overhead, echoes;
   for (int i = 0; i < steps + kWarmupSteps; ++i) {
-    const Call forward = Step(*worker, i, 1);
-    const Call bare = Step(*echo, i, 1);
+    const Call forward = worker.Step();
+    const Call bare = echo.Step();
     if (i < kWarmupSteps) continue;
     overhead.push_back(1e6 * (forward.client_seconds - forward.device_seconds));
     echoes.push_back(1e6 * bare.client_seconds);
   }
-  std::printf("| what | p50 us | p99 us |\n| --- | --- | --- |\n");
-  std::printf("| Forward, client time minus device time | %.0f | %.0f |\n",
-              Percentile(overhead, 0.5), Percentile(overhead, 0.99));
-  std::printf("| bare echo of the same messages | %.0f | %.0f |\n", Percentile(echoes, 0.5),
-              Percentile(echoes, 0.99));
-  std::printf("| difference | %.0f | %.0f |\n", Percentile(overhead, 0.5) - Percentile(echoes, 0.5),
-              Percentile(overhead, 0.99) - Percentile(echoes, 0.99));
-  v1::FreeSequencesRequest free_request;
-  free_request.set_client_id(ClientId());
-  free_request.add_sequence_ids("sequence");
-  v1::FreeSequencesResponse freed;
-  grpc::ClientContext context;
-  return worker->FreeSequences(&context, free_request, &freed).ok() ? 0 : 1;
+  worker.Free();
+  Print(overhead, echoes);
+  return 0;
 }
 
 }  // namespace
 }  // namespace muster
 
 int main(int argc, char** argv) {
-  std::string leader;
+  std::string coordinator;
   int steps = 2000;
   bool understood = argc % 2 == 1;
   for (int i = 1; i + 1 < argc; i += 2) {
     const std::string flag = argv[i];
     if (flag == "--serve-echo") return muster::ServeEcho(std::atoi(argv[i + 1]));
-    if (flag == "--leader") {
-      leader = argv[i + 1];
+    if (flag == "--coordinator") {
+      coordinator = argv[i + 1];
     } else if (flag == "--steps") {
       steps = std::atoi(argv[i + 1]);
     } else {
       understood = false;
     }
   }
-  if (!understood || leader.empty() || steps < 1) {
-    std::fprintf(stderr, "usage: forward_overhead_benchmark --leader HOST:PORT [--steps 2000]\n");
+  if (!understood || coordinator.empty() || steps < 1) {
+    std::fprintf(stderr,
+                 "usage: forward_overhead_benchmark --coordinator HOST:PORT [--steps 2000]\n");
     return 2;
   }
-  return muster::Compare(leader, steps);
+  return muster::Compare(coordinator, steps);
 }

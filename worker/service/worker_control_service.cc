@@ -39,7 +39,7 @@ class WorkerControlService final : public v1::WorkerControl::CallbackService {
 
   ServerUnaryReactor* Assign(CallbackServerContext* context, const v1::AssignRequest* request,
                              v1::AssignResponse*) override {
-    return Finish(context->DefaultReactor(), Assign(*request));
+    return Finish(context->DefaultReactor(), TakeRank(*request));
   }
 
   grpc::ServerWriteReactor<v1::LoadResponse>* Load(CallbackServerContext*,
@@ -96,7 +96,7 @@ class WorkerControlService final : public v1::WorkerControl::CallbackService {
   }
 
  private:
-  absl::Status Assign(const v1::AssignRequest& request) {
+  absl::Status TakeRank(const v1::AssignRequest& request) {
     MUSTER_ASSIGN_OR_RETURN(const EpochCall call, FromWire(request.header()));
     MUSTER_ASSIGN_OR_RETURN(const Topology topology, FromWire(request.topology()));
     // Within the topology or not, it fits an int: what does not is outside all the more.

@@ -1,5 +1,6 @@
 #include "worker/service/worker_server.h"
 
+#include <grpc/support/log.h>
 #include <grpcpp/ext/proto_server_reflection_plugin.h>
 #include <grpcpp/health_check_service_interface.h>
 #include <grpcpp/security/server_credentials.h>
@@ -10,16 +11,21 @@
 
 #include "absl/memory/memory.h"
 #include "absl/time/clock.h"
+#include "base/logging.h"
 
 namespace muster {
 namespace {
 
 constexpr int kMaxMessageBytes = 64 << 20;
 
+// What goes wrong in gRPC comes back to its callers, who say it in better words.
+void LogOfGrpc(gpr_log_func_args* args) { LogLine(LogLevel::kDebug, "grpc", args->message); }
+
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<WorkerServer>> WorkerServer::Start(
     const ListenAddress& listen, std::vector<std::shared_ptr<grpc::Service>> services) {
+  gpr_set_log_function(LogOfGrpc);
   grpc::EnableDefaultHealthCheckService(true);
   grpc::reflection::InitProtoReflectionServerBuilderPlugin();
   grpc::ServerBuilder builder;
@@ -48,6 +54,7 @@ grpc::HealthCheckServiceInterface* WorkerServer::health() const {
 }
 
 void WorkerServer::Stop(absl::Duration grace) {
+  server_->GetHealthCheckService()->Shutdown();
   server_->Shutdown(absl::ToChronoTime(absl::Now() + grace));
   server_->Wait();
 }

@@ -1,0 +1,182 @@
+#include "worker/engine/worker_epochs_harness.h"
+
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "base/status_macros.h"
+
+namespace muster::testing {
+namespace {
+
+constexpr absl::Duration kTimeout = absl::Seconds(30);
+constexpr uint64_t kKvMemory = 8 << 20;
+constexpr uint64_t kFirstIncarnation = 100;
+
+std::string NameOf(int rank) { return absl::StrCat("w", rank); }
+
+Incarnation IncarnationOf(int rank) {
+  return Incarnation(kFirstIncarnation + static_cast<uint64_t>(rank));
+}
+
+}  // namespace
+
+EpochCall CallOf(Epoch epoch, const std::string& request_id) {
+  return {.request_id = request_id, .term = kTestTerm, .replica = kTestReplica, .epoch = epoch};
+}
+
+Topology TopologyOf(Epoch epoch, const ParallelConfig& config) {
+  Topology topology{.replica = kTestReplica, .epoch = epoch, .term = kTestTerm, .config = config};
+  for (int rank = 0; rank < config.world_size(); ++rank) {
+    topology.ranks.push_back({.rank = GlobalRank(rank),
+                              .worker_id = NameOf(rank),
+                              .incarnation = IncarnationOf(rank),
+                              .address = "127.0.0.1:1"});
+  }
+  topology.groups = DeriveGroups(config, epoch);
+  return topology;
+}
+
+EpochWatcher PendingCall::Watcher() {
+  return {.on_progress =
+              [this](const Progress& progress) {
+                absl::MutexLock lock(&mu_);
+                if (phases_.empty() || phases_.back() != progress.phase) {
+                  phases_.push_back(progress.phase);
+                }
+              },
+          .on_done =
+              [this](const absl::StatusOr<EpochOutcome>& result) { promise_.set_value(result); }};
+}
+
+void PendingCall::AwaitPhase(const std::string& phase) {
+  absl::MutexLock lock(&mu_);
+  const auto begun = [&]() ABSL_SHARED_LOCKS_REQUIRED(mu_) {
+    return !phases_.empty() && phases_.back() == phase;
+  };
+  mu_.Await(absl::Condition(&begun));
+}
+
+std::vector<std::string> PendingCall::phases() const {
+  absl::MutexLock lock(&mu_);
+  return phases_;
+}
+
+TestWorker::TestWorker(int rank, LocalRendezvousBoard& board, const ModelSource& model,
+                       const Wrap& wrap)
+    : rank_(rank), backend_({.ordinal = DeviceOrdinal(rank)}, {}) {
+  epochs_ = std::make_unique<WorkerEpochs>(
+      WorkerEpochs::Options{.worker_id = NameOf(rank),
+                            .incarnation = IncarnationOf(rank),
+                            .context = {.kv_memory = kKvMemory, .buckets = {4, 1}}},
+      WorkerEpochs::Parts{
+          .model = model,
+          .backend = backend_,
+          .make_rendezvous =
+              [&board, wrap](ReplicaIndex, Epoch epoch) {
+                return wrap(std::make_unique<LocalRendezvous>(board, epoch));
+              },
+          .listener = {
+              .on_activated = [this](ReplicaIndex, Epoch epoch) { Note("activated", epoch); },
+              .on_ended = [this](ReplicaIndex, Epoch epoch) { Note("ended", epoch); }}});
+}
+
+absl::Status TestWorker::Assign(Epoch epoch, const ParallelConfig& config) {
+  return epochs_->Assign(CallOf(epoch, "assign"), TopologyOf(epoch, config), GlobalRank(rank_));
+}
+
+std::shared_ptr<PendingCall> TestWorker::Start(EpochCommand command, Epoch epoch,
+                                               const std::string& request_id) {
+  auto pending = std::make_shared<PendingCall>();
+  EpochWatcher watcher = pending->Watcher();
+  watcher.on_done = [pending, done = std::move(watcher.on_done)](
+                        const absl::StatusOr<EpochOutcome>& result) { done(result); };
+  epochs_->Run(command, CallOf(epoch, request_id.empty() ? EpochCommandName(command) : request_id),
+               kTimeout, std::move(watcher));
+  return pending;
+}
+
+absl::Status TestWorker::Run(EpochCommand command, Epoch epoch) {
+  return Start(command, epoch)->Result().status();
+}
+
+absl::Status TestWorker::Reach(WorkerState state, Epoch epoch) {
+  constexpr std::pair<WorkerState, EpochCommand> kWay[] = {
+      {WorkerState::kLoaded, EpochCommand::kLoad},
+      {WorkerState::kWarm, EpochCommand::kWarmup},
+      {WorkerState::kAgreed, EpochCommand::kCapture},
+      {WorkerState::kServing, EpochCommand::kActivate},
+      {WorkerState::kDraining, EpochCommand::kDrain}};
+  MUSTER_RETURN_IF_ERROR(Assign(epoch, {}));
+  if (state == WorkerState::kFailed) {
+    epochs_->Abort(kTestReplica, epoch, absl::AbortedError("the test made it fail"));
+    return absl::OkStatus();
+  }
+  for (const auto& [reached, command] : kWay) {
+    if (state < reached) break;
+    MUSTER_RETURN_IF_ERROR(Run(command, epoch));
+  }
+  return absl::OkStatus();
+}
+
+WorkerState TestWorker::StateOf(Epoch epoch) {
+  for (const EpochReport& report : epochs_->Reports()) {
+    if (report.epoch == epoch) return report.state;
+  }
+  return WorkerState::kEnlisted;
+}
+
+std::vector<std::string> TestWorker::events() const {
+  absl::MutexLock lock(&mu_);
+  return events_;
+}
+
+void TestWorker::Note(const char* what, Epoch epoch) {
+  absl::MutexLock lock(&mu_);
+  events_.push_back(absl::StrCat(what, " ", epoch.value()));
+}
+
+absl::Status RunOnAll(const std::vector<TestWorker*>& workers, EpochCommand command, Epoch epoch) {
+  std::vector<std::shared_ptr<PendingCall>> calls;
+  for (TestWorker* worker : workers) calls.push_back(worker->Start(command, epoch));
+  absl::Status status;
+  for (const auto& call : calls) status.Update(call->Result().status());
+  return status;
+}
+
+absl::Status Serve(const std::vector<TestWorker*>& workers, Epoch epoch,
+                   const ParallelConfig& config) {
+  for (TestWorker* worker : workers) MUSTER_RETURN_IF_ERROR(worker->Assign(epoch, config));
+  for (const EpochCommand command : {EpochCommand::kLoad, EpochCommand::kWarmup,
+                                     EpochCommand::kCapture, EpochCommand::kActivate}) {
+    MUSTER_RETURN_IF_ERROR(RunOnAll(workers, command, epoch));
+  }
+  return absl::OkStatus();
+}
+
+std::future<absl::StatusOr<ForwardResult>> StartForward(Engine& engine, const std::string& sequence,
+                                                        const std::vector<int>& tokens,
+                                                        int position) {
+  const auto result = std::make_shared<std::promise<absl::StatusOr<ForwardResult>>>();
+  engine.Forward({.client_id = "test",
+                  .slices = {{.sequence_id = sequence,
+                              .token_ids = {tokens.begin(), tokens.end()},
+                              .first_position = static_cast<uint32_t>(position),
+                              .sample = true}}},
+                 [result](absl::StatusOr<ForwardResult> it) { result->set_value(std::move(it)); });
+  return result->get_future();
+}
+
+absl::StatusOr<std::vector<int>> Generate(Engine& engine, const Golden& golden, int count) {
+  std::vector<int> generated, next = golden.prompt;
+  int position = 0;
+  while (static_cast<int>(generated.size()) < count) {
+    MUSTER_ASSIGN_OR_RETURN(const ForwardResult result,
+                            StartForward(engine, "golden", next, position).get());
+    position += static_cast<int>(next.size());
+    next = {result.outputs.at(0).sampled->token};
+    generated.push_back(next[0]);
+  }
+  return generated;
+}
+
+}  // namespace muster::testing

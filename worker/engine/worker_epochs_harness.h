@@ -1,0 +1,99 @@
+// Workers of a test: real epochs of a golden model on the CPU, that meet within one process.
+#ifndef MUSTER_WORKER_ENGINE_WORKER_EPOCHS_HARNESS_H_
+#define MUSTER_WORKER_ENGINE_WORKER_EPOCHS_HARNESS_H_
+
+#include <functional>
+#include <future>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "absl/base/thread_annotations.h"
+#include "absl/status/statusor.h"
+#include "absl/synchronization/mutex.h"
+#include "tests/support/local_rendezvous.h"
+#include "worker/engine/cpu_engine_backend.h"
+#include "worker/engine/worker_epochs.h"
+#include "worker/model/golden.h"
+
+namespace muster::testing {
+
+inline constexpr Term kTestTerm{3};
+inline constexpr ReplicaIndex kTestReplica{0};
+
+// A call of term kTestTerm on replica 0.
+EpochCall CallOf(Epoch epoch, const std::string& request_id);
+// Workers w0, w1, ... of incarnations 100, 101, ... at the ranks of replica 0.
+Topology TopologyOf(Epoch epoch, const ParallelConfig& config);
+
+// A call that was made, and what became of it.
+class PendingCall {
+ public:
+  EpochWatcher Watcher();
+
+  // Waits for it.
+  absl::StatusOr<EpochOutcome> Result() { return result_.get(); }
+  // Waits until the phase has begun.
+  void AwaitPhase(const std::string& phase) ABSL_LOCKS_EXCLUDED(mu_);
+  std::vector<std::string> phases() const ABSL_LOCKS_EXCLUDED(mu_);  // as they began
+
+ private:
+  std::promise<absl::StatusOr<EpochOutcome>> promise_;
+  std::shared_future<absl::StatusOr<EpochOutcome>> result_ = promise_.get_future().share();
+
+  mutable absl::Mutex mu_;
+  std::vector<std::string> phases_ ABSL_GUARDED_BY(mu_);
+};
+
+// Worker w<rank>, which has that rank in every topology.
+class TestWorker {
+ public:
+  using Wrap = std::function<std::unique_ptr<Rendezvous>(std::unique_ptr<Rendezvous>)>;
+
+  // `board` and `model` outlive it. `wrap` puts faults around the rendezvous of its epochs.
+  TestWorker(
+      int rank, LocalRendezvousBoard& board, const ModelSource& model,
+      const Wrap& wrap = [](std::unique_ptr<Rendezvous> it) { return it; });
+
+  WorkerEpochs& epochs() { return *epochs_; }
+
+  absl::Status Assign(Epoch epoch, const ParallelConfig& config);
+  std::shared_ptr<PendingCall> Start(EpochCommand command, Epoch epoch,
+                                     const std::string& request_id = "");
+  // Start, with a request id that is the command's name, and wait.
+  absl::Status Run(EpochCommand command, Epoch epoch);
+  // Assign and all that leads to `state`, alone.
+  absl::Status Reach(WorkerState state, Epoch epoch);
+
+  // State of an epoch that it holds.
+  WorkerState StateOf(Epoch epoch);
+  // "activated 1", "ended 1", ... as they were told.
+  std::vector<std::string> events() const ABSL_LOCKS_EXCLUDED(mu_);
+
+ private:
+  void Note(const char* what, Epoch epoch) ABSL_LOCKS_EXCLUDED(mu_);
+
+  const int rank_;
+  mutable absl::Mutex mu_;
+  std::vector<std::string> events_ ABSL_GUARDED_BY(mu_);
+
+  CpuEngineBackend backend_;
+  std::unique_ptr<WorkerEpochs> epochs_;
+};
+
+// Runs `command` on all at once, as a coordinator does; the first error.
+absl::Status RunOnAll(const std::vector<TestWorker*>& workers, EpochCommand command, Epoch epoch);
+// Assigns and brings to SERVING.
+absl::Status Serve(const std::vector<TestWorker*>& workers, Epoch epoch,
+                   const ParallelConfig& config);
+
+// Starts a step of one sequence.
+std::future<absl::StatusOr<ForwardResult>> StartForward(Engine& engine, const std::string& sequence,
+                                                        const std::vector<int>& tokens,
+                                                        int position);
+// The first `count` greedy tokens after the golden prompt.
+absl::StatusOr<std::vector<int>> Generate(Engine& engine, const Golden& golden, int count);
+
+}  // namespace muster::testing
+
+#endif  // MUSTER_WORKER_ENGINE_WORKER_EPOCHS_HARNESS_H_
