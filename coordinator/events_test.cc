@@ -16,6 +16,7 @@ namespace {
 
 std::vector<std::string> Messages(const std::vector<Event>& events) {
   std::vector<std::string> messages;
+  messages.reserve(events.size());
   for (const Event& event : events) {
     messages.push_back(absl::StrCat(event.sequence, " ", event.message));
   }
@@ -66,17 +67,18 @@ TEST_F(EventLogTest, ASubscriberMayReadTheEventThatWokeIt) {
 }
 
 TEST_F(EventLogTest, ThreadsAppendWithoutGaps) {
-  constexpr int kThreads = 4, kEach = 500;
+  constexpr size_t kThreads = 4, kEach = 500;
   EventLog log(clock_, kThreads * kEach);
   std::vector<std::thread> threads;
-  for (int t = 0; t < kThreads; ++t) {
+  threads.reserve(kThreads);
+  for (size_t t = 0; t < kThreads; ++t) {
     threads.emplace_back([&] {
-      for (int i = 0; i < kEach; ++i) log.Append({.kind = EventKind::kServing});
+      for (size_t i = 0; i < kEach; ++i) log.Append({.kind = EventKind::kServing});
     });
   }
   for (std::thread& thread : threads) thread.join();
   const std::vector<Event> events = log.Read(0, SIZE_MAX);
-  ASSERT_EQ(events.size(), size_t{kThreads * kEach});
+  ASSERT_EQ(events.size(), kThreads * kEach);
   for (size_t i = 0; i < events.size(); ++i) EXPECT_EQ(events[i].sequence, i + 1);
 }
 

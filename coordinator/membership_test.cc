@@ -174,6 +174,7 @@ TEST_F(MembershipTest, ManyThreadsComeAndGoAndEveryEnlistmentEndsOnce) {
     }
   });
   std::vector<std::thread> workers;
+  workers.reserve(kThreads);
   for (int t = 0; t < kThreads; ++t) {
     workers.emplace_back([&, t] {
       const std::string id = absl::StrCat("w", t);

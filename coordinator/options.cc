@@ -1,29 +1,19 @@
 #include "coordinator/options.h"
 
-#include <CLI/App.hpp>
-#include <CLI/Config.hpp>
-#include <CLI/Formatter.hpp>
-#include <algorithm>
 #include <ostream>
 #include <utility>
-#include <vector>
 
-#include "absl/strings/ascii.h"
-#include "absl/strings/numbers.h"
-#include "absl/strings/str_cat.h"
-#include "absl/strings/str_join.h"
+#include "base/flags.h"
 #include "base/status_macros.h"
 
 namespace muster {
 namespace {
 
 constexpr char kDescription[] =
-    "Musters workers into replicas of a model. Workers enlist with it; as soon as there are "
-    "enough,\n"
-    "it gives every worker a rank and leads all ranks through loading, warm-up and capture until\n"
-    "they serve. When a worker is lost, it forms the replica again from those that are left. It "
-    "is\n"
-    "never on the path of a request. It ends on SIGTERM or SIGINT.";
+    "Musters workers into replicas of a model. Workers enlist with it; as soon as there are\n"
+    "enough, it gives every worker a rank and leads all ranks through loading, warm-up and\n"
+    "capture until they serve. When a worker is lost, it forms the replica again from those\n"
+    "that are left. It is never on the path of a request. It ends on SIGTERM or SIGINT.";
 constexpr char kFooter[] =
     "\nExample: a replica of two workers, whose KV cache is split over both\n"
     "  muster-coordinator --cp 2\n"
@@ -34,54 +24,6 @@ constexpr char kFooter[] =
     "Exit status: 0 after an orderly end, 1 after a failure, 2 when a flag is wrong.";
 
 constexpr int kMaxAxis = 1024;
-
-// What CLI11 writes after "--flag: ".
-std::string Refusal(const std::string& value, absl::string_view wanted) {
-  return absl::StrCat("'", value, "' is not ", wanted);
-}
-
-std::string CheckListen(const std::string& value) {
-  if (ParseListenAddress(value).ok()) return "";
-  return Refusal(value, "HOST:PORT with a port from 0 (any free one) to 65535");
-}
-
-std::string CheckNotEmpty(const std::string& value) {
-  return value.empty() ? Refusal(value, "the path of a file") : "";
-}
-
-CLI::Validator OneOf(std::vector<std::string> choices) {
-  return CLI::Validator(
-      [choices = std::move(choices)](const std::string& value) {
-        if (std::find(choices.begin(), choices.end(), value) != choices.end()) return std::string();
-        return Refusal(value, absl::StrCat("one of ", absl::StrJoin(choices, ", ")));
-      },
-      "");
-}
-
-CLI::Validator WholeNumber(int least, int most) {
-  return CLI::Validator(
-      [least, most](const std::string& value) {
-        int number = 0;
-        if (absl::SimpleAtoi(value, &number) && number >= least && number <= most) {
-          return std::string();
-        }
-        return Refusal(value, absl::StrCat("a whole number from ", least, " to ", most));
-      },
-      "");
-}
-
-CLI::Validator DurationBetween(absl::Duration least, absl::Duration most) {
-  return CLI::Validator(
-      [least, most](const std::string& value) {
-        absl::Duration duration;
-        if (absl::ParseDuration(value, &duration) && duration >= least && duration <= most) {
-          return std::string();
-        }
-        return Refusal(value, absl::StrCat("a time from ", absl::FormatDuration(least), " to ",
-                                           absl::FormatDuration(most), ", such as 1500ms or 30s"));
-      },
-      "");
-}
 
 // What is text on the command line and something else in CoordinatorOptions.
 struct Texts {
@@ -112,7 +54,7 @@ void AddSizeFlags(CLI::App& app, CoordinatorOptions& options) {
 void AddFleetFlags(CLI::App& app, CoordinatorOptions& options, Texts& texts) {
   app.add_option("--listen", texts.listen, "Where to listen; port 0 takes any free one")
       ->type_name("HOST:PORT")
-      ->check(CLI::Validator(CheckListen, ""))
+      ->check(AddressToListen())
       ->capture_default_str();
   AddSizeFlags(app, options);
   app.add_option("--lease", texts.lease,
@@ -128,40 +70,24 @@ void AddFleetFlags(CLI::App& app, CoordinatorOptions& options, Texts& texts) {
       ->capture_default_str();
 }
 
-void AddProcessFlags(CLI::App& app, CoordinatorOptions& options) {
+void AddOwnFlags(CLI::App& app, CoordinatorOptions& options) {
   app.add_flag("--insecure", options.insecure,
                "Allow plaintext beyond this machine; without it, --listen must be a loopback "
                "address");
   app.add_option("--port-file", options.port_file,
                  "Write HOST:PORT to this file once this coordinator listens")
       ->type_name("PATH")
-      ->check(CLI::Validator(CheckNotEmpty, ""));
-  app.add_option("--log-level", options.log_level,
-                 "Least that is logged on stderr: debug, info, warning, error or off")
-      ->type_name("LEVEL")
-      ->check(OneOf({"debug", "info", "warning", "error", "off"}))
-      ->capture_default_str();
-  app.add_flag("--die-with-parent", options.die_with_parent,
-               "End at once when the process that started this one ends, however it ends");
+      ->check(PathOf("file"));
+  AddProcessFlags(app, options.log_level, options.die_with_parent);
 }
 
 absl::StatusOr<std::optional<CoordinatorOptions>> Finish(CoordinatorOptions options,
                                                          const Texts& texts) {
   MUSTER_ASSIGN_OR_RETURN(options.listen, ParseListenAddress(texts.listen));
-  if (!options.insecure && !IsLoopback(options.listen)) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("--listen: '", texts.listen,
-                     "' is not a loopback address, and what travels is not encrypted; "
-                     "--insecure allows it"));
-  }
+  MUSTER_RETURN_IF_ERROR(CheckPlaintext("--listen", texts.listen, options.insecure));
   absl::ParseDuration(texts.lease, &options.lease);
   absl::ParseDuration(texts.phase_timeout, &options.phase_timeout);
   return std::optional<CoordinatorOptions>(std::move(options));
-}
-
-std::string OneLine(std::string text) {
-  std::replace(text.begin(), text.end(), '\n', ' ');
-  return std::string(absl::StripAsciiWhitespace(text));
 }
 
 }  // namespace
@@ -175,18 +101,9 @@ absl::StatusOr<std::optional<CoordinatorOptions>> ParseOptions(int argc, const c
               .lease = absl::FormatDuration(options.lease),
               .phase_timeout = absl::FormatDuration(options.phase_timeout)};
   AddFleetFlags(app, options, texts);
-  AddProcessFlags(app, options);
-  try {
-    app.parse(argc, argv);
-  } catch (const CLI::CallForHelp&) {
-    help << app.help();
-    return std::optional<CoordinatorOptions>();
-  } catch (const CLI::ValidationError& error) {
-    return absl::InvalidArgumentError(OneLine(error.what()));
-  } catch (const CLI::ParseError& error) {
-    return absl::InvalidArgumentError(
-        absl::StrCat(OneLine(error.what()), " (muster-coordinator --help explains every flag)"));
-  }
+  AddOwnFlags(app, options);
+  MUSTER_ASSIGN_OR_RETURN(const bool runs, ParseFlags(app, argc, argv, help));
+  if (!runs) return std::optional<CoordinatorOptions>();
   return Finish(std::move(options), texts);
 }
 

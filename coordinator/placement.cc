@@ -19,7 +19,6 @@ constexpr int kMaxAxis = 1024;
 
 // "1, 3 or 9".
 std::string Choices(const std::vector<int>& sizes) {
-  if (sizes.empty()) return "nothing";
   std::string text = absl::StrJoin(sizes.begin(), sizes.end() - 1, ", ");
   return absl::StrCat(text, text.empty() ? "" : " or ", sizes.back());
 }
@@ -59,6 +58,10 @@ bool KvHeadsFit(const ModelSpec& model, int tp) {
 absl::Status CheckTp(const ParallelConfig& config, const ModelSpec& model) {
   const std::vector<int> fitting = SizesUpTo(
       kMaxStageSize, [&](int tp) { return model.heads % tp == 0 && KvHeadsFit(model, tp); });
+  if (config.tp > kMaxStageSize) {
+    return Refuse(absl::StrCat("cannot plan tp=", config.tp, ": a stage can have ", kMaxStageSize,
+                               " ranks. tp can be ", Choices(fitting), "."));
+  }
   if (model.heads % config.tp != 0) {
     return Refuse(absl::StrCat("cannot plan tp=", config.tp, ": the model has ", model.heads,
                                " attention heads, which ", config.tp,
@@ -241,6 +244,7 @@ absl::StatusOr<Plan> PlanTopology(const PlanRequest& request) {
     seats.push_back(SeatSurvivors(request.config, slot, free));
   }
   std::vector<const Candidate*> recruits;
+  recruits.reserve(free.size());
   for (const auto& [id, worker] : free) recruits.push_back(worker);
   std::sort(recruits.begin(), recruits.end(), [](const Candidate* a, const Candidate* b) {
     return NaturalLess(a->worker_id, b->worker_id);

@@ -25,6 +25,7 @@ Candidate Named(const std::string& id, const ModelSpec& model = TestModel()) {
 
 std::vector<Candidate> Workers(int count) {
   std::vector<Candidate> workers;
+  workers.reserve(static_cast<size_t>(count));
   for (int i = 0; i < count; ++i) workers.push_back(Named(absl::StrCat("w", i)));
   return workers;
 }
@@ -64,7 +65,7 @@ TEST(PlanTopology, TheWorkedExampleOfTheDesign) {
 TEST(PlanTopology, WorkersTakeRanksInTheOrderInWhichPeopleCount) {
   std::vector<Candidate> workers = Workers(12);
   std::reverse(workers.begin(), workers.end());
-  ASSERT_OK_AND_ASSIGN(const Plan plan, PlanTopology(Request({.tp = 3, .cp = 4}, workers)));
+  ASSERT_OK_AND_ASSIGN(const Plan plan, PlanTopology(Request({.tp = 4, .cp = 3}, workers)));
   EXPECT_EQ(Seats(plan.topologies[0]), "w0 w1 w2 w3 w4 w5 w6 w7 w8 w9 w10 w11");
 }
 
@@ -184,7 +185,7 @@ TEST(CheckConfig, EverySizeHasItsRange) {
 TEST(Footprints, OneRankHoldsTheWholeModelTiedOrNot) {
   ModelSpec model = TestModel();
   EXPECT_EQ(Footprints({}, model)[0].weight_bytes, model.weight_bytes);
-  model.weight_bytes -= 4 * 101 * 96;  // the output is the embedding
+  model.weight_bytes -= 4ull * 101 * 96;  // the output is the embedding
   EXPECT_EQ(Footprints({}, model)[0].weight_bytes, model.weight_bytes);
 }
 
@@ -195,7 +196,7 @@ TEST(Footprints, UnevenShardsMissNothing) {
   uint64_t total = 0;
   for (const RankFootprint& rank : ranks) total += rank.weight_bytes;
   // Every rank of a CP group holds q, k, v and the norms: 162 rows of a layer, and the last norm.
-  EXPECT_EQ(total, model.weight_bytes + 2 * (2 * 162 + 1) * 96 * 4);
+  EXPECT_EQ(total, model.weight_bytes + 2ull * (2 * 162 + 1) * 96 * 4);
   EXPECT_GT(ranks[0].weight_bytes, ranks[2].weight_bytes);
 }
 

@@ -8,6 +8,26 @@
 #include "base/status_macros.h"
 
 namespace muster {
+namespace {
+
+// Whether the members' model can be split so; OK as long as there are none.
+absl::Status CheckFit(const ParallelConfig& config, const std::vector<WorkerView>& members) {
+  if (members.empty()) return absl::OkStatus();
+  std::vector<Candidate> all;
+  all.reserve(members.size());
+  for (const WorkerView& member : members) all.push_back(ToCandidate(member.info));
+  MUSTER_ASSIGN_OR_RETURN(const ModelSpec model, CommonModel(all));
+  return CheckConfig(config, model);
+}
+
+absl::Status TooFewWorkers(size_t needed, size_t free) {
+  return MakeError(
+      absl::StatusCode::kFailedPrecondition,
+      absl::StrCat("waiting for workers: ", needed, " are needed, ", free, " are free"),
+      {.reason = ErrorReason::kNotEnoughWorkers, .retriable = true});
+}
+
+}  // namespace
 
 Candidate ToCandidate(const WorkerInfo& worker) {
   return {.worker_id = worker.worker_id,
@@ -56,7 +76,7 @@ void Reconfiguration::NoteEpochs(const WorkerInfo& worker) {
                      .replica = held.replica,
                      .epoch = held.epoch,
                      .term = options_.term},
-                    options_.replica.release_timeout, [](absl::Status) {});
+                    options_.replica.release_timeout, [](const absl::Status&) {});
   }
 }
 
@@ -73,13 +93,13 @@ void Reconfiguration::EmitLost(const WorkerInfo& worker, const absl::Status& rea
   std::string place;
   for (const auto& replica : replicas_) {
     const auto rank = replica->RankOf(worker.worker_id, worker.incarnation);
-    if (!rank.has_value() || !replica->Occupies(worker.worker_id)) continue;
+    const std::string phase = rank.has_value() ? replica->PhaseOf(*rank) : "";
+    if (phase.empty()) continue;
     event.replica = replica->status().replica;
     event.epoch = replica->status().topology->epoch;
     event.rank = *rank;
-    event.phase = replica->PhaseOf(*rank);
-    place = absl::StrCat(" with rank ", rank->value());
-    if (!event.phase.empty()) absl::StrAppend(&place, " (", event.phase, ")");
+    event.phase = phase;
+    place = absl::StrCat(" with rank ", rank->value(), " (", phase, ")");
   }
   event.message = absl::StrCat("worker ", worker.worker_id, place, " was lost: ", reason.message());
   events_.Append(std::move(event));
@@ -110,21 +130,9 @@ void Reconfiguration::PlanReplicas() {
   }
   if (plannable.empty()) return;
   const std::vector<WorkerView> members = membership_.Snapshot();
-  const absl::Status checked = [&]() -> absl::Status {
-    std::vector<Candidate> all;
-    for (const WorkerView& member : members) all.push_back(ToCandidate(member.info));
-    MUSTER_ASSIGN_OR_RETURN(const ModelSpec model, CommonModel(all));
-    return CheckConfig(options_.config, model);
-  }();
-  if (checked.ok()) {
-    // What cannot be formed yet waits, and says for what.
-    FormReplicas(std::move(plannable), FreeWorkers(members)).IgnoreError();
-    return;
-  }
-  const bool waits = DetailOf(checked).reason == ErrorReason::kNotEnoughWorkers;
-  for (Replica* replica : plannable) {
-    waits ? replica->WaitFor(checked) : replica->RefusePlan(checked);
-  }
+  const absl::Status fits = CheckFit(options_.config, members);
+  if (fits.ok()) return FormReplicas(plannable, FreeWorkers(members));
+  for (Replica* replica : plannable) replica->RefusePlan(fits);
 }
 
 std::vector<Candidate> Reconfiguration::FreeWorkers(const std::vector<WorkerView>& members) const {
@@ -138,33 +146,30 @@ std::vector<Candidate> Reconfiguration::FreeWorkers(const std::vector<WorkerView
   return free;
 }
 
-absl::Status Reconfiguration::FormReplicas(std::vector<Replica*> plannable,
-                                           std::vector<Candidate> free) {
+void Reconfiguration::FormReplicas(const std::vector<Replica*>& plannable,
+                                   const std::vector<Candidate>& free) {
   const auto world = static_cast<size_t>(options_.config.world_size());
   const bool settled = clock_.Now() - last_enlisted_ >= options_.settle;
   const size_t enough_for = free.size() / world;
   const size_t forming =
       enough_for >= plannable.size() || settled ? std::min(enough_for, plannable.size()) : 0;
   const absl::Status too_few =
-      MakeError(absl::StatusCode::kFailedPrecondition,
-                absl::StrCat("waiting for workers: ", plannable.size() * world, " are needed, ",
-                             free.size(), " are free"),
-                {.reason = ErrorReason::kNotEnoughWorkers, .retriable = true});
+      TooFewWorkers((plannable.size() - forming) * world, free.size() - forming * world);
   for (size_t i = forming; i < plannable.size(); ++i) plannable[i]->WaitFor(too_few);
-  plannable.resize(forming);
-  if (forming == 0) return too_few;
+  if (forming == 0) return;
 
   PlanRequest request{.config = options_.config, .term = options_.term, .inventory = free};
-  for (const Replica* replica : plannable) {
-    const ReplicaStatus& status = replica->status();
+  for (size_t i = 0; i < forming; ++i) {
+    const ReplicaStatus& status = plannable[i]->status();
     Epoch& last = last_epochs_[static_cast<size_t>(status.replica.value())];
     last = Epoch(last.value() + 1);
     request.slots.push_back(
         {.replica = status.replica, .epoch = last, .previous = status.topology});
   }
-  MUSTER_ASSIGN_OR_RETURN(const Plan plan, PlanTopology(request));
-  for (size_t i = 0; i < forming; ++i) plannable[i]->Form(plan.topologies[i]);
-  return absl::OkStatus();
+  const absl::StatusOr<Plan> plan = PlanTopology(request);
+  for (size_t i = 0; i < forming; ++i) {
+    plan.ok() ? plannable[i]->Form(plan->topologies[i]) : plannable[i]->RefusePlan(plan.status());
+  }
 }
 
 std::vector<ReplicaStatus> Reconfiguration::Snapshot() const {

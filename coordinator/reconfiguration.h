@@ -61,8 +61,8 @@ class Reconfiguration : public MembershipListener {
   void PlanReplicas() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   std::vector<Candidate> FreeWorkers(const std::vector<WorkerView>& members) const
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
-  // Plans and forms the `plannable` that `free` suffices for.
-  absl::Status FormReplicas(std::vector<Replica*> plannable, std::vector<Candidate> free)
+  // Plans and forms the first of `plannable`, as many as `free` suffices for; the others wait.
+  void FormReplicas(const std::vector<Replica*>& plannable, const std::vector<Candidate>& free)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   uint64_t TotalVersion() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
 

@@ -18,7 +18,7 @@ namespace {
 constexpr auto kPrecondition = absl::StatusCode::kFailedPrecondition;
 
 TEST(Reconfiguration, TooFewWorkersWaitAndSayForHowMany) {
-  TestFleet fleet({.tp = 3, .cp = 2});
+  TestFleet fleet({.tp = 2, .cp = 3});
   fleet.coordinator().Tick();
   EXPECT_STATUS(fleet.replica().failure, kPrecondition,
                 "waiting for workers: 6 are needed, 0 are free");

@@ -186,18 +186,27 @@ void RendezvousBoard::Tick() {
     const absl::Time now = clock_.Now();
     for (auto& [id, board] : boards_) {
       for (auto& [key, meeting] : board.meetings) {
-        const auto late =
-            std::find_if(meeting.waiters.begin(), meeting.waiters.end(),
-                         [&](const Waiter& waiter) { return waiter.deadline <= now; });
-        if (late == meeting.waiters.end()) continue;
-        const absl::Status missing = DescribeMissing(board, key, meeting, late->timeout);
-        // A value may still be published; a rank that has given up does not gather any more.
-        if (key.kind == MeetingKind::kGather) meeting.failure = missing;
-        FinishMeeting(meeting, missing, completions);
+        FinishLate(board, key, meeting, now, completions);
       }
     }
   }
   Run(std::move(completions));
+}
+
+void RendezvousBoard::FinishLate(const EpochBoard& board, const MeetingKey& key, Meeting& meeting,
+                                 absl::Time now, Completions& completions) const {
+  const auto late = std::stable_partition(meeting.waiters.begin(), meeting.waiters.end(),
+                                          [&](const Waiter& w) { return w.deadline > now; });
+  if (late == meeting.waiters.end()) return;
+  const absl::Status missing = DescribeMissing(board, key, meeting, late->timeout);
+  if (key.kind == MeetingKind::kGather) {
+    meeting.failure = missing;
+    return FinishMeeting(meeting, missing, completions);
+  }
+  for (auto w = late; w != meeting.waiters.end(); ++w) {
+    completions.emplace_back(std::move(w->done), missing);
+  }
+  meeting.waiters.erase(late, meeting.waiters.end());
 }
 
 void RendezvousBoard::Close(const absl::Status& reason) {
@@ -210,8 +219,17 @@ void RendezvousBoard::Close(const absl::Status& reason) {
   Run(std::move(completions));
 }
 
+size_t RendezvousBoard::waiting() const {
+  absl::MutexLock lock(&mu_);
+  size_t count = 0;
+  for (const auto& [id, board] : boards_) {
+    for (const auto& [key, meeting] : board.meetings) count += meeting.waiters.size();
+  }
+  return count;
+}
+
 void RendezvousBoard::Run(Completions completions) {
-  for (auto& [done, result] : completions) done(std::move(result));
+  for (auto& completion : completions) completion.first(std::move(completion.second));
 }
 
 void RendezvousBoard::FinishMeeting(Meeting& meeting, const absl::StatusOr<GatheredValues>& result,
@@ -264,11 +282,8 @@ absl::Status RendezvousBoard::Contribute(EpochBoard& board, Meeting& meeting, si
     return absl::InvalidArgumentError(absl::StrCat("rendezvous value has ", value.size(),
                                                    " bytes; it can have ", kMaxValueBytes));
   }
-  std::optional<std::string>& slot = meeting.values[index];
-  if (slot.has_value()) {
-    if (*slot == value) return absl::OkStatus();
-    return absl::InvalidArgumentError(
-        absl::StrCat("group rank ", index, " has contributed another value under this key"));
+  if (meeting.result != nullptr || meeting.values[index].has_value()) {
+    return CheckSame(meeting, index, value);
   }
   if (board.bytes + value.size() > kMaxEpochBytes) {
     return absl::ResourceExhaustedError(absl::StrCat("epoch ", board.topology.epoch.value(),
@@ -276,12 +291,22 @@ absl::Status RendezvousBoard::Contribute(EpochBoard& board, Meeting& meeting, si
                                                      " bytes, the most it can"));
   }
   board.bytes += value.size();
-  slot = value;
+  meeting.values[index] = value;
   if (--meeting.missing > 0) return absl::OkStatus();
   auto values = std::make_shared<std::vector<std::string>>();
-  for (const auto& contributed : meeting.values) values->push_back(*contributed);
+  for (auto& contributed : meeting.values) values->push_back(*std::move(contributed));
+  meeting.values.clear();
   meeting.result = std::move(values);
   return absl::OkStatus();
+}
+
+absl::Status RendezvousBoard::CheckSame(const Meeting& meeting, size_t index,
+                                        const std::string& value) {
+  const std::string& first =
+      meeting.result != nullptr ? (*meeting.result)[index] : *meeting.values[index];
+  if (first == value) return absl::OkStatus();
+  return absl::InvalidArgumentError(
+      absl::StrCat("group rank ", index, " has contributed another value under this key"));
 }
 
 void RendezvousBoard::Settle(Meeting& meeting, absl::Duration timeout, GatherDone& done,

@@ -86,6 +86,9 @@ class RendezvousBoard {
   // Ends all waits, now and later, with `reason`.
   void Close(const absl::Status& reason) ABSL_LOCKS_EXCLUDED(mu_);
 
+  // Calls that wait now.
+  size_t waiting() const ABSL_LOCKS_EXCLUDED(mu_);
+
  private:
   struct Waiter {
     absl::Time deadline;
@@ -94,7 +97,7 @@ class RendezvousBoard {
   };
   // One key: a value per group rank, or one published value.
   struct Meeting {
-    std::vector<std::optional<std::string>> values;  // moved into the result at the end
+    std::vector<std::optional<std::string>> values;  // until nothing is missing
     size_t missing = 0;
     std::vector<Waiter> waiters;
     GatheredValues result;  // once nothing is missing
@@ -119,12 +122,18 @@ class RendezvousBoard {
   static void Run(Completions completions);
   static void FinishMeeting(Meeting& meeting, const absl::StatusOr<GatheredValues>& result,
                             Completions& completions);
+  // Ends the waits whose deadline has passed, and with them all of a gather: a rank that has given
+  // up does not come back.
+  void FinishLate(const EpochBoard& board, const MeetingKey& key, Meeting& meeting, absl::Time now,
+                  Completions& completions) const;
   static void FailLocked(EpochBoard& board, const absl::Status& reason, Completions& completions);
 
   absl::StatusOr<EpochBoard*> FindBoard(const MeetingPlace& place)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   absl::StatusOr<Meeting*> FindMeeting(EpochBoard& board, const GroupSpec& group, MeetingKind kind,
                                        const std::string& key) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  // INVALID_ARGUMENT when a rank that contributed before comes with another value.
+  static absl::Status CheckSame(const Meeting& meeting, size_t index, const std::string& value);
   absl::Status Contribute(EpochBoard& board, Meeting& meeting, size_t index,
                           const std::string& value) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   absl::Status Join(const AllGatherCall& call, GatherDone& done, Completions& completions)
@@ -139,7 +148,7 @@ class RendezvousBoard {
   const Clock& clock_;
   const DescribeWorker describe_;
 
-  absl::Mutex mu_;
+  mutable absl::Mutex mu_;
   absl::Status closed_ ABSL_GUARDED_BY(mu_);
   std::map<std::pair<ReplicaIndex, Epoch>, EpochBoard> boards_ ABSL_GUARDED_BY(mu_);
 };

@@ -91,7 +91,9 @@ class RendezvousBoardTest : public ::testing::Test {
 TEST_F(RendezvousBoardTest, EveryRankGetsAllValuesInGroupRankOrderWhenTheLastArrives) {
   for (int rank : {2, 0, 3}) board_.AllGather(Stage(rank, absl::StrCat(rank)), a_[rank].Taker());
   EXPECT_TRUE(a_[0].waits());
+  EXPECT_EQ(board_.waiting(), 3u);
   board_.AllGather(Stage(1, "1"), a_[1].Taker());
+  EXPECT_EQ(board_.waiting(), 0u);
   for (const Answer& answer : a_) EXPECT_EQ(answer.values(), (Values{"0", "1", "2", "3"}));
 }
 
@@ -318,6 +320,7 @@ TEST_F(RendezvousBoardTest, ThreadsMeetRoundAfterRoundWhileOtherEpochsComeAndGo)
     }
   });
   std::vector<std::thread> ranks;
+  ranks.reserve(4);
   for (int rank = 0; rank < 4; ++rank) {
     ranks.emplace_back([&, rank] {
       for (int round = 0; round < kRounds; ++round) {

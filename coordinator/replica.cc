@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <utility>
 
-#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "base/error.h"
@@ -15,8 +14,12 @@ namespace {
 constexpr absl::Duration kPhaseDeadline = absl::Hours(1);
 // The waits within a phase end by themselves first, since they know better who is missing.
 constexpr absl::Duration kStallMargin = absl::Seconds(2);
+constexpr absl::Duration kFirstPause = absl::Milliseconds(100);
+constexpr absl::Duration kLongestPause = absl::Seconds(10);
+constexpr int kMostDoublings = 10;
 
-std::string Seconds(absl::Duration duration) {
+std::string Readable(absl::Duration duration) {
+  if (duration < absl::Milliseconds(1)) return "less than 1ms";
   return absl::FormatDuration(absl::Trunc(duration, absl::Milliseconds(1)));
 }
 
@@ -72,8 +75,13 @@ std::optional<GlobalRank> Replica::RankOf(const std::string& worker_id,
 
 std::string Replica::PhaseOf(GlobalRank rank) const {
   if (status_.state == ReplicaState::kServing) return "serving";
-  if (status_.state != ReplicaState::kForming) return "";
-  return runs_[static_cast<size_t>(rank.value())].phase;
+  if (status_.state == ReplicaState::kForming) {
+    return runs_[static_cast<size_t>(rank.value())].phase;
+  }
+  const ErrorDetail detail = DetailOf(status_.failure);
+  const bool lost = detail.reason == ErrorReason::kRankLost &&
+                    std::find(detail.ranks.begin(), detail.ranks.end(), rank) != detail.ranks.end();
+  return lost ? detail.phase : "";
 }
 
 void Replica::Form(const Topology& topology) {
@@ -160,7 +168,7 @@ void Replica::FinishPhase() {
               .epoch = status_.topology->epoch,
               .phase = FormingPhaseName(phase_),
               .message = absl::StrCat(FormingPhaseName(phase_), " done on ", runs_.size(),
-                                      " ranks in ", Seconds(took))};
+                                      " ranks in ", Readable(took))};
   ports_.events.Append(std::move(event));
   switch (phase_) {
     case FormingPhase::kAssign:
@@ -247,7 +255,7 @@ void Replica::FailStalledRanks() {
     detail.ranks.push_back(rank.rank);
     detail.workers.push_back(rank.worker_id);
     stalled.push_back(
-        absl::StrCat(Named(rank), " made no progress in ", run.phase, " for ", Seconds(still)));
+        absl::StrCat(Named(rank), " made no progress in ", run.phase, " for ", Readable(still)));
   }
   if (stalled.empty()) return;
   FailEpoch(MakeError(absl::StatusCode::kDeadlineExceeded, absl::StrJoin(stalled, "; "), detail));
@@ -290,10 +298,10 @@ void Replica::FailEpoch(const absl::Status& reason) {
   const ErrorDetail detail = DetailOf(reason);
   const Topology& topology = *status_.topology;
   retry_ = detail.reason == ErrorReason::kRankLost;
-  if (++failures_ > 1) {
-    retry_at_ = ports_.clock.Now() +
-                std::min(absl::Seconds(10), absl::Milliseconds(50) * (1 << std::min(failures_, 8)));
-  }
+  // Even the first pause is there for a reason: a worker whose call broke may be dead, and is a
+  // member until its lease tells.
+  retry_at_ = ports_.clock.Now() + std::min(kLongestPause, kFirstPause * (1 << failures_));
+  failures_ = std::min(failures_ + 1, kMostDoublings);
   for (const RankPlacement& rank : topology.ranks) {
     ports_.membership.Abort(
         rank.worker_id, rank.incarnation,
@@ -320,7 +328,7 @@ void Replica::ReleaseRanks() {
     ++releasing_;
     ports_.client.Release(
         TargetOf(rank.rank), options_.release_timeout,
-        [this, epoch](absl::Status) { ports_.deliver([&] { OnRankReleased(epoch); }); });
+        [this, epoch](const absl::Status&) { ports_.deliver([&] { OnRankReleased(epoch); }); });
   }
   if (releasing_ == 0) OnAllReleased();
 }

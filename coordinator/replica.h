@@ -47,10 +47,10 @@ struct ReplicaStatus {
 
 // Runs one epoch at a time. Any failure ends the epoch at once for all its ranks: each is told the
 // culprit by a notice, every rendezvous of the epoch fails with it, and the ranks that are left
-// give back what they hold. After a lost worker the replica then waits for workers, with growing
-// pauses when that happens again; after any other failure it stays FAILED until a worker of the
-// failed epoch leaves. Not thread-safe: its owner holds one lock over every call and over what
-// `deliver` runs.
+// give back what they hold. After a lost worker the replica then waits for workers, at first for a
+// pause that grows when it is lost again and again; after any other failure it stays FAILED until a
+// worker of the failed epoch leaves. Not thread-safe: its owner holds one lock over every call and
+// over what `deliver` runs.
 class Replica {
  public:
   struct Options {
@@ -81,7 +81,7 @@ class Replica {
   bool Occupies(const std::string& worker_id) const;
   // The rank of that process in the newest topology.
   std::optional<GlobalRank> RankOf(const std::string& worker_id, Incarnation incarnation) const;
-  // "warmup/exchange", "serving"; empty when no epoch runs.
+  // "warmup/exchange", "serving"; where it was lost when its loss ended the epoch; else empty.
   std::string PhaseOf(GlobalRank rank) const;
 
   // Starts forming. Plannable().
@@ -137,7 +137,7 @@ class Replica {
   int releasing_ = 0;          // ranks that have yet to give back
   bool plan_refused_ = false;  // FAILED without an epoch of its own
   bool retry_ = false;         // form again once all is given back
-  int failures_ = 0;           // since it last served
+  int failures_ = 0;           // since it last served; grows the pause
   absl::Time retry_at_ = absl::InfinitePast();
 };
 

@@ -131,7 +131,7 @@ TEST_P(ReplicaInPhase, ARankWithoutProgressEndsTheEpochThoughItsHeartbeatsGoOn) 
   EXPECT_EQ(fleet_.state(), ReplicaState::kForming);
   fleet_.Advance(absl::Seconds(1));
   ExpectEnded("w1", absl::StatusCode::kDeadlineExceeded,
-              "rank 1 (worker w1) made no progress in " + Named(GetParam()) + " for 62.5s");
+              "rank 1 (worker w1) made no progress in " + Named(GetParam()) + " for 1m2.5s");
   EXPECT_EQ(DetailOf(fleet_.replica().failure).reason, ErrorReason::kRankMissing);
 }
 

@@ -92,7 +92,7 @@ void TestFleet::FinishRank(FormingPhase phase, const std::string& id,
     return call.phase == phase && call.target.placement.worker_id == id;
   });
   ASSERT_NE(found, calls_.end()) << id << " is not in " << FormingPhaseName(phase);
-  const auto call = *std::move(found);
+  const auto call = std::move(*found);
   calls_.erase(found);
   call.done(std::move(result));
 }

@@ -5,6 +5,7 @@
 #include <grpcpp/grpcpp.h>
 #include <grpcpp/health_check_service_interface.h>
 
+#include "absl/strings/match.h"
 #include "absl/time/clock.h"
 #include "base/logging.h"
 
@@ -13,8 +14,12 @@ namespace {
 
 constexpr int kMaxMessageBytes = 64 << 20;
 
-// What goes wrong in gRPC comes back to its callers, who say it in better words.
-void LogOfGrpc(gpr_log_func_args* args) { LogLine(LogLevel::kDebug, "grpc", args->message); }
+// What goes wrong in gRPC comes back to its callers, who say it in better words; what it asserts in
+// vain ends the process.
+void LogOfGrpc(gpr_log_func_args* args) {
+  const bool last_words = absl::StartsWith(args->message, "assertion failed");
+  LogLine(last_words ? LogLevel::kError : LogLevel::kDebug, "grpc", args->message);
+}
 
 }  // namespace
 

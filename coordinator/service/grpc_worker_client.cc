@@ -1,7 +1,8 @@
 #include "coordinator/service/grpc_worker_client.h"
 
-#include <grpcpp/client_context.h>
+#include <grpcpp/support/status.h>
 
+#include <functional>
 #include <memory>
 #include <string>
 #include <utility>
@@ -16,6 +17,7 @@
 #include "base/wire_topology.h"
 #include "coordinator/service/phase_stream.h"
 #include "coordinator/service/worker_connection.h"
+#include "proto/muster/v1/worker_control.grpc.pb.h"
 
 namespace muster {
 namespace {
@@ -27,10 +29,14 @@ using UnaryMethod = void (Control::*)(grpc::ClientContext*, const Request*, Resp
 
 template <typename Request, typename Response>
 struct UnaryCall {
-  grpc::ClientContext context;
+  std::unique_ptr<WorkerCall> call;
   Request request;
   Response response;
 };
+
+WorkerProcess ProcessOf(const RankTarget& target) {
+  return {target.placement.address, target.placement.incarnation};
+}
 
 // What the worker said stays; what gRPC says names addresses, and too little else.
 absl::Status Explain(const grpc::Status& status, const char* what, const RankTarget& target,
@@ -58,12 +64,12 @@ GrpcWorkerClient::GrpcWorkerClient() : id_prefix_(absl::Uniform<uint64_t>(absl::
 GrpcWorkerClient::~GrpcWorkerClient() { Stop(); }
 
 void GrpcWorkerClient::Stop() {
+  calls_.CancelAllAndWait();
+  std::map<WorkerProcess, std::shared_ptr<WorkerConnection>> connections;
+  std::shared_ptr<WorkerConnection> kept;
   absl::MutexLock lock(&mu_);
-  stopped_ = true;
-  for (auto& [call, process] : calls_) call->TryCancel();
-  const auto idle = [this]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_) { return calls_.empty(); };
-  mu_.Await(absl::Condition(&idle));
-  connections_.clear();
+  connections.swap(connections_);
+  kept.swap(kept_);
 }
 
 void GrpcWorkerClient::RunPhase(FormingPhase phase, const RankTarget& target,
@@ -114,50 +120,46 @@ void GrpcWorkerClient::Release(const RankTarget& target, absl::Duration deadline
 }
 
 void GrpcWorkerClient::Forget(const std::string& address, Incarnation incarnation) {
-  const ProcessKey gone{address, incarnation};
+  const WorkerProcess gone{address, incarnation};
+  calls_.Cancel(gone);
   absl::MutexLock lock(&mu_);
   connections_.erase(gone);
-  for (auto& [call, process] : calls_) {
-    if (process == gone) call->TryCancel();
-  }
 }
 
 template <typename Response, typename Request, typename Method>
 void GrpcWorkerClient::CallUnary(Method method, Request request, const char* what,
                                  const RankTarget& target, absl::Duration deadline,
                                  OnReleased done) {
-  auto call = std::make_shared<UnaryCall<Request, Response>>();
-  call->request = std::move(request);
-  FillHeader(target, &call->request);
-  call->context.set_deadline(absl::ToChronoTime(absl::Now() + deadline));
-  const auto connection = Begin(target, &call->context);
-  if (connection == nullptr) return;
+  auto unary = std::make_shared<UnaryCall<Request, Response>>();
+  unary->call = calls_.Begin(ProcessOf(target), deadline);
+  if (unary->call == nullptr) return;
+  unary->request = std::move(request);
+  FillHeader(target, &unary->request);
+  auto connection = Connect(ProcessOf(target));
   (connection->control()->*method)(
-      &call->context, &call->request, &call->response,
-      [this, call, what, target, deadline, done = std::move(done)](const grpc::Status& status) {
+      unary->call->context(), &unary->request, &unary->response,
+      [unary, what, target, deadline, done = std::move(done)](const grpc::Status& status) {
         done(Explain(status, what, target, deadline));
-        End(&call->context);
       });
+  Keep(std::move(connection));
 }
 
 template <typename Response, typename Request, typename Method>
 void GrpcWorkerClient::CallStream(Method method, Request request, const char* what,
                                   const RankTarget& target, absl::Duration deadline,
                                   OnProgress on_progress, OnPhaseDone done) {
+  auto call = calls_.Begin(ProcessOf(target), deadline);
+  if (call == nullptr) return;
   FillHeader(target, &request);
-  auto owned = std::make_unique<grpc::ClientContext>();
-  grpc::ClientContext* const context = owned.get();
-  context->set_deadline(absl::ToChronoTime(absl::Now() + deadline));
-  const auto connection = Begin(target, context);
-  if (connection == nullptr) return;
+  auto connection = Connect(ProcessOf(target));
   auto* stream = new PhaseStream<Request, Response>(
-      std::move(owned), std::move(request), std::move(on_progress),
-      [this, context, what, target, deadline, done = std::move(done)](
-          const grpc::Status& status, absl::StatusOr<PhaseResult> result) {
+      std::move(call), std::move(request), std::move(on_progress),
+      [what, target, deadline, done = std::move(done)](const grpc::Status& status,
+                                                       absl::StatusOr<PhaseResult> result) {
         done(status.ok() ? std::move(result) : Explain(status, what, target, deadline));
-        End(context);
       });
   stream->Start(connection->control(), method);
+  Keep(std::move(connection));
 }
 
 template <typename Request>
@@ -169,22 +171,16 @@ void GrpcWorkerClient::FillHeader(const RankTarget& target, Request* request) {
   header->set_epoch(target.epoch.value());
 }
 
-std::shared_ptr<WorkerConnection> GrpcWorkerClient::Begin(const RankTarget& target,
-                                                          grpc::ClientContext* call) {
-  const ProcessKey process{target.placement.address, target.placement.incarnation};
+std::shared_ptr<WorkerConnection> GrpcWorkerClient::Connect(const WorkerProcess& process) {
   absl::MutexLock lock(&mu_);
-  if (stopped_) return nullptr;
   std::shared_ptr<WorkerConnection>& connection = connections_[process];
-  if (connection == nullptr) {
-    connection = std::make_shared<WorkerConnection>(target.placement.address);
-  }
-  calls_.emplace(call, process);
+  if (connection == nullptr) connection = std::make_shared<WorkerConnection>(process.address);
   return connection;
 }
 
-void GrpcWorkerClient::End(grpc::ClientContext* call) {
+void GrpcWorkerClient::Keep(std::shared_ptr<WorkerConnection> connection) {
   absl::MutexLock lock(&mu_);
-  calls_.erase(call);
+  if (kept_ == nullptr) kept_ = std::move(connection);
 }
 
 }  // namespace muster

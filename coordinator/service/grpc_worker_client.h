@@ -6,16 +6,11 @@
 #include <map>
 #include <memory>
 #include <string>
-#include <utility>
 
 #include "absl/base/thread_annotations.h"
 #include "absl/synchronization/mutex.h"
+#include "coordinator/service/worker_call.h"
 #include "coordinator/worker_client.h"
-
-namespace grpc {
-class ClientContext;
-class Status;
-}  // namespace grpc
 
 namespace muster {
 
@@ -41,8 +36,6 @@ class GrpcWorkerClient : public WorkerClient {
       ABSL_LOCKS_EXCLUDED(mu_);
 
  private:
-  using ProcessKey = std::pair<std::string, Incarnation>;
-
   // Makes the call `method` with `request`, whose header it fills in; `what` is the call in words.
   template <typename Response, typename Request, typename Method>
   void CallUnary(Method method, Request request, const char* what, const RankTarget& target,
@@ -53,19 +46,19 @@ class GrpcWorkerClient : public WorkerClient {
 
   template <typename Request>
   void FillHeader(const RankTarget& target, Request* request);
-  // The connection to the target's process, with `call` among its calls until End; null after
-  // Stop().
-  std::shared_ptr<WorkerConnection> Begin(const RankTarget& target, grpc::ClientContext* call)
-      ABSL_LOCKS_EXCLUDED(mu_);
-  void End(grpc::ClientContext* call) ABSL_LOCKS_EXCLUDED(mu_);
+  std::shared_ptr<WorkerConnection> Connect(const WorkerProcess& process) ABSL_LOCKS_EXCLUDED(mu_);
+  // To be called once a call on `connection` has started.
+  void Keep(std::shared_ptr<WorkerConnection> connection) ABSL_LOCKS_EXCLUDED(mu_);
 
   const uint64_t id_prefix_;  // random
   std::atomic<uint64_t> last_id_ = 0;
+  WorkerCalls calls_;
 
   absl::Mutex mu_;
-  bool stopped_ ABSL_GUARDED_BY(mu_) = false;
-  std::map<ProcessKey, std::shared_ptr<WorkerConnection>> connections_ ABSL_GUARDED_BY(mu_);
-  std::map<grpc::ClientContext*, ProcessKey> calls_ ABSL_GUARDED_BY(mu_);
+  std::map<WorkerProcess, std::shared_ptr<WorkerConnection>> connections_ ABSL_GUARDED_BY(mu_);
+  // The first that was used, until Stop. gRPC's callback threads end with the last channel that
+  // used them, and crash when they themselves let go of it, as they do after a call.
+  std::shared_ptr<WorkerConnection> kept_ ABSL_GUARDED_BY(mu_);
 };
 
 }  // namespace muster

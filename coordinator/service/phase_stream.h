@@ -1,7 +1,6 @@
 #ifndef MUSTER_COORDINATOR_SERVICE_PHASE_STREAM_H_
 #define MUSTER_COORDINATOR_SERVICE_PHASE_STREAM_H_
 
-#include <grpcpp/client_context.h>
 #include <grpcpp/support/client_callback.h>
 
 #include <functional>
@@ -14,8 +13,9 @@
 #include "absl/status/statusor.h"
 #include "base/status_macros.h"
 #include "base/wire_topology.h"
-#include "coordinator/service/worker_connection.h"
+#include "coordinator/service/worker_call.h"
 #include "coordinator/worker_client.h"
+#include "proto/muster/v1/worker_control.pb.h"
 
 namespace muster {
 
@@ -29,12 +29,12 @@ absl::StatusOr<PhaseResult> ResultFromWire(const v1::CaptureResult& wire);
 template <typename Request, typename Response>
 class PhaseStream : public grpc::ClientReadReactor<Response> {
  public:
-  // The call's own status, OK when its result is there, and that result.
+  // How the call ended, and, when that is OK, its result or what is wrong with it.
   using OnDoneCall = std::function<void(const grpc::Status&, absl::StatusOr<PhaseResult>)>;
 
-  PhaseStream(std::unique_ptr<grpc::ClientContext> context, Request request,
+  PhaseStream(std::unique_ptr<WorkerCall> call, Request request,
               WorkerClient::OnProgress on_progress, OnDoneCall on_done)
-      : context_(std::move(context)),
+      : call_(std::move(call)),
         request_(std::move(request)),
         on_progress_(std::move(on_progress)),
         on_done_(std::move(on_done)) {}
@@ -42,7 +42,7 @@ class PhaseStream : public grpc::ClientReadReactor<Response> {
   // `method` is that of `control` which starts the call.
   template <typename Control, typename Method>
   void Start(Control* control, Method method) {
-    (control->*method)(context_.get(), &request_, this);
+    (control->*method)(call_->context(), &request_, this);
     this->StartRead(&response_);
     this->StartCall();
   }
@@ -52,14 +52,15 @@ class PhaseStream : public grpc::ClientReadReactor<Response> {
     if (!ok) return;
     if (absl::Status status = Take(); !status.ok()) {
       result_ = status;
-      context_->TryCancel();
+      malformed_ = true;
+      call_->context()->TryCancel();
       return;
     }
     this->StartRead(&response_);
   }
 
   void OnDone(const grpc::Status& status) override {
-    on_done_(status, std::move(result_));
+    on_done_(malformed_ ? grpc::Status::OK : status, std::move(result_));
     delete this;
   }
 
@@ -74,13 +75,14 @@ class PhaseStream : public grpc::ClientReadReactor<Response> {
     return absl::OkStatus();
   }
 
-  const std::unique_ptr<grpc::ClientContext> context_;
+  const std::unique_ptr<WorkerCall> call_;
   const Request request_;
   const WorkerClient::OnProgress on_progress_;
   const OnDoneCall on_done_;
 
   // One callback at a time.
   Response response_;
+  bool malformed_ = false;  // and cancelled by this side
   absl::StatusOr<PhaseResult> result_ = absl::InternalError("it ended without a result");
 };
 

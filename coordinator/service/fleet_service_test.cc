@@ -1,0 +1,176 @@
+#include "coordinator/service/fleet_service.h"
+
+#include <gtest/gtest.h>
+
+#include <string>
+#include <vector>
+
+#include "base/error.h"
+#include "coordinator/service/service_test_support.h"
+#include "proto/muster/v1/fleet.grpc.pb.h"
+#include "tests/support/status_matchers.h"
+
+namespace muster {
+namespace {
+
+class FleetServiceTest : public ::testing::Test {
+ protected:
+  using Events = std::unique_ptr<grpc::ClientReader<v1::WatchEventsResponse>>;
+
+  Events WatchEvents(uint64_t from, bool no_follow) {
+    v1::WatchEventsRequest request;
+    request.set_from_sequence(from);
+    request.set_no_follow(no_follow);
+    return stub_->WatchEvents(&context_, request);
+  }
+  std::unique_ptr<grpc::ClientReader<v1::WatchTopologyResponse>> WatchTopology() {
+    return stub_->WatchTopology(&context_, v1::WatchTopologyRequest());
+  }
+
+  ServedFleet served_{{.cp = 2}};
+  TestFleet& fleet_ = served_.fleet;
+  const std::unique_ptr<v1::Fleet::Stub> stub_ = v1::Fleet::NewStub(served_.channel);
+  grpc::ClientContext context_;
+};
+
+TEST_F(FleetServiceTest, TheTopologyOfAServingFleetHasAllItsFacts) {
+  fleet_.EnlistAll(2);
+  fleet_.Serve();
+  v1::GetTopologyResponse response;
+  ASSERT_TRUE(stub_->GetTopology(&context_, v1::GetTopologyRequest(), &response).ok());
+  EXPECT_EQ(response.term(), 1u);
+  EXPECT_EQ(response.config().cp(), 2u);
+  ASSERT_EQ(response.replicas_size(), 1);
+  const v1::ReplicaStatus& replica = response.replicas(0);
+  EXPECT_EQ(replica.state(), v1::REPLICA_STATE_SERVING);
+  EXPECT_FALSE(replica.has_failure());
+  EXPECT_EQ(replica.topology().epoch(), 1u);
+  EXPECT_EQ(replica.topology().ranks(1).worker_id(), "w1");
+  EXPECT_EQ(replica.ledgers(1).kv_blocks(), 10u);
+  EXPECT_EQ(replica.ledgers(1).entries(0).tag(), "kv");
+  EXPECT_EQ(replica.phases_size(), 5);
+  EXPECT_TRUE(replica.has_serving_since());
+}
+
+TEST_F(FleetServiceTest, AWaitingReplicaSaysForWhat) {
+  fleet_.EnlistAll(1);
+  v1::GetTopologyResponse response;
+  ASSERT_TRUE(stub_->GetTopology(&context_, v1::GetTopologyRequest(), &response).ok());
+  EXPECT_EQ(response.replicas(0).state(), v1::REPLICA_STATE_WAITING);
+  EXPECT_STATUS(FailureOf(response.replicas(0).failure()), absl::StatusCode::kFailedPrecondition,
+                "2 are needed, 1 are free");
+  EXPECT_FALSE(response.replicas(0).has_topology());
+  EXPECT_FALSE(response.replicas(0).has_serving_since());
+}
+
+TEST_F(FleetServiceTest, WorkersAreListedWithTheirRanksOrWithout) {
+  fleet_.EnlistAll(3);
+  fleet_.Heartbeat("w1", 7,
+                   {{.epoch = Epoch(1),
+                     .state = WorkerState::kLoaded,
+                     .progress = {"load", 3, 9, "bytes"},
+                     .kv_blocks_total = 5}});
+  v1::ListWorkersResponse response;
+  ASSERT_TRUE(stub_->ListWorkers(&context_, v1::ListWorkersRequest(), &response).ok());
+  ASSERT_EQ(response.workers_size(), 3);
+  const v1::WorkerStatus& ranked = response.workers(1);
+  EXPECT_EQ(ranked.worker_id(), "w1");
+  EXPECT_EQ(ranked.rank(), 1u);
+  EXPECT_EQ(ranked.epoch(), 1u);
+  EXPECT_EQ(ranked.state(), v1::WORKER_STATE_LOADED);
+  EXPECT_EQ(ranked.progress().total(), 9u);
+  EXPECT_EQ(ranked.kv_blocks_total(), 5u);
+  EXPECT_EQ(ranked.model().name(), "llama-test");
+  EXPECT_EQ(ranked.device().kind(), "cpu");
+  EXPECT_FALSE(response.workers(2).has_rank());
+  EXPECT_EQ(response.workers(2).state(), v1::WORKER_STATE_ENLISTED);
+}
+
+TEST_F(FleetServiceTest, APlanIsShownOrRefusedWithItsReason) {
+  fleet_.EnlistAll(4);
+  v1::PlanTopologyRequest request;
+  *request.mutable_config() = ToWire(ParallelConfig{.tp = 2, .cp = 2});
+  v1::PlanTopologyResponse plan;
+  ASSERT_TRUE(stub_->PlanTopology(&context_, request, &plan).ok());
+  ASSERT_EQ(plan.topologies_size(), 1);
+  EXPECT_EQ(plan.topologies(0).ranks_size(), 4);
+  ASSERT_EQ(plan.footprints_size(), 4);
+  EXPECT_GT(plan.footprints(3).weight_bytes(), 0u);
+  EXPECT_GT(plan.footprints(3).kv_block_bytes(), 0u);
+
+  const auto refusal = [&](const ParallelConfig& config) {
+    *request.mutable_config() = ToWire(config);
+    grpc::ClientContext context;
+    return FromGrpc(stub_->PlanTopology(&context, request, &plan));
+  };
+  EXPECT_STATUS(refusal({.tp = 5}), absl::StatusCode::kInvalidArgument, "which 5 does not divide");
+  EXPECT_EQ(DetailOf(refusal({.tp = 5})).reason, ErrorReason::kPlanRefused);
+  EXPECT_EQ(DetailOf(refusal({.cp = 8})).reason, ErrorReason::kNotEnoughWorkers);
+  EXPECT_STATUS(refusal({.cp = 0}), absl::StatusCode::kInvalidArgument, "cp is 0");
+}
+
+TEST_F(FleetServiceTest, AWatcherOfTheTopologySeesItAtOnceAndThenEveryLastState) {
+  const auto watch = WatchTopology();
+  v1::WatchTopologyResponse now;
+  ASSERT_TRUE(watch->Read(&now));
+  EXPECT_EQ(now.replicas(0).state(), v1::REPLICA_STATE_WAITING);
+  fleet_.EnlistAll(2);
+  fleet_.Serve();
+  int messages = 0;
+  while (now.replicas(0).state() != v1::REPLICA_STATE_SERVING) {
+    const std::string before = now.SerializeAsString();
+    ASSERT_TRUE(watch->Read(&now));
+    EXPECT_NE(now.SerializeAsString(), before) << "the same twice";
+    ++messages;
+  }
+  EXPECT_LE(messages, 8);
+  fleet_.Lose("w1");
+  ASSERT_TRUE(watch->Read(&now));
+  EXPECT_EQ(now.replicas(0).state(), v1::REPLICA_STATE_FAILED);
+  context_.TryCancel();
+  EXPECT_EQ(watch->Finish().error_code(), grpc::StatusCode::CANCELLED);
+}
+
+TEST_F(FleetServiceTest, EventsAreReadFromASequenceOnAndNoFurtherWhenAsked) {
+  fleet_.EnlistAll(2);
+  const Events events = WatchEvents(2, /*no_follow=*/true);
+  std::vector<std::string> messages;
+  for (v1::WatchEventsResponse event; events->Read(&event);) {
+    EXPECT_EQ(event.sequence(), messages.size() + 2);
+    messages.push_back(event.message());
+  }
+  EXPECT_TRUE(events->Finish().ok());
+  EXPECT_EQ(messages, (std::vector<std::string>{"worker w1 enlisted with llama-test in float32",
+                                                "planned tp=1 cp=2 on w0 w1"}));
+}
+
+TEST_F(FleetServiceTest, AFollowerGetsEventsAsTheyHappen) {
+  const Events events = WatchEvents(0, /*no_follow=*/false);
+  v1::WatchEventsResponse event;
+  for (int i = 0; i < 3; ++i) {
+    fleet_.Enlist("w" + std::to_string(i));
+    do {
+      ASSERT_TRUE(events->Read(&event));
+    } while (event.kind() != v1::EVENT_KIND_WORKER_ENLISTED);
+    EXPECT_EQ(event.worker_id(), "w" + std::to_string(i));
+    EXPECT_FALSE(event.has_rank());
+  }
+  fleet_.FinishRank(FormingPhase::kAssign, "w1", absl::InternalError("no"));
+  while (event.kind() != v1::EVENT_KIND_EPOCH_FAILED) ASSERT_TRUE(events->Read(&event));
+  EXPECT_EQ(event.rank(), 1u);
+  EXPECT_EQ(event.epoch(), 1u);
+  EXPECT_EQ(event.phase(), "assign");
+}
+
+TEST_F(FleetServiceTest, AStoppingCoordinatorEndsTheWatchers) {
+  const Events events = WatchEvents(0, /*no_follow=*/false);
+  fleet_.Enlist("w0");
+  v1::WatchEventsResponse event;
+  ASSERT_TRUE(events->Read(&event));
+  served_.server->Shutdown(absl::Seconds(30));
+  EXPECT_FALSE(events->Read(&event));
+  EXPECT_STATUS(FromGrpc(events->Finish()), absl::StatusCode::kUnavailable, "is stopping");
+}
+
+}  // namespace
+}  // namespace muster

@@ -1,0 +1,160 @@
+#include "coordinator/service/membership_service.h"
+
+#include <gtest/gtest.h>
+
+#include <functional>
+#include <string>
+#include <vector>
+
+#include "base/error.h"
+#include "coordinator/service/service_test_support.h"
+#include "tests/support/status_matchers.h"
+
+namespace muster {
+namespace {
+
+constexpr auto kInvalid = absl::StatusCode::kInvalidArgument;
+
+v1::Enlistment W(int index) {
+  return EnlistmentOf(TestWorker("w" + std::to_string(index), static_cast<uint64_t>(index) + 1));
+}
+
+class MembershipServiceTest : public ::testing::Test {
+ protected:
+  Membership& membership() { return served_.fleet.coordinator().membership(); }
+  bool IsMember(const std::string& id) { return membership().Find(id).has_value(); }
+
+  ServedFleet served_{{.cp = 2}};
+  TestFleet& fleet_ = served_.fleet;
+};
+
+TEST_F(MembershipServiceTest, AnEnlistmentIsAnsweredByAWelcomeAndMakesAMember) {
+  EnlistedWorker worker(served_.channel, W(0));
+  const v1::EnlistResponse welcome = worker.Read();
+  EXPECT_EQ(welcome.welcome().term(), 1u);
+  EXPECT_EQ(FromWire(welcome.welcome().heartbeat_interval()), absl::Milliseconds(300));
+  const auto view = membership().Find("w0");
+  ASSERT_TRUE(view.has_value());
+  EXPECT_EQ(view->info.model, TestModel());
+  EXPECT_EQ(view->info.address, "127.0.0.1:7001");
+}
+
+TEST_F(MembershipServiceTest, HeartbeatsReachTheRegistry) {
+  EnlistedWorker worker(served_.channel, W(0));
+  worker.Read();
+  v1::Heartbeat heartbeat;
+  heartbeat.set_progress(5);
+  *heartbeat.add_epochs() = ToWire(EpochReport{.epoch = Epoch(3), .step = StepNumber(41)});
+  ASSERT_TRUE(worker.Heartbeat(heartbeat));
+  ASSERT_TRUE(Eventually([&] { return membership().Find("w0")->progress == 5; }));
+  EXPECT_EQ(membership().Find("w0")->epochs.at(0).step, StepNumber(41));
+}
+
+TEST_F(MembershipServiceTest, TheEndOfTheStreamIsTheLossOfTheWorker) {
+  for (const bool orderly : {true, false}) {
+    EnlistedWorker worker(served_.channel, W(0));
+    worker.Read();
+    orderly ? worker.Leave() : worker.Cancel();
+    EXPECT_EQ(worker.End().code(), orderly ? absl::StatusCode::kOk : absl::StatusCode::kCancelled);
+    ASSERT_TRUE(Eventually([&] { return !IsMember("w0"); }));
+  }
+  EXPECT_TRUE(Eventually([&] { return fleet_.events(EventKind::kWorkerLost).size() == 2; }));
+}
+
+TEST_F(MembershipServiceTest, ASilentWorkersStreamIsEndedWithTheReason) {
+  EnlistedWorker worker(served_.channel, W(0));
+  worker.Read();
+  fleet_.clock().Advance(absl::Seconds(2));
+  fleet_.coordinator().Tick();
+  EXPECT_STATUS(worker.End(), absl::StatusCode::kUnavailable, "it sent no heartbeat for 2s");
+}
+
+TEST_F(MembershipServiceTest, AnotherProcessUnderALiveNameIsRefused) {
+  EnlistedWorker first(served_.channel, W(0));
+  first.Read();
+  v1::Enlistment second = W(0);
+  second.set_incarnation(99);
+  EnlistedWorker refused(served_.channel, second);
+  EXPECT_STATUS(refused.End(), absl::StatusCode::kAlreadyExists, "w0 is enlisted and alive");
+  EXPECT_EQ(membership().Find("w0")->info.incarnation, Incarnation(1));
+}
+
+TEST_F(MembershipServiceTest, AMalformedEnlistmentIsRefusedByItsField) {
+  const struct {
+    const char* message;
+    std::function<void(v1::Enlistment&)> spoil;
+  } cases[] = {
+      {"worker id of 0 bytes", [](auto& e) { e.clear_worker_id(); }},
+      {"worker id of 3 bytes", [](auto& e) { e.set_worker_id("a b"); }},
+      {"incarnation is 0", [](auto& e) { e.set_incarnation(0); }},
+      {"'somewhere' is not host:port", [](auto& e) { e.set_address("somewhere"); }},
+      {"address is 'host:0'", [](auto& e) { e.set_address("host:0"); }},
+      {"address has 300 bytes", [](auto& e) { e.set_address(std::string(300, 'a')); }},
+      {"build has 257 bytes", [](auto& e) { e.set_build(std::string(257, 'b')); }},
+      {"model.heads is 0", [](auto& e) { e.mutable_model()->set_heads(0); }},
+      {"device.threads", [](auto& e) { e.mutable_device()->set_threads(70000); }},
+      {"epochs has 65 entries",
+       [](auto& e) {
+         for (int i = 0; i < 65; ++i) e.add_epochs();
+       }},
+  };
+  for (const auto& c : cases) {
+    v1::Enlistment enlistment = W(0);
+    c.spoil(enlistment);
+    EnlistedWorker worker(served_.channel, enlistment);
+    EXPECT_STATUS(worker.End(), kInvalid, c.message);
+  }
+  EXPECT_TRUE(membership().Snapshot().empty());
+}
+
+TEST_F(MembershipServiceTest, MessagesOutOfTurnEndTheCallAndTheLease) {
+  EnlistedWorker twice(served_.channel, W(0));
+  twice.Read();
+  v1::EnlistRequest again;
+  *again.mutable_enlistment() = W(0);
+  twice.Write(again);
+  EXPECT_STATUS(twice.End(), kInvalid, "every message must be a heartbeat");
+  ASSERT_TRUE(Eventually([&] { return !fleet_.events(EventKind::kWorkerLost).empty(); }));
+  EXPECT_NE(fleet_.events(EventKind::kWorkerLost).at(0).message.find("malformed message"),
+            std::string::npos);
+
+  grpc::ClientContext context;
+  const auto stub = v1::Membership::NewStub(served_.channel);
+  const auto hasty = stub->Enlist(&context);
+  v1::EnlistRequest heartbeat;
+  heartbeat.mutable_heartbeat();
+  hasty->Write(heartbeat);
+  EXPECT_STATUS(FromGrpc(hasty->Finish()), kInvalid, "must be an enlistment");
+}
+
+TEST_F(MembershipServiceTest, AnAbortedEpochIsToldWithItsCulprit) {
+  EnlistedWorker w0(served_.channel, W(0)), w1(served_.channel, W(1));
+  w0.Read();
+  w1.Read();
+  fleet_.FinishRank(FormingPhase::kAssign, "w1", absl::ResourceExhaustedError("0.7 GiB free"));
+  const v1::EnlistResponse notice = w0.Read();
+  ASSERT_TRUE(notice.has_epoch_aborted());
+  EXPECT_EQ(notice.epoch_aborted().epoch(), 1u);
+  const absl::Status reason = FailureOf(notice.epoch_aborted());
+  EXPECT_STATUS(reason, absl::StatusCode::kResourceExhausted,
+                "rank 1 (worker w1) failed in assign: 0.7 GiB free");
+  EXPECT_EQ(DetailOf(reason).workers, std::vector<std::string>{"w1"});
+}
+
+TEST_F(MembershipServiceTest, AStoppingCoordinatorEndsTheStreamsAndSaysSo) {
+  EnlistedWorker worker(served_.channel, W(0));
+  worker.Read();
+  served_.server->Shutdown(absl::Seconds(30));
+  EXPECT_STATUS(worker.End(), absl::StatusCode::kUnavailable, "the coordinator is stopping");
+}
+
+TEST(CoordinatorServer, ATakenPortIsNamed) {
+  ServedFleet served({});
+  TestFleet other({});
+  EXPECT_STATUS(CoordinatorServer::Start({.listen = served.server->address()}, other.coordinator()),
+                absl::StatusCode::kUnavailable,
+                "cannot listen on " + served.server->address().ToString() + ": address in use");
+}
+
+}  // namespace
+}  // namespace muster
