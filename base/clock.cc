@@ -6,15 +6,15 @@ namespace muster {
 namespace {
 
 class RealClock : public Clock {
-public:
+ public:
   absl::Time Now() const override { return absl::Now(); }
 };
 
-} // namespace
+}  // namespace
 
-const Clock &Clock::Real() {
-  static const RealClock *const clock = new RealClock;
+const Clock& Clock::Real() {
+  static const RealClock* const clock = new RealClock;
   return *clock;
 }
 
-} // namespace muster
+}  // namespace muster

@@ -10,17 +10,17 @@ namespace muster {
 
 // Thread-safe.
 class Clock {
-public:
+ public:
   virtual ~Clock() = default;
   virtual absl::Time Now() const = 0;
 
   // The machine's clock; lives for ever.
-  static const Clock &Real();
+  static const Clock& Real();
 };
 
 // A clock that stands still until it is moved.
 class FakeClock : public Clock {
-public:
+ public:
   explicit FakeClock(absl::Time now = absl::UnixEpoch()) : now_(now) {}
 
   absl::Time Now() const override {
@@ -32,11 +32,11 @@ public:
     now_ += by;
   }
 
-private:
+ private:
   mutable absl::Mutex mu_;
   absl::Time now_ ABSL_GUARDED_BY(mu_);
 };
 
-} // namespace muster
+}  // namespace muster
 
-#endif // MUSTER_BASE_CLOCK_H_
+#endif  // MUSTER_BASE_CLOCK_H_

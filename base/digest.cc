@@ -12,14 +12,12 @@ void Digest::AddByte(uint8_t byte) {
 }
 
 void Digest::Add(uint64_t value) {
-  for (int i = 0; i < 8; ++i)
-    AddByte(static_cast<uint8_t>(value >> (8 * i)));
+  for (int i = 0; i < 8; ++i) AddByte(static_cast<uint8_t>(value >> (8 * i)));
 }
 
 void Digest::Add(absl::string_view bytes) {
   Add(static_cast<uint64_t>(bytes.size()));
-  for (char c : bytes)
-    AddByte(static_cast<uint8_t>(c));
+  for (char c : bytes) AddByte(static_cast<uint8_t>(c));
 }
 
 uint64_t Digest::value() const {
@@ -35,12 +33,10 @@ std::string DigestString(uint64_t digest) {
   return absl::StrCat(absl::Hex(digest, absl::kZeroPad16));
 }
 
-bool ParseDigest(absl::string_view text, uint64_t *digest) {
-  if (text.size() != 16)
-    return false;
-  auto [end, error] =
-      std::from_chars(text.data(), text.data() + text.size(), *digest, 16);
+bool ParseDigest(absl::string_view text, uint64_t* digest) {
+  if (text.size() != 16) return false;
+  auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), *digest, 16);
   return error == std::errc() && end == text.data() + text.size();
 }
 
-} // namespace muster
+}  // namespace muster

@@ -13,7 +13,7 @@ namespace muster {
 // FNV-1a over bytes with a final avalanche
 // (http://www.isthe.com/chongo/tech/comp/fnv/).
 class Digest {
-public:
+ public:
   // Adds the eight bytes of `value`, least significant first.
   void Add(uint64_t value);
   // Adds the length, then the bytes, so that ("ab","c") and ("a","bc") differ.
@@ -21,7 +21,7 @@ public:
 
   uint64_t value() const;
 
-private:
+ private:
   void AddByte(uint8_t byte);
 
   uint64_t state_ = 0xcbf29ce484222325;
@@ -30,8 +30,8 @@ private:
 // 16 hexadecimal digits.
 std::string DigestString(uint64_t digest);
 // The inverse; false when `text` is not 16 hexadecimal digits.
-bool ParseDigest(absl::string_view text, uint64_t *digest);
+bool ParseDigest(absl::string_view text, uint64_t* digest);
 
-} // namespace muster
+}  // namespace muster
 
-#endif // MUSTER_BASE_DIGEST_H_
+#endif  // MUSTER_BASE_DIGEST_H_

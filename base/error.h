@@ -43,16 +43,15 @@ struct ErrorDetail {
 };
 
 // A status with a detail. `code` must not be OK.
-absl::Status MakeError(absl::StatusCode code, absl::string_view message,
-                       const ErrorDetail &detail);
+absl::Status MakeError(absl::StatusCode code, absl::string_view message, const ErrorDetail& detail);
 
 // The detail of a status, or a default one when it carries none.
-ErrorDetail DetailOf(const absl::Status &status);
+ErrorDetail DetailOf(const absl::Status& status);
 
 // The same status with `prefix` and ": " before its message; code and payloads
 // are kept.
-absl::Status Annotate(const absl::Status &status, absl::string_view prefix);
+absl::Status Annotate(const absl::Status& status, absl::string_view prefix);
 
-} // namespace muster
+}  // namespace muster
 
-#endif // MUSTER_BASE_ERROR_H_
+#endif  // MUSTER_BASE_ERROR_H_

@@ -35,9 +35,10 @@ void AddProcessFlags(CLI::App& app, std::string& log_level, bool& die_with_paren
 absl::Status CheckPlaintext(absl::string_view flag, const std::string& address, bool insecure);
 
 // Each flag can also stand in the environment ("--kv-memory" as MUSTER_KV_MEMORY) or in the file
-// that --config names; the command line comes first, then the environment. False when --help was
-// asked for and written to `help`. INVALID_ARGUMENT is one line that names the flag, its value and
-// what it can be.
+// that --config names, one `name = value` a line beside comments of '#'; the command line
+// comes first, then the environment, where an empty variable is none. False when --help was asked
+// for and written to `help`, whatever else is wrong. INVALID_ARGUMENT is one line that names the
+// flag, its value and what it can be.
 absl::StatusOr<bool> ParseFlags(CLI::App& app, int argc, const char* const* argv,
                                 std::ostream& help);
 

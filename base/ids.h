@@ -13,8 +13,9 @@ namespace muster {
 
 // An integer with a name. Conversion both ways is explicit; there is no
 // arithmetic.
-template <typename Tag, typename Int> class StrongId {
-public:
+template <typename Tag, typename Int>
+class StrongId {
+ public:
   using Value = Int;
 
   constexpr StrongId() = default;
@@ -23,14 +24,13 @@ public:
   constexpr Int value() const { return value_; }
 
   friend constexpr auto operator<=>(StrongId, StrongId) = default;
-  template <typename H> friend H AbslHashValue(H h, StrongId id) {
+  template <typename H>
+  friend H AbslHashValue(H h, StrongId id) {
     return H::combine(std::move(h), id.value_);
   }
-  friend std::ostream &operator<<(std::ostream &os, StrongId id) {
-    return os << id.value_;
-  }
+  friend std::ostream& operator<<(std::ostream& os, StrongId id) { return os << id.value_; }
 
-private:
+ private:
   Int value_ = 0;
 };
 
@@ -54,13 +54,11 @@ using Incarnation = StrongId<struct IncarnationTag, uint64_t>;
 // Digest of (epoch, kind, ordered ranks).
 using GroupId = StrongId<struct GroupIdTag, uint64_t>;
 
-} // namespace muster
+}  // namespace muster
 
 template <typename Tag, typename Int>
 struct std::hash<muster::StrongId<Tag, Int>> {
-  size_t operator()(muster::StrongId<Tag, Int> id) const {
-    return std::hash<Int>()(id.value());
-  }
+  size_t operator()(muster::StrongId<Tag, Int> id) const { return std::hash<Int>()(id.value()); }
 };
 
-#endif // MUSTER_BASE_IDS_H_
+#endif  // MUSTER_BASE_IDS_H_

@@ -5,9 +5,11 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstring>
 
+#include "absl/strings/ascii.h"
 #include "absl/strings/match.h"
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
@@ -16,7 +18,7 @@ namespace muster {
 namespace {
 
 // errno of a try to listen, 0 when it went well.
-int TryToListen(const addrinfo &address) {
+int TryToListen(const addrinfo& address) {
   const int fd = socket(address.ai_family, SOCK_STREAM | SOCK_CLOEXEC, 0);
   if (fd < 0) return errno;
   const int on = 1;
@@ -42,6 +44,17 @@ std::string Reason(int error) {
   }
 }
 
+bool ParsePort(absl::string_view text, int* port) {
+  return std::all_of(text.begin(), text.end(), absl::ascii_isdigit) &&
+         absl::SimpleAtoi(text, port) && *port <= 65535;
+}
+
+bool IsHost(absl::string_view text) {
+  return !text.empty() && std::all_of(text.begin(), text.end(), [](unsigned char c) {
+    return absl::ascii_isgraph(c) && c != '[' && c != ']';
+  });
+}
+
 }  // namespace
 
 std::string ListenAddress::ToString() const {
@@ -50,33 +63,32 @@ std::string ListenAddress::ToString() const {
 }
 
 absl::StatusOr<ListenAddress> ParseListenAddress(absl::string_view text) {
-  const size_t colon = text.rfind(':');
-  ListenAddress address;
-  if (colon != absl::string_view::npos && colon > 0 &&
-      absl::SimpleAtoi(text.substr(colon + 1), &address.port) && address.port >= 0 &&
-      address.port <= 65535) {
-    absl::string_view host = text.substr(0, colon);
-    const bool bracketed = host.size() > 2 && host.front() == '[' && host.back() == ']';
-    if (bracketed) host = host.substr(1, host.size() - 2);
-    address.host = std::string(host);
-    if (bracketed || !absl::StrContains(host, ':')) return address;
+  const size_t colon = std::min(text.rfind(':'), text.size());
+  absl::string_view host = text.substr(0, colon);
+  const bool bracketed = host.size() >= 2 && host.front() == '[' && host.back() == ']';
+  if (bracketed) host = host.substr(1, host.size() - 2);
+  const bool one_meaning = bracketed || !absl::StrContains(host, ':');
+  ListenAddress address{.host = std::string(host)};
+  if (IsHost(host) && one_meaning && colon < text.size() &&
+      ParsePort(text.substr(colon + 1), &address.port)) {
+    return address;
   }
   return absl::InvalidArgumentError(
       absl::StrCat("'", text, "' is not host:port, such as 127.0.0.1:7600 or [::1]:0"));
 }
 
-bool IsLoopback(const ListenAddress &address) {
+bool IsLoopback(const ListenAddress& address) {
   in_addr v4{};
   if (inet_pton(AF_INET, address.host.c_str(), &v4) == 1) return ntohl(v4.s_addr) >> 24 == 127;
   return address.host == "::1" || address.host == "localhost";
 }
 
-absl::Status ExplainListenFailure(const ListenAddress &address) {
+absl::Status ExplainListenFailure(const ListenAddress& address) {
   const std::string what = absl::StrCat("cannot listen on ", address.ToString(), ": ");
   addrinfo hints{};
   hints.ai_flags = AI_PASSIVE;
   hints.ai_socktype = SOCK_STREAM;
-  addrinfo *found = nullptr;
+  addrinfo* found = nullptr;
   const int error =
       getaddrinfo(address.host.c_str(), std::to_string(address.port).c_str(), &hints, &found);
   if (error != 0) return absl::UnavailableError(absl::StrCat(what, gai_strerror(error)));

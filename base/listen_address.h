@@ -22,11 +22,11 @@ struct ListenAddress {
 absl::StatusOr<ListenAddress> ParseListenAddress(absl::string_view text);
 
 // True when only this machine can reach the address: 127.0.0.0/8, ::1 or "localhost".
-bool IsLoopback(const ListenAddress &address);
+bool IsLoopback(const ListenAddress& address);
 
 // Why nothing can listen on `address` now, by trying: "cannot listen on 127.0.0.1:7600: address in
 // use ...". Never OK.
-absl::Status ExplainListenFailure(const ListenAddress &address);
+absl::Status ExplainListenFailure(const ListenAddress& address);
 
 }  // namespace muster
 

@@ -23,7 +23,7 @@ sigset_t EndingSignals() {
   return set;
 }
 
-bool WriteAll(int fd, const std::string &text) {
+bool WriteAll(int fd, const std::string& text) {
   size_t written = 0;
   while (written < text.size()) {
     const ssize_t n = write(fd, text.data() + written, text.size() - written);
@@ -69,7 +69,7 @@ void ExitWithin(absl::Duration grace, int exit_code) {
   }).detach();
 }
 
-absl::Status WritePortFile(const std::string &path, const std::string &address) {
+absl::Status WritePortFile(const std::string& path, const std::string& address) {
   const std::string temporary = absl::StrCat(path, ".", getpid());
   const int fd = open(temporary.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
   if (fd < 0) return absl::ErrnoToStatus(errno, absl::StrCat("cannot write port file ", path));

@@ -17,8 +17,8 @@ namespace muster {
 class ShutdownSignal {
  public:
   ShutdownSignal();
-  ShutdownSignal(const ShutdownSignal &) = delete;
-  ShutdownSignal &operator=(const ShutdownSignal &) = delete;
+  ShutdownSignal(const ShutdownSignal&) = delete;
+  ShutdownSignal& operator=(const ShutdownSignal&) = delete;
 
   // Returns when SIGTERM or SIGINT came, or Request() was called; the number of the signal.
   // Afterwards a second signal ends the process at once.
@@ -37,7 +37,7 @@ absl::Status DieWithParent(pid_t parent);
 void ExitWithin(absl::Duration grace, int exit_code);
 
 // Writes `address` and a newline to `path` in one atomic step: a reader sees all of it or no file.
-absl::Status WritePortFile(const std::string &path, const std::string &address);
+absl::Status WritePortFile(const std::string& path, const std::string& address);
 
 }  // namespace muster
 

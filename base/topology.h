@@ -22,14 +22,13 @@ struct ParallelConfig {
   int stage_size() const { return cp * tp; }
   int world_size() const { return pp * cp * tp; }
 
-  friend bool operator==(const ParallelConfig &,
-                         const ParallelConfig &) = default;
+  friend bool operator==(const ParallelConfig&, const ParallelConfig&) = default;
 };
 
 enum class GroupKind { kStage = 1, kTp = 2, kCp = 3 };
 
 // "STAGE", "TP", "CP".
-const char *GroupKindName(GroupKind kind);
+const char* GroupKindName(GroupKind kind);
 
 // An ordered set of ranks; the index in `ranks` is the group rank.
 struct GroupSpec {
@@ -39,39 +38,35 @@ struct GroupSpec {
 
   // "CP[1,3]".
   std::string DebugString() const;
-  friend bool operator==(const GroupSpec &, const GroupSpec &) = default;
+  friend bool operator==(const GroupSpec&, const GroupSpec&) = default;
 };
 
 // Digest of (epoch, kind, ordered ranks): two groups of equal size, or of the
 // same ranks in another epoch or another order, have different ids.
-GroupId DigestGroup(Epoch epoch, GroupKind kind,
-                    const std::vector<GlobalRank> &ranks);
+GroupId DigestGroup(Epoch epoch, GroupKind kind, const std::vector<GlobalRank>& ranks);
 
 // A rank's place on the axes.
 struct RankCoordinates {
   int pp_rank = 0;
   int cp_rank = 0;
   int tp_rank = 0;
-  friend bool operator==(const RankCoordinates &,
-                         const RankCoordinates &) = default;
+  friend bool operator==(const RankCoordinates&, const RankCoordinates&) = default;
 };
 
-RankCoordinates CoordinatesOf(const ParallelConfig &config, GlobalRank rank);
-GlobalRank RankAt(const ParallelConfig &config,
-                  const RankCoordinates &coordinates);
+RankCoordinates CoordinatesOf(const ParallelConfig& config, GlobalRank rank);
+GlobalRank RankAt(const ParallelConfig& config, const RankCoordinates& coordinates);
 
 // Every group of a replica: STAGE by stage, then TP, then CP, each by its first
 // rank. Groups of one rank included.
-std::vector<GroupSpec> DeriveGroups(const ParallelConfig &config, Epoch epoch);
+std::vector<GroupSpec> DeriveGroups(const ParallelConfig& config, Epoch epoch);
 
 // One rank and the worker that holds it.
 struct RankPlacement {
   GlobalRank rank;
   std::string worker_id;
   Incarnation incarnation;
-  std::string address; // "host:port" of the worker's services
-  friend bool operator==(const RankPlacement &,
-                         const RankPlacement &) = default;
+  std::string address;  // "host:port" of the worker's services
+  friend bool operator==(const RankPlacement&, const RankPlacement&) = default;
 };
 
 // An immutable assignment of workers to the ranks of one replica.
@@ -80,10 +75,10 @@ struct Topology {
   Epoch epoch;
   Term term;
   ParallelConfig config;
-  std::vector<RankPlacement> ranks; // ordered by rank; rank 0 leads
-  std::vector<GroupSpec> groups;    // DeriveGroups(config, epoch)
+  std::vector<RankPlacement> ranks;  // ordered by rank; rank 0 leads
+  std::vector<GroupSpec> groups;     // DeriveGroups(config, epoch)
 
-  friend bool operator==(const Topology &, const Topology &) = default;
+  friend bool operator==(const Topology&, const Topology&) = default;
 };
 
 // Facts of a model that planning needs; mirrors muster.v1.ModelSpec.
@@ -98,24 +93,24 @@ struct ModelSpec {
   int ffn = 0;
   int vocabulary = 0;
   int max_positions = 0;
-  std::string dtype; // "float32" or "bfloat16"
+  std::string dtype;  // "float32" or "bfloat16"
   std::string digest;
   uint64_t weight_bytes = 0;
   std::vector<int> eos_token_ids;
 
-  friend bool operator==(const ModelSpec &, const ModelSpec &) = default;
+  friend bool operator==(const ModelSpec&, const ModelSpec&) = default;
 };
 
 // Mirrors muster.v1.DeviceReport.
 struct DeviceReport {
-  std::string kind; // "cpu" or "cuda"
+  std::string kind;  // "cpu" or "cuda"
   DeviceOrdinal ordinal;
   std::string name;
   uint64_t total_bytes = 0;
   uint64_t free_bytes = 0;
   int threads = 0;
 
-  friend bool operator==(const DeviceReport &, const DeviceReport &) = default;
+  friend bool operator==(const DeviceReport&, const DeviceReport&) = default;
 };
 
 // Mirrors muster.v1.WorkerState.
@@ -131,7 +126,7 @@ enum class WorkerState {
   kFailed = 9,
 };
 // "ENLISTED", ..., "FAILED".
-const char *WorkerStateName(WorkerState state);
+const char* WorkerStateName(WorkerState state);
 
 // Mirrors muster.v1.Progress.
 struct Progress {
@@ -140,7 +135,7 @@ struct Progress {
   uint64_t total = 0;
   std::string unit;
 
-  friend bool operator==(const Progress &, const Progress &) = default;
+  friend bool operator==(const Progress&, const Progress&) = default;
 };
 
 // Memory held under one tag, in bytes; mirrors muster.v1.LedgerEntry.
@@ -148,7 +143,7 @@ struct LedgerEntry {
   std::string tag;
   uint64_t bytes = 0;
 
-  friend bool operator==(const LedgerEntry &, const LedgerEntry &) = default;
+  friend bool operator==(const LedgerEntry&, const LedgerEntry&) = default;
 };
 
 // What one rank reports of one epoch in its heartbeats; mirrors
@@ -162,9 +157,9 @@ struct EpochReport {
   uint64_t kv_blocks_used = 0;
   uint64_t kv_blocks_total = 0;
 
-  friend bool operator==(const EpochReport &, const EpochReport &) = default;
+  friend bool operator==(const EpochReport&, const EpochReport&) = default;
 };
 
-} // namespace muster
+}  // namespace muster
 
-#endif // MUSTER_BASE_TOPOLOGY_H_
+#endif  // MUSTER_BASE_TOPOLOGY_H_

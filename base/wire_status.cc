@@ -1,8 +1,10 @@
 #include "base/wire_status.h"
 
+#include <algorithm>
 #include <utility>
 
 #include "absl/strings/cord.h"
+#include "absl/strings/str_cat.h"
 #include "absl/strings/string_view.h"
 #include "base/error.h"
 #include "proto/google/rpc/status.pb.h"
@@ -34,32 +36,43 @@ size_t CharacterBytes(absl::string_view text) {
   return code < kSmallest[size] || code > 0x10ffff || surrogate ? 0 : size;
 }
 
+// C0, DEL and C1; the last are two bytes of UTF-8.
+bool IsControl(absl::string_view character) {
+  const auto lead = static_cast<unsigned char>(character[0]);
+  if (character.size() == 1) return lead < 0x20 || lead == 0x7f;
+  return lead == 0xc2 && static_cast<unsigned char>(character[1]) < 0xa0;
+}
+
 std::string Printable(absl::string_view text) {
+  constexpr absl::string_view kCut = "...";
   std::string printable;
+  size_t kept = 0;  // of `printable`, so that kCut fits behind it
   while (!text.empty()) {
-    const size_t size = CharacterBytes(text);
-    if (printable.size() + size > kMaxMessageBytes - 3) return printable + "...";
-    const auto lead = static_cast<unsigned char>(text[0]);
-    if (size == 0 || lead < 0x20 || lead == 0x7f) {
-      printable += size == 0 ? '?' : ' ';
+    const absl::string_view character = text.substr(0, CharacterBytes(text));
+    if (character.empty()) {
+      printable += '?';
+    } else if (IsControl(character)) {
+      printable += ' ';
     } else {
-      printable.append(text.data(), size);
+      absl::StrAppend(&printable, character);
     }
-    text.remove_prefix(size == 0 ? 1 : size);
+    if (printable.size() > kMaxMessageBytes) return absl::StrCat(printable.substr(0, kept), kCut);
+    if (printable.size() <= kMaxMessageBytes - kCut.size()) kept = printable.size();
+    text.remove_prefix(std::max<size_t>(character.size(), 1));
   }
   return printable;
 }
 
 }  // namespace
 
-grpc::Status ToGrpc(const absl::Status &status) {
+grpc::Status ToGrpc(const absl::Status& status) {
   if (status.ok()) return grpc::Status::OK;
   google::rpc::Status details;
   details.set_code(static_cast<int>(status.code()));
   details.set_message(Printable(status.message()));
   if (const auto payload = status.GetPayload(kDetailUrl);
       payload.has_value() && payload->size() <= kMaxDetailBytes) {
-    auto *any = details.add_details();
+    auto* any = details.add_details();
     any->set_type_url(std::string(kDetailUrl));
     any->set_value(std::string(*payload));
   }
@@ -67,12 +80,12 @@ grpc::Status ToGrpc(const absl::Status &status) {
                       details.SerializeAsString());
 }
 
-absl::Status FromGrpc(const grpc::Status &status) {
+absl::Status FromGrpc(const grpc::Status& status) {
   if (status.ok()) return absl::OkStatus();
   absl::Status result(static_cast<absl::StatusCode>(status.error_code()), status.error_message());
   google::rpc::Status details;
   if (!details.ParseFromString(status.error_details())) return result;
-  for (const auto &any : details.details()) {
+  for (const auto& any : details.details()) {
     if (any.type_url() == kDetailUrl && any.value().size() <= kMaxDetailBytes) {
       result.SetPayload(kDetailUrl, absl::Cord(any.value()));
     }
@@ -80,11 +93,11 @@ absl::Status FromGrpc(const grpc::Status &status) {
   return result;
 }
 
-bool IsFromTransport(const grpc::Status &status) {
+bool IsFromTransport(const grpc::Status& status) {
   return !status.ok() && status.error_details().empty();
 }
 
-WireFailure ToWireFailure(const absl::Status &status) {
+WireFailure ToWireFailure(const absl::Status& status) {
   WireFailure failure{.code = static_cast<uint32_t>(status.code()),
                       .message = Printable(status.message())};
   if (const auto payload = status.GetPayload(kDetailUrl); payload.has_value()) {
@@ -93,8 +106,8 @@ WireFailure ToWireFailure(const absl::Status &status) {
   return failure;
 }
 
-absl::Status FromWireFailure(uint32_t code, const std::string &message,
-                             const v1::ErrorDetail &detail) {
+absl::Status FromWireFailure(uint32_t code, const std::string& message,
+                             const v1::ErrorDetail& detail) {
   absl::StatusCode canonical = absl::StatusCode::kUnknown;
   if (code >= 1 && code <= 16) canonical = static_cast<absl::StatusCode>(code);
   absl::Status status(canonical, message);

@@ -16,14 +16,14 @@ namespace muster {
 
 // The message is cut at 1 KiB and made printable UTF-8; the details are at most 4 KiB: one
 // ErrorDetail, where the status carries one.
-grpc::Status ToGrpc(const absl::Status &status);
+grpc::Status ToGrpc(const absl::Status& status);
 
 // The inverse, with the ErrorDetail as the payload that DetailOf() reads. A status without details
 // keeps code and message.
-absl::Status FromGrpc(const grpc::Status &status);
+absl::Status FromGrpc(const grpc::Status& status);
 
 // True when `status` was made by gRPC itself and not by a daemon: it carries no details.
-bool IsFromTransport(const grpc::Status &status);
+bool IsFromTransport(const grpc::Status& status);
 
 // The parts of a status that messages carry in fields `code`, `message` and `detail`.
 struct WireFailure {
@@ -31,21 +31,21 @@ struct WireFailure {
   std::string message;
   v1::ErrorDetail detail;
 };
-WireFailure ToWireFailure(const absl::Status &status);
+WireFailure ToWireFailure(const absl::Status& status);
 // An unknown or zero code becomes UNKNOWN: a failure is never OK.
-absl::Status FromWireFailure(uint32_t code, const std::string &message,
-                             const v1::ErrorDetail &detail);
+absl::Status FromWireFailure(uint32_t code, const std::string& message,
+                             const v1::ErrorDetail& detail);
 
 // The same for the messages themselves: Failure, RankFailure, EpochAborted.
 template <typename Message>
-void SetFailure(const absl::Status &status, Message *message) {
+void SetFailure(const absl::Status& status, Message* message) {
   WireFailure failure = ToWireFailure(status);
   message->set_code(failure.code);
   message->set_message(std::move(failure.message));
   *message->mutable_detail() = std::move(failure.detail);
 }
 template <typename Message>
-absl::Status FailureOf(const Message &message) {
+absl::Status FailureOf(const Message& message) {
   return FromWireFailure(message.code(), message.message(), message.detail());
 }
 

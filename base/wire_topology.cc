@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <limits>
+#include <set>
 #include <string>
 #include <tuple>
 #include <utility>
@@ -26,13 +27,13 @@ absl::Status CheckRange(absl::string_view field, uint64_t value, uint64_t least,
       absl::StrCat(field, " is ", value, "; it can be ", least, " to ", most));
 }
 
-absl::Status CheckLength(absl::string_view field, const std::string &text, size_t most = kMaxName) {
+absl::Status CheckLength(absl::string_view field, const std::string& text, size_t most = kMaxName) {
   if (text.size() <= most) return absl::OkStatus();
   return absl::InvalidArgumentError(
       absl::StrCat(field, " has ", text.size(), " bytes; it can have ", most));
 }
 
-v1::Group ToWireGroup(const GroupSpec &group) {
+v1::Group ToWireGroup(const GroupSpec& group) {
   v1::Group wire;
   wire.set_id(DigestString(group.id.value()));
   wire.set_kind(static_cast<v1::GroupKind>(group.kind));
@@ -40,8 +41,8 @@ v1::Group ToWireGroup(const GroupSpec &group) {
   return wire;
 }
 
-absl::StatusOr<RankPlacement> PlacementFromWire(const v1::RankPlacement &wire,
-                                                const ParallelConfig &config, int index) {
+absl::StatusOr<RankPlacement> PlacementFromWire(const v1::RankPlacement& wire,
+                                                const ParallelConfig& config, int index) {
   const RankCoordinates at = CoordinatesOf(config, GlobalRank(index));
   const bool in_place = wire.rank() == static_cast<uint32_t>(index) &&
                         wire.pp_rank() == static_cast<uint32_t>(at.pp_rank) &&
@@ -61,9 +62,29 @@ absl::StatusOr<RankPlacement> PlacementFromWire(const v1::RankPlacement &wire,
                        .address = wire.address()};
 }
 
+// Every rank in its place, each with a worker of its own.
+absl::StatusOr<std::vector<RankPlacement>> RanksFromWire(const v1::Topology& wire,
+                                                         const ParallelConfig& config) {
+  if (wire.ranks_size() != config.world_size()) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        "topology has ", wire.ranks_size(), " ranks; its sizes imply ", config.world_size()));
+  }
+  std::vector<RankPlacement> ranks;
+  std::set<absl::string_view> workers;
+  for (int i = 0; i < wire.ranks_size(); ++i) {
+    MUSTER_ASSIGN_OR_RETURN(RankPlacement placement, PlacementFromWire(wire.ranks(i), config, i));
+    if (!workers.insert(wire.ranks(i).worker_id()).second) {
+      return absl::InvalidArgumentError(absl::StrCat("topology.ranks[", i, "] is held by worker ",
+                                                     placement.worker_id, ", as is another rank"));
+    }
+    ranks.push_back(std::move(placement));
+  }
+  return ranks;
+}
+
 // The derived groups, after a check that the wire's are the same.
-absl::StatusOr<std::vector<GroupSpec>> GroupsFromWire(const v1::Topology &wire,
-                                                      const ParallelConfig &config, Epoch epoch) {
+absl::StatusOr<std::vector<GroupSpec>> GroupsFromWire(const v1::Topology& wire,
+                                                      const ParallelConfig& config, Epoch epoch) {
   std::vector<GroupSpec> groups = DeriveGroups(config, epoch);
   if (static_cast<size_t>(wire.groups_size()) != groups.size()) {
     return absl::InvalidArgumentError(absl::StrCat("topology has ", wire.groups_size(),
@@ -71,7 +92,7 @@ absl::StatusOr<std::vector<GroupSpec>> GroupsFromWire(const v1::Topology &wire,
   }
   for (size_t i = 0; i < groups.size(); ++i) {
     const v1::Group expected = ToWireGroup(groups[i]);
-    const v1::Group &got = wire.groups(static_cast<int>(i));
+    const v1::Group& got = wire.groups(static_cast<int>(i));
     const bool equal = got.id() == expected.id() && got.kind() == expected.kind() &&
                        std::equal(got.ranks().begin(), got.ranks().end(), expected.ranks().begin(),
                                   expected.ranks().end());
@@ -86,7 +107,7 @@ absl::StatusOr<std::vector<GroupSpec>> GroupsFromWire(const v1::Topology &wire,
 
 }  // namespace
 
-v1::ParallelConfig ToWire(const ParallelConfig &config) {
+v1::ParallelConfig ToWire(const ParallelConfig& config) {
   v1::ParallelConfig wire;
   wire.set_tp(static_cast<uint32_t>(config.tp));
   wire.set_cp(static_cast<uint32_t>(config.cp));
@@ -95,15 +116,15 @@ v1::ParallelConfig ToWire(const ParallelConfig &config) {
   return wire;
 }
 
-v1::Topology ToWire(const Topology &topology) {
+v1::Topology ToWire(const Topology& topology) {
   v1::Topology wire;
   wire.set_replica(static_cast<uint32_t>(topology.replica.value()));
   wire.set_epoch(topology.epoch.value());
   wire.set_term(topology.term.value());
   *wire.mutable_config() = ToWire(topology.config);
-  for (const RankPlacement &placement : topology.ranks) {
+  for (const RankPlacement& placement : topology.ranks) {
     const RankCoordinates at = CoordinatesOf(topology.config, placement.rank);
-    v1::RankPlacement *rank = wire.add_ranks();
+    v1::RankPlacement* rank = wire.add_ranks();
     rank->set_rank(static_cast<uint32_t>(placement.rank.value()));
     rank->set_pp_rank(static_cast<uint32_t>(at.pp_rank));
     rank->set_cp_rank(static_cast<uint32_t>(at.cp_rank));
@@ -112,11 +133,11 @@ v1::Topology ToWire(const Topology &topology) {
     rank->set_incarnation(placement.incarnation.value());
     rank->set_address(placement.address);
   }
-  for (const GroupSpec &group : topology.groups) *wire.add_groups() = ToWireGroup(group);
+  for (const GroupSpec& group : topology.groups) *wire.add_groups() = ToWireGroup(group);
   return wire;
 }
 
-v1::ModelSpec ToWire(const ModelSpec &model) {
+v1::ModelSpec ToWire(const ModelSpec& model) {
   v1::ModelSpec wire;
   wire.set_architecture(model.architecture);
   wire.set_name(model.name);
@@ -135,7 +156,7 @@ v1::ModelSpec ToWire(const ModelSpec &model) {
   return wire;
 }
 
-v1::DeviceReport ToWire(const DeviceReport &device) {
+v1::DeviceReport ToWire(const DeviceReport& device) {
   v1::DeviceReport wire;
   wire.set_kind(device.kind);
   wire.set_ordinal(static_cast<uint32_t>(device.ordinal.value()));
@@ -146,7 +167,7 @@ v1::DeviceReport ToWire(const DeviceReport &device) {
   return wire;
 }
 
-v1::Progress ToWire(const Progress &progress) {
+v1::Progress ToWire(const Progress& progress) {
   v1::Progress wire;
   wire.set_phase(progress.phase);
   wire.set_done(progress.done);
@@ -155,14 +176,14 @@ v1::Progress ToWire(const Progress &progress) {
   return wire;
 }
 
-v1::LedgerEntry ToWire(const LedgerEntry &entry) {
+v1::LedgerEntry ToWire(const LedgerEntry& entry) {
   v1::LedgerEntry wire;
   wire.set_tag(entry.tag);
   wire.set_bytes(entry.bytes);
   return wire;
 }
 
-v1::EpochReport ToWire(const EpochReport &report) {
+v1::EpochReport ToWire(const EpochReport& report) {
   v1::EpochReport wire;
   wire.set_replica(static_cast<uint32_t>(report.replica.value()));
   wire.set_epoch(report.epoch.value());
@@ -198,12 +219,12 @@ google::protobuf::Timestamp ToWire(absl::Time time) {
   return wire;
 }
 
-void ToWire(const std::vector<LedgerEntry> &entries,
-            google::protobuf::RepeatedPtrField<v1::LedgerEntry> *wire) {
-  for (const LedgerEntry &entry : entries) *wire->Add() = ToWire(entry);
+void ToWire(const std::vector<LedgerEntry>& entries,
+            google::protobuf::RepeatedPtrField<v1::LedgerEntry>* wire) {
+  for (const LedgerEntry& entry : entries) *wire->Add() = ToWire(entry);
 }
 
-absl::StatusOr<ParallelConfig> FromWire(const v1::ParallelConfig &wire) {
+absl::StatusOr<ParallelConfig> FromWire(const v1::ParallelConfig& wire) {
   MUSTER_RETURN_IF_ERROR(CheckRange("tp", wire.tp(), 1, kMaxAxis));
   MUSTER_RETURN_IF_ERROR(CheckRange("cp", wire.cp(), 1, kMaxAxis));
   MUSTER_RETURN_IF_ERROR(CheckRange("pp", wire.pp(), 1, kMaxAxis));
@@ -217,7 +238,7 @@ absl::StatusOr<ParallelConfig> FromWire(const v1::ParallelConfig &wire) {
                         .replicas = static_cast<int>(wire.replicas())};
 }
 
-absl::StatusOr<Topology> FromWire(const v1::Topology &wire) {
+absl::StatusOr<Topology> FromWire(const v1::Topology& wire) {
   Topology topology{.epoch = Epoch(wire.epoch()), .term = Term(wire.term())};
   MUSTER_ASSIGN_OR_RETURN(topology.config, FromWire(wire.config()));
   MUSTER_RETURN_IF_ERROR(CheckRange("topology.replica", wire.replica(), 0,
@@ -227,27 +248,18 @@ absl::StatusOr<Topology> FromWire(const v1::Topology &wire) {
       CheckRange("topology.epoch", wire.epoch(), 1, std::numeric_limits<uint64_t>::max()));
   MUSTER_RETURN_IF_ERROR(
       CheckRange("topology.term", wire.term(), 1, std::numeric_limits<uint64_t>::max()));
-  if (wire.ranks_size() != topology.config.world_size()) {
-    return absl::InvalidArgumentError(absl::StrCat("topology has ", wire.ranks_size(),
-                                                   " ranks; its sizes imply ",
-                                                   topology.config.world_size()));
-  }
-  for (int i = 0; i < wire.ranks_size(); ++i) {
-    MUSTER_ASSIGN_OR_RETURN(RankPlacement placement,
-                            PlacementFromWire(wire.ranks(i), topology.config, i));
-    topology.ranks.push_back(std::move(placement));
-  }
+  MUSTER_ASSIGN_OR_RETURN(topology.ranks, RanksFromWire(wire, topology.config));
   MUSTER_ASSIGN_OR_RETURN(topology.groups, GroupsFromWire(wire, topology.config, topology.epoch));
   return topology;
 }
 
-absl::StatusOr<ModelSpec> FromWire(const v1::ModelSpec &wire) {
+absl::StatusOr<ModelSpec> FromWire(const v1::ModelSpec& wire) {
   MUSTER_RETURN_IF_ERROR(CheckLength("model.architecture", wire.architecture()));
   MUSTER_RETURN_IF_ERROR(CheckLength("model.name", wire.name()));
   MUSTER_RETURN_IF_ERROR(CheckLength("model.dtype", wire.dtype()));
   MUSTER_RETURN_IF_ERROR(CheckLength("model.digest", wire.digest()));
   // So that products of any three of these fit 63 bits, and heads * head_dim an int.
-  const std::tuple<const char *, uint32_t, uint32_t> dimensions[] = {
+  const std::tuple<const char*, uint32_t, uint32_t> dimensions[] = {
       {"model.layers", wire.layers(), 4096},
       {"model.hidden", wire.hidden(), 1 << 20},
       {"model.heads", wire.heads(), 1 << 14},
@@ -256,7 +268,7 @@ absl::StatusOr<ModelSpec> FromWire(const v1::ModelSpec &wire) {
       {"model.ffn", wire.ffn(), 1 << 24},
       {"model.vocabulary", wire.vocabulary(), 1 << 26},
       {"model.max_positions", wire.max_positions(), 1 << 30}};
-  for (const auto &[field, value, most] : dimensions) {
+  for (const auto& [field, value, most] : dimensions) {
     MUSTER_RETURN_IF_ERROR(CheckRange(field, value, 1, most));
   }
   MUSTER_RETURN_IF_ERROR(CheckRange("model.eos_token_ids (count)",
@@ -282,7 +294,7 @@ absl::StatusOr<ModelSpec> FromWire(const v1::ModelSpec &wire) {
   return model;
 }
 
-absl::StatusOr<DeviceReport> FromWire(const v1::DeviceReport &wire) {
+absl::StatusOr<DeviceReport> FromWire(const v1::DeviceReport& wire) {
   MUSTER_RETURN_IF_ERROR(CheckLength("device.kind", wire.kind()));
   MUSTER_RETURN_IF_ERROR(CheckLength("device.name", wire.name()));
   MUSTER_RETURN_IF_ERROR(CheckRange("device.ordinal", wire.ordinal(), 0, 65535));
@@ -295,19 +307,21 @@ absl::StatusOr<DeviceReport> FromWire(const v1::DeviceReport &wire) {
                       .threads = static_cast<int>(wire.threads())};
 }
 
-absl::StatusOr<Progress> FromWire(const v1::Progress &wire) {
+absl::StatusOr<Progress> FromWire(const v1::Progress& wire) {
   MUSTER_RETURN_IF_ERROR(CheckLength("progress.phase", wire.phase()));
   MUSTER_RETURN_IF_ERROR(CheckLength("progress.unit", wire.unit()));
   return Progress{
       .phase = wire.phase(), .done = wire.done(), .total = wire.total(), .unit = wire.unit()};
 }
 
-absl::StatusOr<EpochReport> FromWire(const v1::EpochReport &wire) {
+absl::StatusOr<EpochReport> FromWire(const v1::EpochReport& wire) {
   EpochReport report{.epoch = Epoch(wire.epoch()),
                      .step = StepNumber(wire.step()),
                      .kv_blocks_used = wire.kv_blocks_used(),
                      .kv_blocks_total = wire.kv_blocks_total()};
   MUSTER_RETURN_IF_ERROR(CheckRange("report.replica", wire.replica(), 0, kMaxAxis - 1));
+  MUSTER_RETURN_IF_ERROR(
+      CheckRange("report.epoch", wire.epoch(), 1, std::numeric_limits<uint64_t>::max()));
   report.replica = ReplicaIndex(static_cast<int>(wire.replica()));
   MUSTER_ASSIGN_OR_RETURN(report.state, FromWire(wire.state()));
   MUSTER_ASSIGN_OR_RETURN(report.progress, FromWire(wire.progress()));
@@ -321,18 +335,18 @@ absl::StatusOr<WorkerState> FromWire(v1::WorkerState wire) {
 }
 
 absl::StatusOr<std::vector<LedgerEntry>> FromWire(
-    const google::protobuf::RepeatedPtrField<v1::LedgerEntry> &wire) {
+    const google::protobuf::RepeatedPtrField<v1::LedgerEntry>& wire) {
   MUSTER_RETURN_IF_ERROR(
       CheckRange("ledger (entries)", static_cast<uint64_t>(wire.size()), 0, kMaxLedgerEntries));
   std::vector<LedgerEntry> entries;
-  for (const v1::LedgerEntry &entry : wire) {
+  for (const v1::LedgerEntry& entry : wire) {
     MUSTER_RETURN_IF_ERROR(CheckLength("ledger.tag", entry.tag(), 4096));
     entries.push_back({.tag = entry.tag(), .bytes = entry.bytes()});
   }
   return entries;
 }
 
-absl::StatusOr<absl::Duration> TimeoutFromWire(const google::protobuf::Duration &wire,
+absl::StatusOr<absl::Duration> TimeoutFromWire(const google::protobuf::Duration& wire,
                                                absl::Duration longest) {
   const absl::Duration timeout = FromWire(wire);
   if (timeout <= absl::ZeroDuration() || timeout > longest) {
@@ -340,10 +354,12 @@ absl::StatusOr<absl::Duration> TimeoutFromWire(const google::protobuf::Duration 
         absl::StrCat("timeout is ", absl::FormatDuration(timeout), "; it can be up to ",
                      absl::FormatDuration(longest), " and must be positive"));
   }
+  MUSTER_RETURN_IF_ERROR(
+      CheckRange("timeout (nanoseconds)", static_cast<uint64_t>(wire.nanos()), 0, 999'999'999));
   return timeout;
 }
 
-absl::Duration FromWire(const google::protobuf::Duration &wire) {
+absl::Duration FromWire(const google::protobuf::Duration& wire) {
   return std::max(absl::ZeroDuration(),
                   absl::Seconds(wire.seconds()) + absl::Nanoseconds(wire.nanos()));
 }

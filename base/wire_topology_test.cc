@@ -1,0 +1,383 @@
+#include "base/wire_topology.h"
+
+#include <gtest/gtest.h>
+
+#include <limits>
+#include <string>
+#include <tuple>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "tests/support/status_matchers.h"
+
+namespace muster {
+namespace {
+
+constexpr auto kInvalid = absl::StatusCode::kInvalidArgument;
+constexpr uint64_t kLargest = std::numeric_limits<uint64_t>::max();
+
+Topology Example(const ParallelConfig& config = {.tp = 2, .cp = 2, .replicas = 3}) {
+  Topology topology{.replica = ReplicaIndex(config.replicas - 1),
+                    .epoch = Epoch(18),
+                    .term = Term(kLargest),
+                    .config = config,
+                    .groups = DeriveGroups(config, Epoch(18))};
+  for (int i = 0; i < config.world_size(); ++i) {
+    topology.ranks.push_back({.rank = GlobalRank(i),
+                              .worker_id = absl::StrCat("gpu-", i),
+                              .incarnation = Incarnation(kLargest - static_cast<uint64_t>(i)),
+                              .address = absl::StrCat("127.0.0.1:", 7600 + i)});
+  }
+  return topology;
+}
+
+ModelSpec ExampleModel() {
+  return {.architecture = "LlamaForCausalLM",
+          .name = "llama",
+          .layers = 32,
+          .hidden = 4096,
+          .heads = 64,
+          .kv_heads = 8,
+          .head_dim = 128,
+          .ffn = 11008,
+          .vocabulary = 32000,
+          .max_positions = 131072,
+          .dtype = "bfloat16",
+          .digest = "00000000000000aa",
+          .weight_bytes = uint64_t{14} << 30,
+          .eos_token_ids = {2, 0, 128009}};
+}
+
+EpochReport ExampleReport() {
+  return {.replica = ReplicaIndex(2),
+          .epoch = Epoch(18),
+          .state = WorkerState::kWarm,
+          .progress = {.phase = "load", .done = 3, .total = 9, .unit = "bytes"},
+          .step = StepNumber(77),
+          .kv_blocks_used = 5,
+          .kv_blocks_total = 6};
+}
+
+// `value` as a message after `change`; reading it must be refused with `field` in the message.
+template <typename Value, typename Change>
+void ExpectRefused(const Value& value, const std::string& field, Change change) {
+  auto wire = ToWire(value);
+  change(wire);
+  EXPECT_STATUS(FromWire(wire), kInvalid, field);
+}
+
+TEST(WireParallelConfig, GoesThereAndBack) {
+  for (const ParallelConfig& config :
+       {ParallelConfig(), ParallelConfig{.tp = 2, .cp = 3, .pp = 4, .replicas = 5},
+        ParallelConfig{.tp = 1024, .cp = 1024}}) {
+    ASSERT_OK_AND_ASSIGN(const ParallelConfig read, FromWire(ToWire(config)));
+    EXPECT_EQ(read, config);
+  }
+}
+
+TEST(WireParallelConfig, RefusesASizeOutOfRange) {
+  for (const uint32_t size : {0u, 1025u, 0x80000000u, 0xffffffffu}) {
+    const std::string is = absl::StrCat(" is ", size, "; it can be 1 to 1024");
+    ExpectRefused(ParallelConfig(), "tp" + is, [&](auto& wire) { wire.set_tp(size); });
+    ExpectRefused(ParallelConfig(), "cp" + is, [&](auto& wire) { wire.set_cp(size); });
+    ExpectRefused(ParallelConfig(), "pp" + is, [&](auto& wire) { wire.set_pp(size); });
+    ExpectRefused(ParallelConfig(), "replicas" + is, [&](auto& wire) { wire.set_replicas(size); });
+  }
+}
+
+TEST(WireParallelConfig, RefusesMoreRanksThanThereCanBe) {
+  ExpectRefused(ParallelConfig{.tp = 1024, .cp = 1024, .pp = 2},
+                "tp x cp x pp x replicas is 2097152; it can be 1 to 1048576", [](auto&) {});
+  // 2^40, which is 0 in 32 bits.
+  ExpectRefused(ParallelConfig{.tp = 1024, .cp = 1024, .pp = 1024, .replicas = 1024},
+                "is 1099511627776", [](auto&) {});
+}
+
+TEST(WireTopology, GoesThereAndBack) {
+  for (const ParallelConfig& config :
+       {ParallelConfig(), ParallelConfig{.tp = 2, .cp = 3, .pp = 2, .replicas = 4}}) {
+    ASSERT_OK_AND_ASSIGN(const Topology read, FromWire(ToWire(Example(config))));
+    EXPECT_EQ(read, Example(config));
+  }
+}
+
+TEST(WireTopology, RefusesWhatIsNumberedFromOne) {
+  ExpectRefused(Example(), "topology.epoch is 0", [](v1::Topology& wire) { wire.set_epoch(0); });
+  ExpectRefused(Example(), "topology.term is 0", [](v1::Topology& wire) { wire.set_term(0); });
+  ExpectRefused(Example(), "topology.replica is 3; it can be 0 to 2",
+                [](v1::Topology& wire) { wire.set_replica(3); });
+  ExpectRefused(Example(), "tp is 0", [](v1::Topology& wire) { wire.clear_config(); });
+}
+
+TEST(WireTopology, RefusesRanksThatAreMissingOrTooMany) {
+  ExpectRefused(Example(), "topology has 3 ranks; its sizes imply 4",
+                [](v1::Topology& wire) { wire.mutable_ranks()->RemoveLast(); });
+  ExpectRefused(Example(), "topology has 5 ranks; its sizes imply 4",
+                [](v1::Topology& wire) { *wire.add_ranks() = wire.ranks(3); });
+  ExpectRefused(Example(), "topology has 0 ranks; its sizes imply 4",
+                [](v1::Topology& wire) { wire.clear_ranks(); });
+  ExpectRefused(Example(), "topology has 4 ranks; its sizes imply 1048576", [](v1::Topology& wire) {
+    *wire.mutable_config() = ToWire(ParallelConfig{.tp = 1024, .cp = 1024});
+    wire.set_replica(0);
+  });
+}
+
+TEST(WireTopology, RefusesARankThatIsNotInItsPlace) {
+  ExpectRefused(Example(), "topology.ranks[2] is rank 1",
+                [](v1::Topology& wire) { *wire.mutable_ranks(2) = wire.ranks(1); });
+  ExpectRefused(Example(), "topology.ranks[0] is rank 3",
+                [](v1::Topology& wire) { wire.mutable_ranks()->SwapElements(0, 3); });
+  const std::string place = "its place is rank 2 at pp 0 cp 1 tp 0";
+  ExpectRefused(Example(), place, [](v1::Topology& w) { w.mutable_ranks(2)->set_rank(~0u); });
+  ExpectRefused(Example(), place, [](v1::Topology& w) { w.mutable_ranks(2)->set_pp_rank(1); });
+  ExpectRefused(Example(), place, [](v1::Topology& w) { w.mutable_ranks(2)->set_cp_rank(0); });
+  ExpectRefused(Example(), place, [](v1::Topology& w) { w.mutable_ranks(2)->set_tp_rank(1); });
+}
+
+TEST(WireTopology, RefusesWorkersThatCannotBe) {
+  ExpectRefused(Example(), "worker id of 0 bytes",
+                [](v1::Topology& wire) { wire.mutable_ranks(1)->clear_worker_id(); });
+  ExpectRefused(Example(), "address has 257 bytes; it can have 256", [](v1::Topology& wire) {
+    wire.mutable_ranks(1)->set_address(std::string(257, 'a'));
+  });
+}
+
+TEST(WireTopology, RefusesOneWorkerInTwoPlaces) {
+  ExpectRefused(Example(), "topology.ranks[3] is held by worker gpu-1, as is another rank",
+                [](v1::Topology& wire) { wire.mutable_ranks(3)->set_worker_id("gpu-1"); });
+}
+
+TEST(WireTopology, RefusesGroupsThatItsSizesDoNotImply) {
+  ExpectRefused(Example(), "topology has 4 groups; its sizes imply 5",
+                [](v1::Topology& wire) { wire.mutable_groups()->RemoveLast(); });
+  ExpectRefused(Example(), "topology has 6 groups; its sizes imply 5",
+                [](v1::Topology& wire) { *wire.add_groups() = wire.groups(4); });
+  const std::string third = "topology.groups[3] is not CP[0,2] with id ";
+  ExpectRefused(Example(), third,
+                [](v1::Topology& wire) { wire.mutable_groups()->SwapElements(3, 4); });
+  ExpectRefused(Example(), third,
+                [](v1::Topology& wire) { wire.mutable_groups(3)->set_kind(v1::GROUP_KIND_TP); });
+  ExpectRefused(Example(), third, [](v1::Topology& wire) {
+    wire.mutable_groups(3)->mutable_ranks()->SwapElements(0, 1);
+  });
+  ExpectRefused(Example(), third, [](v1::Topology& wire) { wire.mutable_groups(3)->add_ranks(4); });
+  ExpectRefused(Example(), third,
+                [](v1::Topology& wire) { wire.mutable_groups(3)->mutable_ranks()->RemoveLast(); });
+  ExpectRefused(Example(), third, [](v1::Topology& wire) { wire.mutable_groups(3)->clear_id(); });
+}
+
+TEST(WireTopology, RefusesTheGroupsOfAnotherEpoch) {
+  ExpectRefused(Example(), "topology.groups[0] is not STAGE[0,1,2,3] with id ",
+                [](v1::Topology& wire) { wire.set_epoch(19); });
+}
+
+TEST(WireModelSpec, GoesThereAndBack) {
+  ASSERT_OK_AND_ASSIGN(const ModelSpec read, FromWire(ToWire(ExampleModel())));
+  EXPECT_EQ(read, ExampleModel());
+}
+
+TEST(WireModelSpec, RefusesEveryDimensionOutOfRange) {
+  using Set = void (*)(v1::ModelSpec&, uint32_t);
+  const std::tuple<const char*, uint32_t, Set> dimensions[] = {
+      {"layers", 4096, [](v1::ModelSpec& wire, uint32_t n) { wire.set_layers(n); }},
+      {"hidden", 1 << 20, [](v1::ModelSpec& wire, uint32_t n) { wire.set_hidden(n); }},
+      {"heads", 1 << 14, [](v1::ModelSpec& wire, uint32_t n) { wire.set_heads(n); }},
+      {"kv_heads", 1 << 14, [](v1::ModelSpec& wire, uint32_t n) { wire.set_kv_heads(n); }},
+      {"head_dim", 1 << 14, [](v1::ModelSpec& wire, uint32_t n) { wire.set_head_dim(n); }},
+      {"ffn", 1 << 24, [](v1::ModelSpec& wire, uint32_t n) { wire.set_ffn(n); }},
+      {"vocabulary", 1 << 26, [](v1::ModelSpec& wire, uint32_t n) { wire.set_vocabulary(n); }},
+      {"max_positions", 1 << 30,
+       [](v1::ModelSpec& wire, uint32_t n) { wire.set_max_positions(n); }}};
+  for (const auto& [name, most, set] : dimensions) {
+    for (const uint32_t bad : {0u, most + 1, 0xffffffffu}) {
+      ExpectRefused(ExampleModel(),
+                    absl::StrCat("model.", name, " is ", bad, "; it can be 1 to ", most),
+                    [&, set = set](v1::ModelSpec& wire) { set(wire, bad); });
+    }
+    v1::ModelSpec largest = ToWire(ExampleModel());
+    set(largest, most);
+    EXPECT_OK(FromWire(largest)) << name;
+  }
+}
+
+TEST(WireModelSpec, RefusesLongTextsAndManyEndTokens) {
+  const std::string text(257, 'x');
+  const std::string long_text = " has 257 bytes; it can have 256";
+  ExpectRefused(ExampleModel(), "model.architecture" + long_text,
+                [&](v1::ModelSpec& wire) { wire.set_architecture(text); });
+  ExpectRefused(ExampleModel(), "model.name" + long_text,
+                [&](v1::ModelSpec& wire) { wire.set_name(text); });
+  ExpectRefused(ExampleModel(), "model.dtype" + long_text,
+                [&](v1::ModelSpec& wire) { wire.set_dtype(text); });
+  ExpectRefused(ExampleModel(), "model.digest" + long_text,
+                [&](v1::ModelSpec& wire) { wire.set_digest(text); });
+  ExpectRefused(ExampleModel(), "model.eos_token_ids is 4294967295",
+                [&](v1::ModelSpec& wire) { wire.add_eos_token_ids(~0u); });
+  ExpectRefused(ExampleModel(), "model.eos_token_ids (count) is 257; it can be 0 to 256",
+                [&](v1::ModelSpec& wire) { wire.mutable_eos_token_ids()->Resize(257, 1); });
+}
+
+TEST(WireDeviceReport, GoesThereAndBack) {
+  const DeviceReport device{.kind = "cuda",
+                            .ordinal = DeviceOrdinal(7),
+                            .name = "a GPU",
+                            .total_bytes = kLargest,
+                            .free_bytes = 1,
+                            .threads = 64};
+  ASSERT_OK_AND_ASSIGN(const DeviceReport read, FromWire(ToWire(device)));
+  EXPECT_EQ(read, device);
+}
+
+TEST(WireDeviceReport, RefusesEveryFieldOutOfRange) {
+  const std::string text(257, 'x');
+  const DeviceReport device;
+  ExpectRefused(device, "device.kind has 257", [&](auto& wire) { wire.set_kind(text); });
+  ExpectRefused(device, "device.name has 257", [&](auto& wire) { wire.set_name(text); });
+  ExpectRefused(device, "device.ordinal is 65536; it can be 0 to 65535",
+                [](auto& wire) { wire.set_ordinal(65536); });
+  ExpectRefused(device, "device.threads is 4294967295; it can be 0 to 65535",
+                [](auto& wire) { wire.set_threads(~0u); });
+}
+
+TEST(WireEpochReport, GoesThereAndBack) {
+  ASSERT_OK_AND_ASSIGN(const EpochReport read, FromWire(ToWire(ExampleReport())));
+  EXPECT_EQ(read, ExampleReport());
+}
+
+TEST(WireEpochReport, RefusesEveryFieldOutOfRange) {
+  const std::string text(257, 'x');
+  ExpectRefused(ExampleReport(), "report.replica is 1024; it can be 0 to 1023",
+                [](auto& wire) { wire.set_replica(1024); });
+  ExpectRefused(ExampleReport(), "report.epoch is 0", [](auto& wire) { wire.set_epoch(0); });
+  ExpectRefused(ExampleReport(), "state is 0; it can be 1 to 9",
+                [](auto& wire) { wire.clear_state(); });
+  ExpectRefused(ExampleReport(), "progress.phase has 257 bytes",
+                [&](auto& wire) { wire.mutable_progress()->set_phase(text); });
+  ExpectRefused(ExampleReport(), "progress.unit has 257 bytes",
+                [&](auto& wire) { wire.mutable_progress()->set_unit(text); });
+}
+
+TEST(WireWorkerState, EveryStateGoesThereAndBackAndNoOther) {
+  for (int state = 1; state <= 9; ++state) {
+    ASSERT_OK_AND_ASSIGN(const WorkerState read, FromWire(static_cast<v1::WorkerState>(state)));
+    EXPECT_EQ(ToWire(read), state);
+    EXPECT_EQ(v1::WorkerState_Name(ToWire(read)),
+              absl::StrCat("WORKER_STATE_", WorkerStateName(read)));
+  }
+  for (const int state : {0, 10, -1, std::numeric_limits<int>::min()}) {
+    EXPECT_STATUS(FromWire(static_cast<v1::WorkerState>(state)), kInvalid, "state is ") << state;
+  }
+}
+
+using WireLedger = google::protobuf::RepeatedPtrField<v1::LedgerEntry>;
+
+TEST(WireLedger, GoesThereAndBack) {
+  const std::vector<LedgerEntry> entries = {{"weights", kLargest}, {"workspace/STAGE+CP", 0}};
+  WireLedger wire;
+  ToWire(entries, &wire);
+  ASSERT_OK_AND_ASSIGN(const std::vector<LedgerEntry> read, FromWire(wire));
+  EXPECT_EQ(read, entries);
+}
+
+TEST(WireLedger, RefusesMoreEntriesThanTheLimit) {
+  WireLedger wire;
+  ToWire(std::vector<LedgerEntry>(4096), &wire);
+  EXPECT_OK(FromWire(wire));
+  wire.Add();
+  EXPECT_STATUS(FromWire(wire), kInvalid, "ledger (entries) is 4097; it can be 0 to 4096");
+}
+
+TEST(WireLedger, RefusesALongTag) {
+  WireLedger wire;
+  wire.Add()->set_tag(std::string(4097, 'x'));
+  EXPECT_STATUS(FromWire(wire), kInvalid, "ledger.tag has 4097 bytes; it can have 4096");
+}
+
+google::protobuf::Duration Wire(int64_t seconds, int32_t nanos) {
+  google::protobuf::Duration wire;
+  wire.set_seconds(seconds);
+  wire.set_nanos(nanos);
+  return wire;
+}
+
+TEST(WireDuration, GoesThereAndBackToTheNanosecond) {
+  for (const absl::Duration duration : {absl::ZeroDuration(), absl::Nanoseconds(1),
+                                        absl::Milliseconds(1500), absl::Hours(24 * 365 * 1000)}) {
+    EXPECT_EQ(FromWire(ToWire(duration)), duration);
+  }
+  EXPECT_EQ(ToWire(absl::Milliseconds(-1500)).seconds(), -1);
+  EXPECT_EQ(ToWire(absl::Milliseconds(-1500)).nanos(), -500'000'000);
+}
+
+TEST(WireDuration, AnInfiniteOneIsTheLongestThatTheMessageHolds) {
+  EXPECT_EQ(ToWire(absl::InfiniteDuration()).seconds(), 315'576'000'000);
+  EXPECT_EQ(ToWire(-absl::InfiniteDuration()).seconds(), -315'576'000'000);
+  EXPECT_EQ(ToWire(absl::InfiniteDuration()).nanos(), 0);
+}
+
+TEST(WireDuration, IsNeverReadAsNegative) {
+  EXPECT_EQ(FromWire(Wire(-1, 0)), absl::ZeroDuration());
+  EXPECT_EQ(FromWire(Wire(0, -1)), absl::ZeroDuration());
+  EXPECT_EQ(
+      FromWire(Wire(std::numeric_limits<int64_t>::min(), std::numeric_limits<int32_t>::min())),
+      absl::ZeroDuration());
+}
+
+TEST(WireTimeout, IsReadUpToTheLongest) {
+  ASSERT_OK_AND_ASSIGN(const absl::Duration shortest, TimeoutFromWire(Wire(0, 1), absl::Hours(1)));
+  EXPECT_EQ(shortest, absl::Nanoseconds(1));
+  ASSERT_OK_AND_ASSIGN(const absl::Duration longest,
+                       TimeoutFromWire(Wire(3600, 0), absl::Hours(1)));
+  EXPECT_EQ(longest, absl::Hours(1));
+}
+
+TEST(WireTimeout, RefusesWhatIsNotBetweenZeroAndTheLongest) {
+  constexpr int64_t kMost = std::numeric_limits<int64_t>::max();
+  for (const google::protobuf::Duration& wire :
+       {Wire(0, 0), Wire(-1, 0), Wire(0, -1), Wire(-kMost, 0), Wire(3600, 1), Wire(3601, 0),
+        Wire(315'576'000'001, 0), Wire(kMost, 0), Wire(kMost, 999'999'999),
+        ToWire(absl::InfiniteDuration()), ToWire(-absl::InfiniteDuration())}) {
+    EXPECT_STATUS(TimeoutFromWire(wire, absl::Hours(1)), kInvalid,
+                  "; it can be up to 1h and must be positive");
+  }
+}
+
+TEST(WireTimeout, RefusesNanosecondsThatTheMessageMayNotHold) {
+  for (const google::protobuf::Duration& wire :
+       {Wire(1, 1'000'000'000), Wire(1, -1), Wire(1, std::numeric_limits<int32_t>::max()),
+        Wire(2, std::numeric_limits<int32_t>::min())}) {
+    EXPECT_STATUS(TimeoutFromWire(wire, absl::Hours(1)), kInvalid, "timeout") << wire.nanos();
+  }
+}
+
+TEST(WireTimestamp, HoldsSecondsAndNanosecondsOfEveryYear) {
+  const absl::Time time = absl::FromUnixSeconds(1'700'000'000) + absl::Nanoseconds(5);
+  EXPECT_EQ(ToWire(time).seconds(), 1'700'000'000);
+  EXPECT_EQ(ToWire(time).nanos(), 5);
+  const absl::Time before = absl::FromUnixSeconds(-2) + absl::Nanoseconds(5);
+  EXPECT_EQ(ToWire(before).seconds(), -2);
+  EXPECT_EQ(ToWire(before).nanos(), 5);
+}
+
+TEST(WireTimestamp, StaysWithinTheYearsThatTheMessageHolds) {
+  EXPECT_EQ(ToWire(absl::InfiniteFuture()).seconds(), 253'402'300'799);
+  EXPECT_EQ(ToWire(absl::InfinitePast()).seconds(), -62'135'596'800);
+  EXPECT_EQ(ToWire(absl::InfiniteFuture()).nanos(), 0);
+}
+
+TEST(CheckWorkerId, AllowsWhatPodsAreCalled) {
+  for (const std::string id : {"w", "gpu-3.cluster_A", "0", "..."}) EXPECT_OK(CheckWorkerId(id));
+  EXPECT_OK(CheckWorkerId(std::string(128, 'w')));
+}
+
+TEST(CheckWorkerId, RefusesEverythingElseWithoutRepeatingIt) {
+  for (const std::string& id :
+       {std::string(), std::string(129, 'w'), std::string("a b"), std::string("a/b"),
+        std::string("a\n"), std::string("\0", 1), std::string("é"), std::string("\xff")}) {
+    EXPECT_STATUS(CheckWorkerId(id), kInvalid,
+                  absl::StrCat("worker id of ", id.size(), " bytes; it can be 1 to 128"));
+  }
+}
+
+}  // namespace
+}  // namespace muster
