@@ -23,7 +23,7 @@ absl::Status CheckFit(const ParallelConfig& config, const std::vector<WorkerView
 absl::Status TooFewWorkers(size_t needed, size_t free) {
   return MakeError(
       absl::StatusCode::kFailedPrecondition,
-      absl::StrCat("waiting for workers: ", needed, " are needed, ", free, " are free"),
+      absl::StrCat("waiting for workers: ", needed, " needed, ", free, " free"),
       {.reason = ErrorReason::kNotEnoughWorkers, .retriable = true});
 }
 

@@ -21,11 +21,11 @@ TEST(Reconfiguration, TooFewWorkersWaitAndSayForHowMany) {
   TestFleet fleet({.tp = 2, .cp = 3});
   fleet.coordinator().Tick();
   EXPECT_STATUS(fleet.replica().failure, kPrecondition,
-                "waiting for workers: 6 are needed, 0 are free");
+                "waiting for workers: 6 needed, 0 free");
   fleet.EnlistAll(5);
   EXPECT_EQ(fleet.state(), ReplicaState::kWaiting);
   EXPECT_STATUS(fleet.replica().failure, kPrecondition,
-                "waiting for workers: 6 are needed, 5 are free");
+                "waiting for workers: 6 needed, 5 free");
   EXPECT_EQ(DetailOf(fleet.replica().failure).reason, ErrorReason::kNotEnoughWorkers);
   fleet.Enlist("w5");
   EXPECT_EQ(fleet.state(), ReplicaState::kForming);
@@ -158,7 +158,7 @@ TEST(Reconfiguration, AsManyReplicasAsThereAreWorkersForFormOnceNobodyElseComes)
   EXPECT_EQ(fleet.state(0), ReplicaState::kForming);
   EXPECT_EQ(fleet.state(1), ReplicaState::kWaiting);
   EXPECT_STATUS(fleet.replica(1).failure, kPrecondition,
-                "waiting for workers: 2 are needed, 1 are free");
+                "waiting for workers: 2 needed, 1 free");
   fleet.Enlist("w3");
   EXPECT_EQ(fleet.workers(1), "w2 w3");
 }

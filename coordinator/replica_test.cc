@@ -122,7 +122,7 @@ TEST_P(ReplicaInPhase, ALostWorkerEndsTheEpochForAllAndIsNamed) {
   EXPECT_EQ(fleet_.state(), ReplicaState::kWaiting);
   fleet_.Advance(absl::Seconds(1));
   EXPECT_STATUS(fleet_.replica().failure, absl::StatusCode::kFailedPrecondition,
-                "waiting for workers: 3 are needed, 2 are free");
+                "waiting for workers: 3 needed, 2 free");
 }
 
 TEST_P(ReplicaInPhase, ARankWithoutProgressEndsTheEpochThoughItsHeartbeatsGoOn) {

@@ -58,7 +58,7 @@ TEST_F(FleetServiceTest, AWaitingReplicaSaysForWhat) {
   ASSERT_TRUE(stub_->GetTopology(&context_, v1::GetTopologyRequest(), &response).ok());
   EXPECT_EQ(response.replicas(0).state(), v1::REPLICA_STATE_WAITING);
   EXPECT_STATUS(FailureOf(response.replicas(0).failure()), absl::StatusCode::kFailedPrecondition,
-                "2 are needed, 1 are free");
+                "2 needed, 1 free");
   EXPECT_FALSE(response.replicas(0).has_topology());
   EXPECT_FALSE(response.replicas(0).has_serving_since());
 }

@@ -12,19 +12,19 @@
 
 namespace muster::testing {
 
-inline const absl::Status &StatusOf(const absl::Status &status) { return status; }
+inline const absl::Status& StatusOf(const absl::Status& status) { return status; }
 template <typename T>
-const absl::Status &StatusOf(const absl::StatusOr<T> &result) {
+const absl::Status& StatusOf(const absl::StatusOr<T>& result) {
   return result.status();
 }
 
-inline ::testing::AssertionResult IsOk(const absl::Status &status) {
+inline ::testing::AssertionResult IsOk(const absl::Status& status) {
   if (status.ok()) return ::testing::AssertionSuccess();
   return ::testing::AssertionFailure() << status;
 }
 
-inline ::testing::AssertionResult HasStatus(const absl::Status &status, absl::StatusCode code,
-                                            const std::string &part_of_message) {
+inline ::testing::AssertionResult HasStatus(const absl::Status& status, absl::StatusCode code,
+                                            const std::string& part_of_message) {
   if (status.code() == code && absl::StrContains(status.message(), part_of_message)) {
     return ::testing::AssertionSuccess();
   }

@@ -18,8 +18,8 @@ constexpr int64_t KvBlocksFor(int64_t tokens) {
   return (tokens + kKvBlockTokens - 1) / kKvBlockTokens;
 }
 
-// An allocated block, number `logical` of its sequence: it lives on cp rank logical % cp, at index logical / cp of the
-// sequence's table there, in arena block `local`.
+// An allocated block, number `logical` of its sequence: it lives on cp rank logical % cp, at index
+// logical / cp of the sequence's table there, in arena block `local`.
 struct BlockGrant {
   int64_t logical = 0;
   int32_t local = 0;
