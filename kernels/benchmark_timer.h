@@ -28,11 +28,12 @@ double MedianSeconds(int passes, const F& fn) {
 // Reads `bytes` of memory as fast as one thread can: the limit that kernels bound by memory are
 // held against. Four streams with prefetching, which is what reaches most; `bytes` is a multiple
 // of 256.
-inline void StreamingRead(const std::byte* data, size_t bytes) {
+__attribute__((target_clones("avx512f", "avx2", "default"))) inline void StreamingRead(
+    const std::byte* data, size_t bytes) {
   constexpr size_t kStreams = 4;
   constexpr size_t kLine = 64;
   constexpr size_t kWords = kLine / sizeof(uint64_t);
-  constexpr size_t kAhead = 2048;
+  constexpr size_t kAhead = 512;
   const size_t stream_bytes = bytes / kStreams;
   uint64_t sums[kStreams][kWords] = {};
   for (size_t i = 0; i < stream_bytes; i += kLine) {
