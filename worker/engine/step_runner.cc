@@ -9,6 +9,10 @@
 namespace muster {
 namespace {
 
+// Eager steps of buckets from here on are padded as well: matrix products of many rows are made
+// ready for whole buckets, and a smaller step costs less as it is.
+constexpr int kPaddedRows = 64;
+
 // Writes `count` padded entries behind the `used` ones.
 void Pad(int32_t* entries, int used, int count, int32_t padding) {
   std::fill(entries + used, entries + count, padding);
@@ -38,7 +42,8 @@ absl::Status StepRunner::Run(const Step& step) {
   const absl::Time begun = absl::Now();
   MUSTER_RETURN_IF_ERROR(ApplyTables(step));
   Graph* const graph = GraphOf(step);
-  rows_run_ = graph != nullptr ? step.bucket : static_cast<int>(step.rows.size());
+  const bool padded = graph != nullptr || step.bucket >= kPaddedRows;
+  rows_run_ = padded ? step.bucket : static_cast<int>(step.rows.size());
   const int outputs = graph != nullptr ? step.output_bucket : static_cast<int>(step.outputs.size());
   FillBuffers(step, rows_run_, outputs);
   MUSTER_RETURN_IF_ERROR(graph != nullptr

@@ -57,7 +57,7 @@ class StepRunner {
   }
   // Of the last Run, from its first enqueue to its completion.
   absl::Duration device_time() const { return device_time_; }
-  // Rows that the last Run computed: of its graph, or its own.
+  // Rows that the last Run computed, padding included.
   int rows_run() const { return rows_run_; }
   // KV blocks of this rank that sequences held in the last Run.
   int64_t kv_blocks_used() const { return kv_blocks_used_; }
