@@ -16,7 +16,7 @@ namespace HWY_NAMESPACE {
 
 // The weights are read as so many streams side by side, each from one end to the other of its part
 // of the columns: that is how memory gives most.
-constexpr size_t kStreams = 4;
+constexpr int64_t kStreams = 4;
 // Bytes of each stream on their way at one time.
 constexpr int64_t kAhead = 512;
 

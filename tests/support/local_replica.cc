@@ -28,6 +28,7 @@ Topology MakeTopology(const ParallelConfig& config, Epoch epoch, ReplicaIndex re
 absl::Status OnAllRanks(int world, const std::function<absl::Status(int rank)>& rank) {
   std::vector<absl::Status> statuses(world);
   std::vector<std::thread> threads;
+  threads.reserve(world);
   for (int i = 0; i < world; ++i) {
     threads.emplace_back([&, i] { statuses[i] = rank(i); });
   }
@@ -52,11 +53,11 @@ absl::StatusOr<std::vector<TokenLogprob>> Write(Engine& engine, const std::vecto
   std::vector<uint32_t> pending(prompt.begin(), prompt.end());
   std::vector<TokenLogprob> written;
   for (uint32_t position = 0; static_cast<int>(written.size()) < count;) {
-    const size_t size = std::min<size_t>(pending.size(), static_cast<size_t>(writing.chunk));
+    const auto size = std::min<int64_t>(static_cast<int64_t>(pending.size()), writing.chunk);
     SequenceSlice slice{.sequence_id = writing.sequence,
                         .token_ids = {pending.begin(), pending.begin() + size},
                         .first_position = position,
-                        .sample = size == pending.size(),
+                        .sample = size == static_cast<int64_t>(pending.size()),
                         .sampling = writing.sampling};
     pending.erase(pending.begin(), pending.begin() + size);
     position += static_cast<uint32_t>(size);
@@ -72,6 +73,7 @@ absl::StatusOr<std::vector<TokenLogprob>> Write(Engine& engine, const std::vecto
 
 std::vector<int> TokensOf(const std::vector<TokenLogprob>& written) {
   std::vector<int> tokens;
+  tokens.reserve(written.size());
   for (const TokenLogprob& token : written) tokens.push_back(token.token);
   return tokens;
 }

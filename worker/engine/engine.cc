@@ -151,7 +151,7 @@ absl::Status Engine::Handle(ForwardRequest& request) {
     return absl::OkStatus();
   }
   NoteCapacity();
-  absl::StatusOr<ForwardResult> result = RunStep(request.batch, begun);
+  absl::StatusOr<ForwardResult> result = RunStep(begun);
   if (!result.ok()) {
     request.done(AfterTheStamp(result.status(), options_.epoch));
     return result.status();
@@ -169,7 +169,7 @@ absl::Status Engine::Handle(ForwardRequest& request) {
   return absl::OkStatus();
 }
 
-absl::StatusOr<ForwardResult> Engine::RunStep(const ForwardBatch& batch, absl::Time begun) {
+absl::StatusOr<ForwardResult> Engine::RunStep(absl::Time begun) {
   MUSTER_RETURN_IF_ERROR(relay_.Send(step_, options_.step_timeout));
   const absl::Duration relay_time = absl::Now() - begun;
   MUSTER_RETURN_IF_ERROR(runner_.Run(step_));

@@ -84,7 +84,8 @@ class Engine {
   // The failure of a stamped step, which ends the epoch; OK when the request was answered, be it
   // with a refusal.
   absl::Status Handle(ForwardRequest& request);
-  absl::StatusOr<ForwardResult> RunStep(const ForwardBatch& batch, absl::Time begun);
+  // Stamps step_ and runs it.
+  absl::StatusOr<ForwardResult> RunStep(absl::Time begun);
   absl::StatusOr<std::vector<SliceOutput>> AnswerAll(const ForwardBatch& batch);
   void NoteCapacity() ABSL_LOCKS_EXCLUDED(mu_);
 
