@@ -6,8 +6,7 @@
 
 namespace muster::testing {
 
-// Calls of operator new on this thread so far. oneDNN allocates by other means, which this leaves
-// out.
+// Calls of operator new on this thread so far, without those of oneDNN's own code.
 uint64_t AllocationsOfThisThread();
 // On all threads.
 uint64_t AllocationsOfThisProcess();

@@ -269,7 +269,7 @@ TEST_F(WorkerServicesTest, ForwardGivesTheGoldenTokens) {
     EXPECT_LT(response.outputs(0).sampled_logprob(), 0);
     EXPECT_EQ(response.epoch(), kFirst.value());
     EXPECT_EQ(response.step(), tokens.size() + 1);
-    EXPECT_EQ(response.bucket(), next.size()) << "70 rows run without a graph, one with";
+    EXPECT_EQ(response.bucket(), next.size() == 1 ? 1 : 128) << "70 rows are padded";
     EXPECT_GT(response.device_time().nanos(), 0);
     position += static_cast<int>(next.size());
     next = {static_cast<int>(response.outputs(0).sampled_token())};
