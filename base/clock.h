@@ -14,7 +14,7 @@ class Clock {
   virtual ~Clock() = default;
   virtual absl::Time Now() const = 0;
 
-  // The machine's clock; lives for ever.
+  // The time of day, which never goes back; lives for ever.
   static const Clock& Real();
 };
 

@@ -156,6 +156,7 @@ struct EpochReport {
   StepNumber step;
   uint64_t kv_blocks_used = 0;
   uint64_t kv_blocks_total = 0;
+  std::string failure;  // why it is FAILED, one line; else empty
 
   friend bool operator==(const EpochReport&, const EpochReport&) = default;
 };

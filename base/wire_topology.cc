@@ -18,6 +18,7 @@ namespace {
 constexpr uint32_t kMaxAxis = 1024;
 constexpr uint64_t kMaxRanks = 1 << 20;
 constexpr size_t kMaxName = 256;
+constexpr size_t kMaxFailureBytes = 1024;
 constexpr int kMaxEndTokens = 256;
 constexpr int kMaxLedgerEntries = 4096;
 
@@ -103,6 +104,14 @@ absl::StatusOr<std::vector<GroupSpec>> GroupsFromWire(const v1::Topology& wire,
     }
   }
   return groups;
+}
+
+// One line of ASCII that is not too long, whatever came.
+std::string PlainText(absl::string_view text) {
+  std::string plain(text.substr(0, kMaxFailureBytes));
+  std::replace_if(
+      plain.begin(), plain.end(), [](char c) { return !absl::ascii_isprint(c); }, '?');
+  return plain;
 }
 
 }  // namespace
@@ -192,6 +201,7 @@ v1::EpochReport ToWire(const EpochReport& report) {
   wire.set_step(report.step.value());
   wire.set_kv_blocks_used(report.kv_blocks_used);
   wire.set_kv_blocks_total(report.kv_blocks_total);
+  wire.set_failure(PlainText(report.failure));
   return wire;
 }
 
@@ -318,7 +328,8 @@ absl::StatusOr<EpochReport> FromWire(const v1::EpochReport& wire) {
   EpochReport report{.epoch = Epoch(wire.epoch()),
                      .step = StepNumber(wire.step()),
                      .kv_blocks_used = wire.kv_blocks_used(),
-                     .kv_blocks_total = wire.kv_blocks_total()};
+                     .kv_blocks_total = wire.kv_blocks_total(),
+                     .failure = PlainText(wire.failure())};
   MUSTER_RETURN_IF_ERROR(CheckRange("report.replica", wire.replica(), 0, kMaxAxis - 1));
   MUSTER_RETURN_IF_ERROR(
       CheckRange("report.epoch", wire.epoch(), 1, std::numeric_limits<uint64_t>::max()));

@@ -85,6 +85,7 @@ void Membership::Tick() {
   {
     absl::MutexLock lock(&mu_);
     const absl::Time now = clock_.Now();
+    ForgiveOwnPause(now);
     for (const auto& [id, member] : members_) {
       const absl::Duration age = now - member.view.last_heartbeat;
       if (age <= options_.lease) continue;
@@ -95,6 +96,16 @@ void Membership::Tick() {
     }
   }
   for (const auto& [lease, reason] : silent) End(lease, reason);
+}
+
+void Membership::ForgiveOwnPause(absl::Time now) {
+  const absl::Duration gap = now - std::exchange(last_tick_, now);
+  if (last_tick_known_ && gap > options_.lease / 2) {
+    for (auto& [id, member] : members_) {
+      member.view.last_heartbeat = std::min(now, member.view.last_heartbeat + gap);
+    }
+  }
+  last_tick_known_ = true;
 }
 
 void Membership::End(LeaseId lease, const absl::Status& reason) {

@@ -91,7 +91,8 @@ class Membership {
   // connection broke".
   void EndLease(LeaseId lease, absl::string_view why) ABSL_LOCKS_EXCLUDED(order_mu_, mu_);
 
-  // Ends the leases of workers that were silent for too long.
+  // Ends the leases of workers that were silent for too long. Call it several times per lease: a
+  // longer gap is this process' own pause, in which it could not hear anybody.
   void Tick() ABSL_LOCKS_EXCLUDED(order_mu_, mu_);
 
   // Ends all leases without telling the listener, and refuses new ones with `reason`.
@@ -122,6 +123,7 @@ class Membership {
   void End(LeaseId lease, const absl::Status& reason) ABSL_EXCLUSIVE_LOCKS_REQUIRED(order_mu_)
       ABSL_LOCKS_EXCLUDED(mu_);
   Member* FindLease(LeaseId lease) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  void ForgiveOwnPause(absl::Time now) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
 
   const Options options_;
   const Clock& clock_;
@@ -132,6 +134,8 @@ class Membership {
   mutable absl::Mutex mu_;
   uint64_t last_lease_ ABSL_GUARDED_BY(mu_) = 0;
   absl::Status closed_ ABSL_GUARDED_BY(mu_);
+  bool last_tick_known_ ABSL_GUARDED_BY(mu_) = false;
+  absl::Time last_tick_ ABSL_GUARDED_BY(mu_);
   std::map<std::string, Member> members_ ABSL_GUARDED_BY(mu_);  // by worker id
 };
 

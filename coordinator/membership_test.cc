@@ -78,6 +78,19 @@ TEST_F(MembershipTest, SilenceLongerThanTheLeaseEndsIt) {
   EXPECT_STATUS(holder_->ends()[0], absl::StatusCode::kUnavailable, "no heartbeat");
 }
 
+TEST_F(MembershipTest, APauseOfTheCoordinatorItselfEndsNoLease) {
+  ASSERT_OK(Enlist("w0", 1));
+  membership_.Tick();
+  clock_.Advance(absl::Seconds(30));
+  membership_.Tick();
+  EXPECT_TRUE(membership_.Find("w0").has_value()) << "its heartbeats could not be heard";
+  for (int i = 0; i < 4; ++i) {
+    clock_.Advance(absl::Milliseconds(500));
+    membership_.Tick();
+  }
+  EXPECT_FALSE(membership_.Find("w0").has_value()) << "from then on it was silent";
+}
+
 TEST_F(MembershipTest, HeartbeatsKeepTheLeaseWhateverTheProgress) {
   ASSERT_OK_AND_ASSIGN(const LeaseId lease, Enlist("w0", 1));
   for (int i = 0; i < 10; ++i) {

@@ -10,6 +10,8 @@
 namespace muster {
 namespace {
 
+constexpr uint64_t kHighestEpoch = uint64_t{1} << 62;
+
 // Whether the members' model can be split so; OK as long as there are none.
 absl::Status CheckFit(const ParallelConfig& config, const std::vector<WorkerView>& members) {
   if (members.empty()) return absl::OkStatus();
@@ -21,10 +23,9 @@ absl::Status CheckFit(const ParallelConfig& config, const std::vector<WorkerView
 }
 
 absl::Status TooFewWorkers(size_t needed, size_t free) {
-  return MakeError(
-      absl::StatusCode::kFailedPrecondition,
-      absl::StrCat("waiting for workers: ", needed, " needed, ", free, " free"),
-      {.reason = ErrorReason::kNotEnoughWorkers, .retriable = true});
+  return MakeError(absl::StatusCode::kFailedPrecondition,
+                   absl::StrCat("waiting for workers: ", needed, " needed, ", free, " free"),
+                   {.reason = ErrorReason::kNotEnoughWorkers, .retriable = true});
 }
 
 }  // namespace
@@ -67,7 +68,8 @@ void Reconfiguration::OnEnlisted(const WorkerInfo& worker) {
 void Reconfiguration::NoteEpochs(const WorkerInfo& worker) {
   for (const EpochReport& held : worker.epochs) {
     const auto index = static_cast<size_t>(held.replica.value());
-    if (index < last_epochs_.size()) {
+    // Numbers that nobody reaches by counting would leave none for the next topology.
+    if (index < last_epochs_.size() && held.epoch.value() <= kHighestEpoch) {
       last_epochs_[index] = std::max(last_epochs_[index], held.epoch);
     }
     client_.Release({.placement = {.worker_id = worker.worker_id,

@@ -20,12 +20,10 @@ constexpr auto kPrecondition = absl::StatusCode::kFailedPrecondition;
 TEST(Reconfiguration, TooFewWorkersWaitAndSayForHowMany) {
   TestFleet fleet({.tp = 2, .cp = 3});
   fleet.coordinator().Tick();
-  EXPECT_STATUS(fleet.replica().failure, kPrecondition,
-                "waiting for workers: 6 needed, 0 free");
+  EXPECT_STATUS(fleet.replica().failure, kPrecondition, "waiting for workers: 6 needed, 0 free");
   fleet.EnlistAll(5);
   EXPECT_EQ(fleet.state(), ReplicaState::kWaiting);
-  EXPECT_STATUS(fleet.replica().failure, kPrecondition,
-                "waiting for workers: 6 needed, 5 free");
+  EXPECT_STATUS(fleet.replica().failure, kPrecondition, "waiting for workers: 6 needed, 5 free");
   EXPECT_EQ(DetailOf(fleet.replica().failure).reason, ErrorReason::kNotEnoughWorkers);
   fleet.Enlist("w5");
   EXPECT_EQ(fleet.state(), ReplicaState::kForming);
@@ -157,8 +155,7 @@ TEST(Reconfiguration, AsManyReplicasAsThereAreWorkersForFormOnceNobodyElseComes)
   fleet.Advance(absl::Milliseconds(1500));
   EXPECT_EQ(fleet.state(0), ReplicaState::kForming);
   EXPECT_EQ(fleet.state(1), ReplicaState::kWaiting);
-  EXPECT_STATUS(fleet.replica(1).failure, kPrecondition,
-                "waiting for workers: 2 needed, 1 free");
+  EXPECT_STATUS(fleet.replica(1).failure, kPrecondition, "waiting for workers: 2 needed, 1 free");
   fleet.Enlist("w3");
   EXPECT_EQ(fleet.workers(1), "w2 w3");
 }
@@ -201,6 +198,15 @@ TEST(Reconfiguration, EveryChangeIsTold) {
   EXPECT_EQ(changes, formed);
   fleet.Serve();
   EXPECT_GT(changes, formed);
+}
+
+TEST(Reconfiguration, AnEpochThatNobodyCountsToLeavesTheNumbersAsTheyAre) {
+  TestFleet fleet({});
+  WorkerInfo hostile = TestWorker("w0", 50);
+  hostile.epochs = {{.epoch = Epoch(~uint64_t{0}), .state = WorkerState::kServing}};
+  fleet.Enlist(std::move(hostile));
+  EXPECT_EQ(fleet.state(), ReplicaState::kForming);
+  EXPECT_EQ(fleet.epoch(), 1u);
 }
 
 }  // namespace

@@ -15,6 +15,8 @@ constexpr absl::Duration kPhaseDeadline = absl::Hours(1);
 // The waits within a phase end by themselves first, since they know better who is missing.
 constexpr absl::Duration kStallMargin = absl::Seconds(2);
 constexpr absl::Duration kFirstPause = absl::Milliseconds(100);
+// Serving for so long makes up for earlier failures.
+constexpr absl::Duration kSteady = absl::Seconds(10);
 constexpr absl::Duration kLongestPause = absl::Seconds(10);
 constexpr int kMostDoublings = 10;
 
@@ -214,7 +216,6 @@ void Replica::Serve() {
                                .block_tokens = result.block_tokens});
   }
   status_.serving_since = ports_.clock.Now();
-  failures_ = 0;
   SetState(ReplicaState::kServing, absl::OkStatus());
   Emit(EventKind::kServing, absl::StrCat("serving on ", runs_.size(), " ranks"));
 }
@@ -269,9 +270,9 @@ void Replica::FailReportedRank() {
       const bool failed = report.replica == status_.replica && IsCurrent(report.epoch) &&
                           report.state == WorkerState::kFailed;
       if (failed) {
-        return FailRank(rank.rank, absl::AbortedError(absl::StrCat(
-                                       "its worker gave the epoch up after step ",
-                                       report.step.value(), "; the worker's log says why")));
+        return FailRank(
+            rank.rank, absl::AbortedError(absl::StrCat("its worker gave the epoch up after step ",
+                                                       report.step.value(), ": ", report.failure)));
       }
     }
   }
@@ -297,7 +298,10 @@ void Replica::FailRank(GlobalRank rank, const absl::Status& error) {
 void Replica::FailEpoch(const absl::Status& reason) {
   const ErrorDetail detail = DetailOf(reason);
   const Topology& topology = *status_.topology;
-  retry_ = detail.reason == ErrorReason::kRankLost;
+  // What fails while it forms fails again; what served can serve again.
+  const bool served = status_.state == ReplicaState::kServing;
+  retry_ = served || detail.reason == ErrorReason::kRankLost;
+  if (served && ports_.clock.Now() - status_.serving_since >= kSteady) failures_ = 0;
   // Even the first pause is there for a reason: a worker whose call broke may be dead, and is a
   // member until its lease tells.
   retry_at_ = ports_.clock.Now() + std::min(kLongestPause, kFirstPause * (1 << failures_));

@@ -3,6 +3,7 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <string>
 #include <vector>
 
@@ -217,12 +218,37 @@ TEST(Replica, AServingRankThatGivesItsEpochUpEndsIt) {
   fleet.coordinator().Tick();
   EXPECT_EQ(fleet.state(), ReplicaState::kServing) << "that was another epoch";
   fleet.Heartbeat("w1", 1,
-                  {{.epoch = Epoch(1), .state = WorkerState::kFailed, .step = StepNumber(41)}});
+                  {{.epoch = Epoch(1),
+                    .state = WorkerState::kFailed,
+                    .step = StepNumber(41),
+                    .failure = "rank 0 is missing"}});
   fleet.coordinator().Tick();
   EXPECT_EQ(fleet.state(), ReplicaState::kFailed);
   EXPECT_STATUS(fleet.replica().failure, absl::StatusCode::kAborted,
                 "rank 1 (worker w1) failed while serving: its worker gave the epoch up after step "
-                "41");
+                "41: rank 0 is missing");
+  // Nobody left, and what has served can serve again.
+  fleet.Release();
+  fleet.Advance(absl::Seconds(1));
+  EXPECT_EQ(fleet.state(), ReplicaState::kForming);
+  EXPECT_EQ(fleet.epoch(), 2u);
+}
+
+TEST(Replica, WhatFailsSoonAfterItServesPausesLongerEachTime) {
+  TestFleet fleet({.cp = 2});
+  fleet.EnlistAll(2);
+  std::vector<absl::Duration> pauses;
+  for (int i = 0; i < 4; ++i) {
+    fleet.Serve();
+    fleet.Heartbeat("w1", 1, {{.epoch = Epoch(fleet.epoch()), .state = WorkerState::kFailed}});
+    const absl::Time failed = fleet.clock().Now();
+    fleet.coordinator().Tick();
+    fleet.Release();
+    while (fleet.state() != ReplicaState::kForming) fleet.Advance(absl::Milliseconds(50));
+    pauses.push_back(fleet.clock().Now() - failed);
+  }
+  EXPECT_TRUE(std::is_sorted(pauses.begin(), pauses.end()));
+  EXPECT_GE(pauses.back(), 4 * pauses.front());
 }
 
 }  // namespace

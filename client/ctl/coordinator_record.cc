@@ -15,7 +15,11 @@ namespace {
 
 std::string DirectoryOfUser() {
   const char* runtime = std::getenv("XDG_RUNTIME_DIR");
-  if (runtime != nullptr && access(runtime, W_OK) == 0) return absl::StrCat(runtime, "/muster");
+  struct stat facts;
+  // After `su` the variable may still be another user's.
+  const bool ours = runtime != nullptr && stat(runtime, &facts) == 0 && facts.st_uid == getuid() &&
+                    access(runtime, W_OK) == 0;
+  if (ours) return absl::StrCat(runtime, "/muster");
   return absl::StrCat("/tmp/muster-", getuid());
 }
 

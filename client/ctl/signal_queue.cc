@@ -5,25 +5,29 @@
 namespace muster::ctl {
 namespace {
 
-sigset_t Held() {
-  sigset_t set;
-  sigemptyset(&set);
-  for (int signal : {SIGINT, SIGTERM, SIGHUP, SIGCHLD}) sigaddset(&set, signal);
-  return set;
+bool IsIgnored(int signal) {
+  struct sigaction action;
+  return sigaction(signal, nullptr, &action) == 0 && action.sa_handler == SIG_IGN;
 }
 
 }  // namespace
 
 SignalQueue::SignalQueue() {
-  const sigset_t held = Held();
-  pthread_sigmask(SIG_BLOCK, &held, nullptr);
-  std::signal(SIGPIPE, SIG_IGN);
+  // The kernel would keep the ends of children to itself.
+  std::signal(SIGCHLD, SIG_DFL);
+  sigemptyset(&held_);
+  for (int signal : {SIGINT, SIGTERM, SIGHUP, SIGCHLD}) {
+    // Held back it would come all the same: nohup means it.
+    if (!IsIgnored(signal)) sigaddset(&held_, signal);
+  }
+  pthread_sigmask(SIG_BLOCK, &held_, nullptr);
+  // A display on a terminal must not stop a background process either.
+  for (int signal : {SIGPIPE, SIGTTOU}) std::signal(signal, SIG_IGN);
 }
 
 int SignalQueue::Wait(absl::Duration timeout) {
-  const sigset_t held = Held();
   const timespec limit = absl::ToTimespec(std::max(absl::ZeroDuration(), timeout));
-  const int signal = sigtimedwait(&held, nullptr, &limit);
+  const int signal = sigtimedwait(&held_, nullptr, &limit);
   return signal < 0 ? 0 : signal;
 }
 

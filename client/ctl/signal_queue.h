@@ -2,12 +2,15 @@
 #ifndef MUSTER_CLIENT_CTL_SIGNAL_QUEUE_H_
 #define MUSTER_CLIENT_CTL_SIGNAL_QUEUE_H_
 
+#include <csignal>
+
 #include "absl/time/time.h"
 
 namespace muster::ctl {
 
 // Make it before any thread is started: threads inherit which signals are blocked. Holds back
-// SIGINT, SIGTERM, SIGHUP and SIGCHLD, and ignores SIGPIPE.
+// SIGINT, SIGTERM and SIGHUP, where they were not ignored before, and SIGCHLD; ignores SIGPIPE and
+// SIGTTOU.
 class SignalQueue {
  public:
   SignalQueue();
@@ -17,6 +20,9 @@ class SignalQueue {
 
   // True for the signals that ask the program to end.
   static bool AsksToEnd(int signal);
+
+ private:
+  sigset_t held_;
 };
 
 }  // namespace muster::ctl

@@ -117,7 +117,11 @@ absl::Status UpSession::Form(const FleetClient& client) {
     }
     if (death.has_value() && !failed_epoch.empty()) return absl::UnavailableError(failed_epoch);
     MUSTER_RETURN_IF_ERROR(FirstFailure(*snapshot));
-    if (AllServe(*snapshot) && !death.has_value()) return AnnounceServing(*snapshot);
+    if (AllServe(*snapshot) && !death.has_value()) {
+      const absl::Status announced = AnnounceServing(*snapshot);
+      // A leader that is busy, or has just died, is looked at again.
+      if (!absl::IsUnavailable(announced) && !absl::IsDeadlineExceeded(announced)) return announced;
+    }
     const int enlisted = snapshot->workers.workers_size();
     if (absl::Now() > enlist_deadline && enlisted < options_.fleet.workers()) {
       return absl::DeadlineExceededError(absl::StrCat(enlisted, " of ", options_.fleet.workers(),

@@ -19,10 +19,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import unquote, urlparse
 
-# Exit statuses of `bazel test` that its events explain: all passed, some failed, no tests.
-_BAZEL_EXPLAINED = (0, 3, 4)
-# pytest found nothing to run.
-_PYTEST_NOTHING = 5
+# Exit statuses of `bazel test` that its events explain: all passed, some failed.
+_BAZEL_EXPLAINED = (0, 3)
 
 
 @dataclass
@@ -91,18 +89,25 @@ def count_bazel(topic: str, status: int, events: str) -> Results:
             label = identity["testResult"]["label"]
             counted.add(label)
             results.add(_count_target(label, topic, event["testResult"]))
-    if status not in (0, 4):
+    if status != 0:
         results.failed += [f"{label} ({topic}) did not build" for label in sorted(tests - counted)]
     if status not in _BAZEL_EXPLAINED and not results.failed:
         results.failed.append(f"{topic}: bazel ended with status {status}")
-    return results
+    return _unless_empty(topic, results)
 
 
 def count_pytest(topic: str, status: int, junit: str | None) -> Results:
     """The cases of one pytest run; `junit` is None if it wrote no file."""
     results = count_junit(junit, topic) if junit else Results()
-    if status not in (0, _PYTEST_NOTHING) and not results.failed:
+    if status != 0 and not results.failed:
         results.failed.append(f"{topic}: pytest ended with status {status}")
+    return _unless_empty(topic, results)
+
+
+def _unless_empty(topic: str, results: Results) -> Results:
+    """A run in which nothing ran has failed: its filter or its path is wrong."""
+    if not (results.passed or results.failed or results.skips()):
+        results.failed.append(f"{topic}: no test ran")
     return results
 
 

@@ -94,7 +94,13 @@ def test_a_timeout_without_results_is_one_failure(tmp_path):
 
 def test_a_bazel_that_never_came_to_testing_is_one_failure():
     assert count_bazel("unit", 1, "").failed == ["unit: bazel ended with status 1"]
-    assert count_bazel("tsan", 4, "").failed == []
+
+
+def test_a_run_in_which_nothing_ran_is_one_failure():
+    assert count_bazel("tsan", 4, "").failed == ["tsan: bazel ended with status 4"]
+    assert count_bazel("tsan", 0, "").failed == ["tsan: no test ran"]
+    assert count_pytest("python", 5, None).failed == ["python: pytest ended with status 5"]
+    assert count_pytest("python", 0, None).failed == ["python: no test ran"]
 
 
 def test_the_last_line_is_the_sum_and_the_exit_status_follows(tmp_path, capsys):

@@ -175,7 +175,8 @@ EpochReport EpochContext::Report() const {
           .progress = progress_,
           .step = StepNumber(step_.load()),
           .kv_blocks_used = static_cast<uint64_t>(kv_used_.load()),
-          .kv_blocks_total = static_cast<uint64_t>(kv_total_.load())};
+          .kv_blocks_total = static_cast<uint64_t>(kv_total_.load()),
+          .failure = std::string(failure_.message())};
 }
 
 absl::Status EpochContext::failure() const {

@@ -39,6 +39,9 @@ class MusterError(Exception):
     retriable: bool = False
     kv_written: bool = False
 
+    # Exceptions are kept in sets, by logging for one.
+    __hash__ = Exception.__hash__
+
     def __str__(self) -> str:
         return self.message
 

@@ -76,6 +76,7 @@ class FleetProcess:
             self._process = subprocess.Popen(
                 command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
                 stderr=display if display is not None else subprocess.DEVNULL, text=True,
+                encoding="utf-8", errors="replace",
                 process_group=0)
         except OSError as error:
             raise FleetError(f"cannot run {program}: {error.strerror}: ./muster build makes it") \
@@ -136,6 +137,10 @@ class FleetProcess:
         self._process.stdout.close()
 
     def _read(self) -> None:
-        for line in self._process.stdout:
-            self._events.put(json.loads(line))
-        self._events.put(None)
+        try:
+            for line in self._process.stdout:
+                self._events.put(json.loads(line))
+        except ValueError:
+            pass  # It died in the middle of a line.
+        finally:
+            self._events.put(None)

@@ -86,6 +86,10 @@ def _parser() -> argparse.ArgumentParser:
 def _prompt(text: str) -> str:
     if not text.strip():
         raise argparse.ArgumentTypeError("the prompt is empty")
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise argparse.ArgumentTypeError("the prompt is not UTF-8") from None
     return text
 
 

@@ -43,10 +43,10 @@ class Answer:
 
 def main(words: list[str]) -> int:
     """Returns the exit status."""
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-    # Whoever ends the demo by another signal wants the fleet ended as well.
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, signal.default_int_handler)
+    # Whoever ends the demo by another signal wants the fleet ended as well; nohup wants no end.
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, signal.default_int_handler)
     arguments = parse(words)
     paper = Paper(sys.stderr if arguments.json else sys.stdout)
     try:
