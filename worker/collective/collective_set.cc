@@ -16,6 +16,12 @@
 #include "worker/collective/warmup_vote.h"
 
 namespace muster {
+namespace {
+
+// Where the deadline has passed: long enough to learn who is missing.
+constexpr absl::Duration kShortestWait = absl::Milliseconds(1);
+
+}  // namespace
 
 CollectiveSet::CollectiveSet(std::vector<Group> groups, CollectiveBackend& backend, Device& device,
                              Rendezvous& rendezvous, Ledger& ledger, Options options)
@@ -230,7 +236,7 @@ absl::StatusOr<std::vector<std::string>> CollectiveSet::Gather(absl::string_view
   const Group& all = groups_[0];
   if (all.size() == 1) return std::vector<std::string>{std::string(value)};
   return rendezvous_.AllGather(all, phase_, value,
-                               std::max(deadline_ - absl::Now(), absl::ZeroDuration()));
+                               std::max(deadline_ - absl::Now(), kShortestWait));
 }
 
 absl::StatusOr<std::vector<std::string>> CollectiveSet::EntriesOf(

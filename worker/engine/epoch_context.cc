@@ -12,6 +12,9 @@
 namespace muster {
 namespace {
 
+// Where the deadline has passed: long enough to learn who is missing.
+constexpr absl::Duration kShortestWait = absl::Milliseconds(1);
+
 absl::StatusOr<std::vector<Group>> GroupsOf(const Topology& topology, GlobalRank rank) {
   std::vector<Group> groups;
   for (const GroupSpec& spec : topology.groups) {
@@ -159,7 +162,7 @@ absl::StatusOr<std::vector<std::string>> EpochContext::Gather(absl::string_view 
                                                               absl::Time deadline) {
   if (stage().size() == 1) return std::vector<std::string>{std::string(value)};
   return rendezvous().AllGather(stage(), key, value,
-                                std::max(deadline - absl::Now(), absl::ZeroDuration()));
+                                std::max(deadline - absl::Now(), kShortestWait));
 }
 
 Engine* EpochContext::engine() const {
@@ -205,6 +208,7 @@ void EpochContext::Serve() {
 absl::Status EpochContext::Follow() {
   const StepBounds bounds{.limits = options_.limits,
                           .vocabulary = model().spec.vocabulary,
+                          .max_positions = model().spec.max_positions,
                           .cp = shape_.cp_size,
                           .arena_blocks = kv_->blocks()};
   RelayReceiver receiver(epoch(), rank(), *ring_);

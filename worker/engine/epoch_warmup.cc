@@ -18,6 +18,7 @@ absl::Status EpochContext::Load() {
                                                 .ledger = ledger_,
                                                 .progress = [this](uint64_t done, uint64_t total) {
                                                   SetProgress({"load", done, total, "bytes"});
+                                                  return failure();
                                                 }}));
     return absl::OkStatus();
   });

@@ -39,6 +39,7 @@ class RelayTest : public ::testing::Test {
   void SetUp() override {
     bounds_.limits = {.max_rows = 8, .max_outputs = 4, .max_sequences = 16, .max_local_blocks = 64};
     bounds_.vocabulary = 1000;
+    bounds_.max_positions = 1000;
     bounds_.arena_blocks = 32;
   }
 

@@ -82,7 +82,7 @@ absl::Status CheckRows(const Step& step, const StepBounds& bounds) {
   for (const StepRow& row : step.rows) {
     MUSTER_RETURN_IF_ERROR(CheckIndex("token", row.token, bounds.vocabulary));
     MUSTER_RETURN_IF_ERROR(CheckIndex("slot", row.slot, bounds.limits.max_sequences));
-    if (row.position < 0) return CheckIndex("position", row.position, INT32_MAX);
+    MUSTER_RETURN_IF_ERROR(CheckIndex("position", row.position, bounds.max_positions));
   }
   return absl::OkStatus();
 }

@@ -62,6 +62,7 @@ struct Step {
 struct StepBounds {
   StepLimits limits;
   int vocabulary = 0;
+  int max_positions = 0;
   int cp = 1;
   int64_t arena_blocks = 0;  // per rank
 };

@@ -28,6 +28,7 @@ StepBounds Bounds() {
   StepBounds bounds;
   bounds.limits = {.max_rows = 8, .max_outputs = 4, .max_sequences = 16, .max_local_blocks = 4};
   bounds.vocabulary = 100;
+  bounds.max_positions = 100;
   bounds.cp = 2;
   bounds.arena_blocks = 20;
   return bounds;
@@ -124,6 +125,7 @@ TEST(StepTest, NamesTheFieldOutOfBounds) {
   expect("token -1", [](Step& s) { s.rows[0].token = -1; });
   expect("slot 16", [](Step& s) { s.rows[1].slot = 16; });
   expect("position -2", [](Step& s) { s.rows[1].position = -2; });
+  expect("position 100; there are 100", [](Step& s) { s.rows[1].position = 100; });
   expect("KV block of a sequence 8", [](Step& s) { s.blocks[0].block = 8; });
   expect("KV block 20", [](Step& s) { s.blocks[0].arena = 20; });
   expect("slot -1", [](Step& s) { s.freed_slots[0] = -1; });

@@ -238,6 +238,7 @@ std::vector<EpochReport> WorkerEpochs::History() const {
       return report.replica == replica && report.epoch == epoch;
     };
     if (std::any_of(reports.begin(), reports.end(), is_it)) continue;
+    if (reports.size() == kMaxHeld) break;
     reports.push_back({.replica = replica, .epoch = epoch, .state = WorkerState::kEnlisted});
   }
   return reports;

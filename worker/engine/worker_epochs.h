@@ -78,7 +78,7 @@ class WorkerEpochs {
   std::vector<EpochStatus> Statuses() const ABSL_LOCKS_EXCLUDED(mu_);
   std::vector<EpochReport> Reports() const;
   // The same, and for a replica whose newest epoch is held no more, that number as ENLISTED: what
-  // a coordinator that forgot it must number above.
+  // a coordinator that forgot it must number above. At most kMaxHeld in all.
   std::vector<EpochReport> History() const ABSL_LOCKS_EXCLUDED(mu_);
 
   // Gives all back, each with `reason` where it is still needed, and takes no assignment any more.

@@ -248,6 +248,16 @@ TEST_F(WorkerEpochsTest, HistoryNamesNumbersThatAreTakenButHeldNoMore) {
   EXPECT_EQ(epochs().History(), std::vector<EpochReport>{taken});
 }
 
+TEST_F(WorkerEpochsTest, HistoryIsNeverLongerThanAnEnlistment) {
+  for (int replica = 0; replica < 70; ++replica) {
+    EpochCall call = CallOf(kFirst, "release");
+    call.replica = ReplicaIndex(replica);
+    epochs().Run(EpochCommand::kRelease, call, absl::Seconds(1),
+                 {.on_done = [](const absl::StatusOr<EpochOutcome>& done) { EXPECT_OK(done); }});
+  }
+  EXPECT_EQ(epochs().History().size(), WorkerEpochs::kMaxHeld);
+}
+
 TEST_F(WorkerEpochsTest, OnlyThisWorkerInThisIncarnationTakesTheRank) {
   const EpochCall call = CallOf(kFirst, "assign");
   const Topology topology = TopologyOf(kFirst, kTwo);

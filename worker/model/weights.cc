@@ -77,11 +77,13 @@ absl::StatusOr<Buffer> WeightLoader::Load(Device& device, Ledger& ledger,
                         columns.size());
         to += columns.size() * SizeOf(target.dtype);
         const uint64_t done = to - buffer.as<std::byte>();
-        if (progress && done - reported >= kProgressBytes) progress(reported = done, total);
+        if (progress && done - reported >= kProgressBytes) {
+          MUSTER_RETURN_IF_ERROR(progress(reported = done, total));
+        }
       }
     }
   }
-  if (progress) progress(total, total);
+  if (progress) MUSTER_RETURN_IF_ERROR(progress(total, total));
   return buffer;
 }
 

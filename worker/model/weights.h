@@ -26,8 +26,8 @@ struct TensorSlice {
   ShardRange column_shard;
 };
 
-// bytes done, bytes in all; on the loading thread.
-using LoadProgress = std::function<void(uint64_t done, uint64_t total)>;
+// bytes done, bytes in all; on the loading thread, which gives up with what is not OK.
+using LoadProgress = std::function<absl::Status(uint64_t done, uint64_t total)>;
 
 // Collects what a rank needs, then allocates it as one buffer and fills it. References outlive it.
 class WeightLoader {

@@ -107,6 +107,15 @@ class WeightsTest : public ::testing::Test {
   CpuDevice device_{CpuDeviceOptions{}};
 };
 
+TEST_F(WeightsTest, ALoadThatIsGivenUpEndsWithTheReasonAndHoldsNothing) {
+  Write(RandomLlama(kConfig, DType::kFloat32, 7));
+  const auto weights = Load(kConfig, {}, 0, DType::kFloat32, [](uint64_t, uint64_t) {
+    return absl::UnavailableError("rank 1 was lost");
+  });
+  EXPECT_STATUS(weights.status(), absl::StatusCode::kUnavailable, "rank 1 was lost");
+  EXPECT_EQ(ledger_.total(), 0u);
+}
+
 TEST_F(WeightsTest, ShardsOfAllRanksMakeTheWhole) {
   Write(RandomLlama(kConfig, DType::kFloat32, 7));
   const ParallelConfig parallel = {.tp = 3, .cp = 2};
@@ -191,8 +200,10 @@ TEST_F(WeightsTest, RefusesATensorOfAnotherShapeBeforeItAllocates) {
 TEST_F(WeightsTest, ProgressEndsWithTheBytesHeld) {
   Write(RandomLlama(kConfig, DType::kFloat32, 7));
   std::vector<std::pair<uint64_t, uint64_t>> seen;
-  const auto weights = Load(kConfig, {}, 0, DType::kFloat32,
-                            [&](uint64_t done, uint64_t total) { seen.emplace_back(done, total); });
+  const auto weights = Load(kConfig, {}, 0, DType::kFloat32, [&](uint64_t done, uint64_t total) {
+    seen.emplace_back(done, total);
+    return absl::OkStatus();
+  });
   ASSERT_OK(weights);
   ASSERT_FALSE(seen.empty());
   EXPECT_EQ(seen.back(), std::pair(weights->memory.size(), weights->memory.size()));

@@ -33,6 +33,10 @@ class InferenceService final : public v1::Inference::CallbackService {
     ServerUnaryReactor* reactor = context->DefaultReactor();
     const auto serving = epochs_.Serving();
     if (!serving.ok()) return Finish(reactor, serving.status());
+    const BatchLimits& limits = (*serving)->engine().options().limits;
+    if (absl::Status status = CheckSlices(*request, limits); !status.ok()) {
+      return Finish(reactor, status);
+    }
     (*serving)->engine().Forward(
         FromWire(*request),
         [reactor, request, response](const absl::StatusOr<ForwardResult>& result) {

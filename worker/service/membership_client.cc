@@ -51,11 +51,14 @@ void MembershipClient::Run() {
   absl::BitGen random;
   absl::Duration delay = kFirstDelay;
   bool known_lost = false;
+  bool was_member = false;
   do {
     bool welcomed = false;
     const absl::Status status = Enlist(&welcomed);
     if (status.ok()) return;
-    if (IsPermanent(status)) {
+    was_member |= welcomed;
+    // Of one that has been taken in before, another program on the coordinator's port says nothing.
+    if (IsPermanent(status) && !was_member) {
       callbacks_.on_refused(status);
       return;
     }

@@ -47,7 +47,7 @@ struct MembershipCallbacks {
   std::function<void(Term)> on_welcome;
   // The coordinator gave the epoch up: end every wait on it.
   std::function<void(ReplicaIndex, Epoch, const absl::Status&)> on_epoch_aborted;
-  // Enlisting again would not help: ALREADY_EXISTS, INVALID_ARGUMENT, or UNIMPLEMENTED (no
+  // Enlisting would never help: ALREADY_EXISTS, INVALID_ARGUMENT, or UNIMPLEMENTED (no
   // coordinator listens there). The last call.
   std::function<void(const absl::Status&)> on_refused;
 };

@@ -50,6 +50,12 @@ void OutputToWire(const SliceOutput& output, v1::SliceOutput* wire) {
 
 }  // namespace
 
+absl::Status CheckSlices(const v1::ForwardRequest& wire, const BatchLimits& limits) {
+  if (wire.slices_size() <= limits.max_slices) return absl::OkStatus();
+  return Invalid(absl::StrCat("the step has ", wire.slices_size(), " slices; it must have 1 to ",
+                              limits.max_slices));
+}
+
 ForwardBatch FromWire(const v1::ForwardRequest& wire) {
   ForwardBatch batch{.client_id = wire.client_id()};
   if (wire.has_expected_epoch()) batch.expected_epoch = Epoch(wire.expected_epoch());

@@ -12,6 +12,9 @@
 
 namespace muster {
 
+// INVALID_ARGUMENT: more slices than a step can have, which are then not worth taking apart.
+absl::Status CheckSlices(const v1::ForwardRequest& wire, const BatchLimits& limits);
+
 // As it came: the engine checks it.
 ForwardBatch FromWire(const v1::ForwardRequest& wire);
 
