@@ -199,6 +199,23 @@ TEST(MembershipClient, TriesAgainAfterARefusalThatMayPass) {
   coordinator.AwaitHeartbeats(1);
 }
 
+TEST(MembershipClient, OnceTakenInItOutlastsWhoeverRefusesIt) {
+  FakeMembership before;
+  auto server = std::make_unique<FakeServer>(before);
+  const int port = server->port();
+  RecordingWorker worker;
+  MembershipClient client(ConnectCoordinator(server->address()), MakeProfile(), worker.Callbacks());
+  before.AwaitHeartbeats(1);
+  server.reset();
+
+  FakeMembership after;
+  after.Refuse(absl::AlreadyExistsError("worker w3 is enlisted with another incarnation"));
+  const FakeServer again(after, port);
+  after.AwaitEnlistment();
+  after.Refuse(absl::OkStatus());
+  after.AwaitHeartbeats(1);
+}
+
 TEST(MembershipClient, StopEndsTheStreamAndMayBeRepeated) {
   FakeMembership coordinator;
   FakeServer server(coordinator);
