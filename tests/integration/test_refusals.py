@@ -4,8 +4,9 @@ import socket
 
 import pytest
 from fleets import MODELS, assert_one_line, golden, written
-from muster.client import Fleet, ParallelConfig, Slice
+from muster.client import Fleet
 from muster.errors import MusterError
+from muster.values import ParallelConfig, Slice
 
 
 @pytest.fixture

@@ -2,8 +2,9 @@
 
 import pytest
 from fake_fleet import EOS, MAX_ROWS, FakeFleet
-from muster.client import Fleet, ParallelConfig, Replica, Sampling, Slice
+from muster.client import Fleet, Replica
 from muster.errors import MusterError
+from muster.values import ParallelConfig, Sampling, Slice
 from proto.muster.v1 import fleet_pb2
 
 

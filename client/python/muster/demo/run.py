@@ -8,12 +8,13 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from muster.client import Fleet, Replica, Sampling, Token
+from muster.client import Fleet, Replica
 from muster.demo.arguments import Arguments, parse
 from muster.demo.paper import Paper
 from muster.errors import MusterError
 from muster.fleet_process import FleetError, FleetOptions, FleetProcess
 from muster.tokenizer import ChatTokenizer, TokenizerError
+from muster.values import Sampling, Token
 
 _SCRIPTS = Path(__file__).resolve().parents[4] / "scripts"
 
