@@ -30,6 +30,12 @@ enum class ErrorReason {
   kContextExceeded = 13,
   kUnknownSequence = 14,
   kPositionMismatch = 15,
+  kNotLeader = 16,
+  kSequenceExists = 17,
+  kRequestIdReused = 18,
+  kQueueFull = 19,
+  kGivenUp = 20,
+  kCannotSample = 21,
 };
 
 struct ErrorDetail {

@@ -81,7 +81,12 @@ TEST(Annotate, KeepsOtherPayloads) {
 TEST(Annotate, LeavesOkAlone) { EXPECT_OK(Annotate(absl::OkStatus(), "rank 3")); }
 
 TEST(ErrorReason, MirrorsTheMessageValueByValue) {
-  EXPECT_EQ(static_cast<int>(ErrorReason::kPositionMismatch), v1::ErrorReason_MAX);
+  EXPECT_EQ(static_cast<int>(ErrorReason::kCannotSample), v1::ErrorReason_MAX);
+  EXPECT_EQ(static_cast<int>(ErrorReason::kNotLeader), v1::ERROR_REASON_NOT_LEADER);
+  EXPECT_EQ(static_cast<int>(ErrorReason::kSequenceExists), v1::ERROR_REASON_SEQUENCE_EXISTS);
+  EXPECT_EQ(static_cast<int>(ErrorReason::kRequestIdReused), v1::ERROR_REASON_REQUEST_ID_REUSED);
+  EXPECT_EQ(static_cast<int>(ErrorReason::kQueueFull), v1::ERROR_REASON_QUEUE_FULL);
+  EXPECT_EQ(static_cast<int>(ErrorReason::kGivenUp), v1::ERROR_REASON_GIVEN_UP);
   EXPECT_EQ(static_cast<int>(ErrorReason::kInvalidRequest), v1::ERROR_REASON_INVALID_REQUEST);
   EXPECT_EQ(static_cast<int>(ErrorReason::kPlanRefused), v1::ERROR_REASON_PLAN_REFUSED);
   EXPECT_EQ(static_cast<int>(ErrorReason::kNotEnoughWorkers), v1::ERROR_REASON_NOT_ENOUGH_WORKERS);

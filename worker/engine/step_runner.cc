@@ -27,7 +27,7 @@ absl::Status StepRunner::Capture(const std::function<void(int done, int total)>&
     on_graph(static_cast<int>(graphs_.size()), total);
     FillBuffers(padding, bucket, bucket);
     MUSTER_ASSIGN_OR_RETURN(graphs_[bucket], parts_.device.Capture(parts_.stream, [&] {
-      return parts_.model.Forward(parts_.stream, bucket, bucket);
+      return parts_.model.Forward(parts_.stream, parts_.model.Whole(bucket, bucket));
     }));
     graph_bytes_ += graphs_[bucket]->bytes();
     parts_.ledger.Charge("graphs", graphs_[bucket]->bytes());
@@ -46,9 +46,10 @@ absl::Status StepRunner::Run(const Step& step) {
   rows_run_ = padded ? step.bucket : static_cast<int>(step.rows.size());
   const int outputs = graph != nullptr ? step.output_bucket : static_cast<int>(step.outputs.size());
   FillBuffers(step, rows_run_, outputs);
-  MUSTER_RETURN_IF_ERROR(graph != nullptr
-                             ? graph->Launch(parts_.stream)
-                             : parts_.model.Forward(parts_.stream, rows_run_, outputs));
+  MUSTER_RETURN_IF_ERROR(
+      graph != nullptr
+          ? graph->Launch(parts_.stream)
+          : parts_.model.Forward(parts_.stream, parts_.model.Whole(rows_run_, outputs)));
   MUSTER_RETURN_IF_ERROR(parts_.stream.Synchronize());
   MUSTER_RETURN_IF_ERROR(parts_.sampler.Gather(parts_.stream, step, parts_.model.buffers().logits));
   device_time_ = absl::Now() - begun;

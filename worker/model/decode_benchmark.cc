@@ -95,7 +95,7 @@ class Fleet {
       MUSTER_RETURN_IF_ERROR(model.Stage({{0, {token}, position}}, 1));
       if (graphs_[rank] == nullptr) {
         MUSTER_ASSIGN_OR_RETURN(graphs_[rank], model.device().Capture(model.stream(), [&] {
-          return model.model().Forward(model.stream(), 1, 1);
+          return model.model().Forward(model.stream(), model.model().Whole(1, 1));
         }));
       }
       const Clock::time_point start = Clock::now();

@@ -48,6 +48,7 @@ struct LlamaActivations {
   float* combined = nullptr;   // [rows, o_columns]; is `attention` where cp is 1
   float* gate_up = nullptr;    // [rows, 2 ffn]
   float* ffn = nullptr;        // [rows, ffn]
+  float* hidden = nullptr;     // [rows, hidden], what enters the layer that was asked for
   float* outputs = nullptr;    // [max_outputs, hidden]
   float* logits = nullptr;     // [max_outputs, vocabulary]
   float* cos = nullptr;        // [positions, head_dim / 2]
@@ -60,7 +61,9 @@ class LlamaModel final : public Model {
                                                        const ModelParts& parts);
 
   const StepBuffers& buffers() const override { return buffers_; }
-  absl::Status Forward(Stream& stream, int rows, int outputs) override;
+  int layers() const override { return rank_.config.layers; }
+  int hidden() const override { return rank_.config.hidden; }
+  absl::Status Forward(Stream& stream, const ForwardPass& pass) override;
 
  private:
   LlamaModel(const LlamaRank& rank, const ModelParts& parts, StageReducer stage)
@@ -69,7 +72,12 @@ class LlamaModel final : public Model {
   absl::Status Allocate();
   absl::Status PrepareOps();
 
+  absl::Status CheckPass(const ForwardPass& pass) const;
+
+  // Writes this rank's part of the rows' embeddings to `partial`.
   absl::Status Embed(Stream& stream, int rows);
+  // residual = sum over STAGE of partial; normed = rmsnorm(residual) * norm.
+  absl::Status Enter(Stream& stream, int rows, const float* norm);
   absl::Status Layer(Stream& stream, int rows, int index);
   absl::Status Logits(Stream& stream, int outputs);
 
@@ -82,10 +90,11 @@ class LlamaModel final : public Model {
   absl::Status Linear(Stream& stream, int rows, const float* x, const Matrix& weights, float* y) {
     return ops_.Linear(stream, {.x = x, .weights = weights, .y = y}, rows);
   }
-  // The norm that reads what layer `index` leaves.
-  const float* NormAfter(int index) const {
-    return index + 1 < rank_.config.layers ? weights_.layers[index + 1].input_norm
-                                           : weights_.final_norm;
+  // Keeps the residual where `layer` is the one that was asked for.
+  absl::Status KeepHidden(Stream& stream, const ForwardPass& pass, int layer);
+  // The norm that reads what enters layer `index`.
+  const float* NormBefore(int index) const {
+    return index < layers() ? weights_.layers[index].input_norm : weights_.final_norm;
   }
   KvOwnership ownership() const {
     return {.rank = rank_.shape.cp_rank, .size = rank_.shape.cp_size};
@@ -138,6 +147,7 @@ absl::Status LlamaModel::Allocate() {
   if (rank_.shape.cp_size > 1) arena.Add(&act_.combined, rows * rank_.shape.o_columns.size());
   arena.Add(&act_.gate_up, rows * 2 * rank_.shape.ffn.size());
   arena.Add(&act_.ffn, rows * rank_.shape.ffn.size());
+  arena.Add(&act_.hidden, rows * config.hidden);
   arena.Add(&act_.outputs, outputs * config.hidden);
   arena.Add(&act_.logits, outputs * rank_.shape.vocabulary.size());
   arena.Add(&act_.cos, positions * config.head_dim / 2);
@@ -146,6 +156,8 @@ absl::Status LlamaModel::Allocate() {
   if (rank_.shape.cp_size == 1) act_.combined = act_.attention;
   buffers_.block_tables = parts_.kv.block_tables();
   buffers_.kv = parts_.kv.descriptor();
+  buffers_.hidden_in = act_.partial;
+  buffers_.hidden_out = act_.hidden;
   buffers_.logits = act_.logits;
   FillRopeTable(RopeFrequencies(config.rope, config.head_dim), positions, act_.cos, act_.sin);
   return absl::OkStatus();
@@ -161,18 +173,36 @@ absl::Status LlamaModel::PrepareOps() {
   return ops_.Prepare(weights_.lm_head, parts_.limits.max_outputs);
 }
 
-absl::Status LlamaModel::Forward(Stream& stream, int rows, int outputs) {
-  if (rows < 1 || rows > parts_.limits.max_rows || outputs < 0 ||
-      outputs > parts_.limits.max_outputs) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("a step of ", rows, " rows and ", outputs, " outputs; the most are ",
-                     parts_.limits.max_rows, " and ", parts_.limits.max_outputs));
+absl::Status LlamaModel::CheckPass(const ForwardPass& pass) const {
+  const auto [begin, end] = pass.layers;
+  const bool in_range = pass.rows >= 1 && pass.rows <= parts_.limits.max_rows && begin >= 0 &&
+                        begin <= end && end <= layers() && (begin == 0 || pass.from_hidden);
+  const int most = end == layers() ? parts_.limits.max_outputs : 0;
+  const bool kept = pass.hidden_of == -1 || (pass.hidden_of >= begin && pass.hidden_of <= end);
+  if (in_range && pass.outputs >= 0 && pass.outputs <= most && kept) return absl::OkStatus();
+  return absl::InvalidArgumentError(absl::StrCat(
+      "a pass of ", pass.rows, " rows and ", pass.outputs, " outputs through layers ", begin,
+      " to ", end, pass.from_hidden ? " from hidden states" : " from tokens",
+      ", keeping what enters layer ", pass.hidden_of, "; the most are ", parts_.limits.max_rows,
+      " rows, ", parts_.limits.max_outputs, " outputs and ", layers(), " layers"));
+}
+
+absl::Status LlamaModel::Forward(Stream& stream, const ForwardPass& pass) {
+  MUSTER_RETURN_IF_ERROR(CheckPass(pass));
+  if (!pass.from_hidden) MUSTER_RETURN_IF_ERROR(Embed(stream, pass.rows));
+  MUSTER_RETURN_IF_ERROR(Enter(stream, pass.rows, NormBefore(pass.layers.begin)));
+  for (int layer = pass.layers.begin; layer < pass.layers.end; ++layer) {
+    MUSTER_RETURN_IF_ERROR(KeepHidden(stream, pass, layer));
+    MUSTER_RETURN_IF_ERROR(Layer(stream, pass.rows, layer));
   }
-  MUSTER_RETURN_IF_ERROR(Embed(stream, rows));
-  for (int layer = 0; layer < rank_.config.layers; ++layer) {
-    MUSTER_RETURN_IF_ERROR(Layer(stream, rows, layer));
-  }
-  return Logits(stream, outputs);
+  MUSTER_RETURN_IF_ERROR(KeepHidden(stream, pass, pass.layers.end));
+  return Logits(stream, pass.outputs);
+}
+
+absl::Status LlamaModel::KeepHidden(Stream& stream, const ForwardPass& pass, int layer) {
+  if (pass.hidden_of != layer) return absl::OkStatus();
+  return rank_.device.Copy(stream, act_.hidden, act_.residual,
+                           sizeof(float) * static_cast<size_t>(pass.rows) * hidden());
 }
 
 absl::Status LlamaModel::Layer(Stream& stream, int rows, int index) {
@@ -186,7 +216,7 @@ absl::Status LlamaModel::Layer(Stream& stream, int rows, int index) {
   MUSTER_RETURN_IF_ERROR(Linear(stream, rows, act_.normed, layer.gate_up, act_.gate_up));
   MUSTER_RETURN_IF_ERROR(SwiGlu(stream, rows));
   MUSTER_RETURN_IF_ERROR(Linear(stream, rows, act_.ffn, layer.down, act_.partial));
-  return ReduceAddNorm(stream, rows, NormAfter(index));
+  return ReduceAddNorm(stream, rows, NormBefore(index + 1));
 }
 
 absl::Status LlamaModel::Embed(Stream& stream, int rows) {
@@ -197,10 +227,13 @@ absl::Status LlamaModel::Embed(Stream& stream, int rows) {
                                   .vocab_end = rank_.shape.vocabulary.end,
                                   .hidden = rank_.config.hidden,
                                   .out = act_.partial};
-  MUSTER_RETURN_IF_ERROR(ops_.Embed(stream, params, rows));
+  return ops_.Embed(stream, params, rows);
+}
+
+absl::Status LlamaModel::Enter(Stream& stream, int rows, const float* norm) {
   return stage_.ReduceAddNorm(stream, StagePartial{act_.partial, rows, rank_.config.hidden},
                               {.residual_in = nullptr,
-                               .weight = weights_.layers.front().input_norm,
+                               .weight = norm,
                                .eps = static_cast<float>(rank_.config.rms_norm_eps),
                                .residual_out = act_.residual,
                                .norm_out = act_.normed});

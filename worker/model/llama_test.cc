@@ -172,10 +172,49 @@ TEST_F(LlamaTest, SequencesOfOneStepDoNotMeet) {
 TEST_F(LlamaTest, RefusesStepsBeyondItsBuffers) {
   const auto rank = Create("tests/testdata/goldens/llama-mqa12", "float32");
   Model& model = rank->model();
-  EXPECT_STATUS(model.Forward(rank->stream(), 513, 1), absl::StatusCode::kInvalidArgument,
-                "a step of 513 rows and 1 outputs; the most are 512 and 32");
-  EXPECT_FALSE(model.Forward(rank->stream(), 0, 0).ok());
-  EXPECT_FALSE(model.Forward(rank->stream(), 1, 33).ok());
+  EXPECT_STATUS(model.Forward(rank->stream(), model.Whole(513, 1)),
+                absl::StatusCode::kInvalidArgument,
+                "a pass of 513 rows and 1 outputs through layers 0 to 2 from tokens, keeping what "
+                "enters layer -1; the most are 512 rows, 32 outputs and 2 layers");
+  EXPECT_FALSE(model.Forward(rank->stream(), model.Whole(0, 0)).ok());
+  EXPECT_FALSE(model.Forward(rank->stream(), model.Whole(1, 33)).ok());
+}
+
+TEST_F(LlamaTest, RefusesLayersThatItDoesNotHave) {
+  const auto rank = Create("tests/testdata/goldens/llama-mqa12", "float32");
+  Model& model = rank->model();
+  const auto refused = [&](const ForwardPass& pass) {
+    return absl::IsInvalidArgument(model.Forward(rank->stream(), pass));
+  };
+  EXPECT_TRUE(refused({.rows = 1, .layers = {0, 3}}));
+  EXPECT_TRUE(refused({.rows = 1, .layers = {2, 1}, .from_hidden = true}));
+  EXPECT_TRUE(refused({.rows = 1, .layers = {1, 2}}));                // from tokens
+  EXPECT_TRUE(refused({.rows = 1, .outputs = 1, .layers = {0, 1}}));  // logits of no last layer
+  EXPECT_TRUE(refused({.rows = 1, .layers = {0, 1}, .hidden_of = 2}));
+}
+
+TEST_F(LlamaTest, LayersInTwoPassesGiveTheBitsOfOne) {
+  const auto golden = ReadGolden("llama-gqa8");
+  ASSERT_OK(golden);
+  const auto rank = Create(golden->directory, "float32");
+  const auto whole = rank->Forward({{0, golden->prompt, 0}});
+  ASSERT_OK(whole);
+  Model& model = rank->model();
+  const int rows = static_cast<int>(golden->prompt.size());
+  const size_t bytes = sizeof(float) * static_cast<size_t>(rows) * model.hidden();
+  for (int cut = 0; cut <= model.layers(); ++cut) {
+    SCOPED_TRACE(cut);
+    ASSERT_OK(rank->Stage({{1, golden->prompt, 0}}, 1));
+    ASSERT_OK(model.Forward(rank->stream(), {.rows = rows, .layers = {0, cut}, .hidden_of = cut}));
+    ASSERT_OK(rank->stream().Synchronize());
+    std::memcpy(model.buffers().hidden_in, model.buffers().hidden_out, bytes);
+    ASSERT_OK(model.Forward(
+        rank->stream(),
+        {.rows = rows, .outputs = 1, .layers = {cut, model.layers()}, .from_hidden = true}));
+    ASSERT_OK(rank->stream().Synchronize());
+    const float* logits = model.buffers().logits;
+    EXPECT_EQ(std::vector<float>(logits, logits + (*whole)[0].size()), (*whole)[0]);
+  }
 }
 
 TEST_F(LlamaTest, ReplayAllocatesNothingAndGivesTheBitsOfTheEagerStep) {
@@ -187,8 +226,9 @@ TEST_F(LlamaTest, ReplayAllocatesNothingAndGivesTheBitsOfTheEagerStep) {
   ASSERT_OK(eager);
 
   ASSERT_OK(rank->Stage({{1, {5}, 70}}, 1));
-  const auto graph = rank->device().Capture(
-      rank->stream(), [&] { return rank->model().Forward(rank->stream(), 1, 1); });
+  const auto graph = rank->device().Capture(rank->stream(), [&] {
+    return rank->model().Forward(rank->stream(), rank->model().Whole(1, 1));
+  });
   ASSERT_OK(graph);
   const uint64_t before = testing::AllocationsOfThisProcess();
   const absl::Status status = (*graph)->Launch(rank->stream());

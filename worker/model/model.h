@@ -19,16 +19,34 @@ struct StepLimits {
   int max_local_blocks = 0;  // KV blocks of one sequence on one rank
 };
 
+// Layers [begin, end).
+struct LayerRange {
+  int begin = 0;
+  int end = 0;
+  friend bool operator==(const LayerRange&, const LayerRange&) = default;
+};
+
+// What one Forward computes.
+struct ForwardPass {
+  int rows = 0;
+  int outputs = 0;  // rows whose logits are wanted; 0 unless `layers` has the last one
+  LayerRange layers;
+  bool from_hidden = false;  // StepBuffers::hidden_in enters the first layer, not the embedding
+  int hidden_of = -1;        // what enters this layer goes to StepBuffers::hidden_out; -1: nothing
+};
+
 // What the engine writes before a step and reads after it. Addresses are fixed
 // for the life of the model; contents change between steps only.
 struct StepBuffers {
-  int32_t* token_ids = nullptr;      // [max_rows]; -1 in padded rows
-  int32_t* positions = nullptr;      // [max_rows]; 0 in padded rows
+  int32_t* token_ids = nullptr;  // [max_rows]; -1 in padded rows
+  float* hidden_in = nullptr;    // [max_rows, hidden]; consumed; 0 but on group rank 0 of the stage
+  int32_t* positions = nullptr;  // [max_rows]; 0 in padded rows
   int32_t* row_sequences = nullptr;  // [max_rows]: sequence slot, -1 in padded rows
   int32_t* output_rows = nullptr;    // [max_outputs]: row of the step, any valid row where unused
   int32_t* block_tables = nullptr;  // [max_sequences, max_local_blocks]: arena block, -1 where none
   KvDescriptor* kv = nullptr;       // base is null until the arena exists
   const float* logits = nullptr;    // [max_outputs, local vocabulary], written by Forward
+  const float* hidden_out = nullptr;  // [max_rows, hidden], equal on all ranks, written by Forward
 };
 
 // One rank's part of a model. Used by the device thread.
@@ -37,11 +55,18 @@ class Model {
   virtual ~Model() = default;
 
   virtual const StepBuffers& buffers() const = 0;
+  virtual int layers() const = 0;
+  virtual int hidden() const = 0;
 
-  // Enqueues the forward of `rows` rows and the logits of `outputs` rows,
-  // collectives included: all ranks of the replica call it with the same
-  // numbers. Nothing is allocated and no collective is created.
-  virtual absl::Status Forward(Stream& stream, int rows, int outputs) = 0;
+  // Enqueues a pass, collectives included: all ranks of the replica call it
+  // with the same numbers. Nothing is allocated and no collective is created.
+  // INVALID_ARGUMENT: a pass beyond the model or its limits.
+  virtual absl::Status Forward(Stream& stream, const ForwardPass& pass) = 0;
+
+  // Of all layers, from token ids.
+  ForwardPass Whole(int rows, int outputs) const {
+    return {.rows = rows, .outputs = outputs, .layers = {0, layers()}};
+  }
 };
 
 }  // namespace muster

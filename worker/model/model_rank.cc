@@ -106,7 +106,7 @@ absl::Status ModelRank::Stage(const std::vector<TokenSlice>& slices, int rows) {
 }
 
 absl::StatusOr<std::vector<std::vector<float>>> ModelRank::Run() {
-  MUSTER_RETURN_IF_ERROR(model_->Forward(*stream_, rows_, outputs_));
+  MUSTER_RETURN_IF_ERROR(model_->Forward(*stream_, model_->Whole(rows_, outputs_)));
   MUSTER_RETURN_IF_ERROR(stream_->Synchronize());
   std::vector<std::vector<float>> logits;
   const float* row = model_->buffers().logits;

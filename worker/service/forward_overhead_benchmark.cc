@@ -243,7 +243,7 @@ int ContextOf(const std::string& leader) {
   v1::GetCapacityResponse response;
   grpc::ClientContext context;
   ExitUnlessOk(v1::Inference::NewStub(Connect(leader))->GetCapacity(&context, {}, &response));
-  return static_cast<int>(response.max_prompt_tokens());
+  return static_cast<int>(response.capacity().max_prompt_tokens());
 }
 
 // Client time minus device time, in microseconds.

@@ -67,7 +67,7 @@ class InferenceService final : public v1::Inference::CallbackService {
   ServerUnaryReactor* GetCapacity(CallbackServerContext* context, const v1::GetCapacityRequest*,
                                   v1::GetCapacityResponse* response) override {
     const auto serving = epochs_.Serving();
-    if (serving.ok()) CapacityToWire(**serving, response);
+    if (serving.ok()) CapacityToWire(**serving, response->mutable_capacity());
     return Finish(context->DefaultReactor(), serving.status());
   }
 

@@ -93,7 +93,7 @@ absl::StatusOr<std::vector<std::string>> SequencesFromWire(const v1::FreeSequenc
   return std::vector<std::string>(wire.sequence_ids().begin(), wire.sequence_ids().end());
 }
 
-void CapacityToWire(const ServingEpoch& epoch, v1::GetCapacityResponse* wire) {
+void CapacityToWire(const ServingEpoch& epoch, v1::Capacity* wire) {
   const Capacity capacity = epoch.engine().capacity();
   wire->set_epoch(epoch.context->topology().epoch.value());
   wire->set_total_blocks(static_cast<uint64_t>(capacity.total_blocks));

@@ -25,7 +25,7 @@ void ToWire(const ForwardResult& result, const v1::ForwardRequest& request,
 // INVALID_ARGUMENT: ids of 0 or more than 128 bytes, more than 65,536 sequences.
 absl::StatusOr<std::vector<std::string>> SequencesFromWire(const v1::FreeSequencesRequest& wire);
 
-void CapacityToWire(const ServingEpoch& epoch, v1::GetCapacityResponse* wire);
+void CapacityToWire(const ServingEpoch& epoch, v1::Capacity* wire);
 void ModelToWire(const ServingEpoch& epoch, v1::GetModelResponse* wire);
 
 }  // namespace muster

@@ -132,11 +132,11 @@ class WorkerServicesTest : public ::testing::Test {
     *freed = response.freed();
     return FromGrpc(status);
   }
-  v1::GetCapacityResponse Capacity() {
+  v1::Capacity Capacity() {
     grpc::ClientContext context;
     v1::GetCapacityResponse response;
     EXPECT_OK(FromGrpc(worker_->inference->GetCapacity(&context, {}, &response)));
-    return response;
+    return response.capacity();
   }
 
   LocalRendezvousBoard board_;
@@ -362,7 +362,7 @@ TEST_F(WorkerServicesTest, AFollowerNamesTheLeader) {
 
 TEST_F(WorkerServicesTest, CapacityFollowsTheSequences) {
   ServeAlone();
-  const v1::GetCapacityResponse empty = Capacity();
+  const v1::Capacity empty = Capacity();
   EXPECT_EQ(empty.epoch(), kFirst.value());
   EXPECT_EQ(empty.total_blocks(), (8u << 20) / (24u << 10));
   EXPECT_EQ(empty.free_blocks(), empty.total_blocks());

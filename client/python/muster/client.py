@@ -111,7 +111,7 @@ class Replica:
     def capacity(self) -> Capacity:
         with _errors_of(self._address):
             response = self._stub.GetCapacity(
-                inference_pb2.GetCapacityRequest(), timeout=self._timeout)
+                inference_pb2.GetCapacityRequest(), timeout=self._timeout).capacity
         return Capacity(
             response.epoch, response.total_blocks, response.free_blocks, response.block_tokens,
             response.sequences, response.max_prompt_tokens)

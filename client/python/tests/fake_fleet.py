@@ -84,9 +84,9 @@ class FakeFleet(fleet_pb2_grpc.FleetServicer, inference_pb2_grpc.InferenceServic
         return response
 
     def GetCapacity(self, request, context):
-        return inference_pb2.GetCapacityResponse(
+        return inference_pb2.GetCapacityResponse(capacity=inference_pb2.Capacity(
             epoch=3, total_blocks=8, free_blocks=6, block_tokens=16, sequences=1,
-            max_prompt_tokens=96)
+            max_prompt_tokens=96))
 
     def Forward(self, request, context):
         self.forwards.append(request)
