@@ -201,6 +201,8 @@ v1::EpochReport ToWire(const EpochReport& report) {
   wire.set_step(report.step.value());
   wire.set_kv_blocks_used(report.kv_blocks_used);
   wire.set_kv_blocks_total(report.kv_blocks_total);
+  wire.set_tokens(report.tokens);
+  wire.set_queued_requests(static_cast<uint32_t>(report.queued_requests));
   wire.set_failure(PlainText(report.failure));
   return wire;
 }
@@ -329,11 +331,15 @@ absl::StatusOr<EpochReport> FromWire(const v1::EpochReport& wire) {
                      .step = StepNumber(wire.step()),
                      .kv_blocks_used = wire.kv_blocks_used(),
                      .kv_blocks_total = wire.kv_blocks_total(),
-                     .failure = PlainText(wire.failure())};
+                     .failure = PlainText(wire.failure()),
+                     .tokens = wire.tokens()};
   MUSTER_RETURN_IF_ERROR(CheckRange("report.replica", wire.replica(), 0, kMaxAxis - 1));
   MUSTER_RETURN_IF_ERROR(
       CheckRange("report.epoch", wire.epoch(), 1, std::numeric_limits<uint64_t>::max()));
   report.replica = ReplicaIndex(static_cast<int>(wire.replica()));
+  MUSTER_RETURN_IF_ERROR(CheckRange("report.queued_requests", wire.queued_requests(), 0,
+                                    std::numeric_limits<int>::max()));
+  report.queued_requests = static_cast<int>(wire.queued_requests());
   MUSTER_ASSIGN_OR_RETURN(report.state, FromWire(wire.state()));
   MUSTER_ASSIGN_OR_RETURN(report.progress, FromWire(wire.progress()));
   return report;

@@ -55,7 +55,9 @@ EpochReport ExampleReport() {
           .progress = {.phase = "load", .done = 3, .total = 9, .unit = "bytes"},
           .step = StepNumber(77),
           .kv_blocks_used = 5,
-          .kv_blocks_total = 6};
+          .kv_blocks_total = 6,
+          .tokens = 400,
+          .queued_requests = 3};
 }
 
 // `value` as a message after `change`; reading it must be refused with `field` in the message.

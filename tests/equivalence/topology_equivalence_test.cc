@@ -147,7 +147,7 @@ absl::StatusOr<std::vector<std::vector<TokenLogprob>>> TopTwo(Engine& engine,
     if (end >= from) steps.push_back(result.outputs[0].top);
     begin = end;
   }
-  engine.Free("test", {"s"}, std::nullopt, [](const absl::StatusOr<int>&) {});
+  engine.Free({.client_id = "test", .sequence_ids = {"s"}}, [](const absl::StatusOr<int>&) {});
   return steps;
 }
 

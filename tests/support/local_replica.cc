@@ -40,10 +40,10 @@ absl::Status OnAllRanks(int world, const std::function<absl::Status(int rank)>& 
 absl::StatusOr<ForwardResult> ForwardAndWait(Engine& engine, ForwardBatch batch) {
   absl::StatusOr<ForwardResult> result;
   absl::Notification done;
-  engine.Forward(std::move(batch), [&](absl::StatusOr<ForwardResult> it) {
-    result = std::move(it);
-    done.Notify();
-  });
+  engine.Forward(std::move(batch), {.done = [&](const ForwardAnswer& it) {
+                   result = it.ok() ? absl::StatusOr<ForwardResult>(**it) : it.status();
+                   done.Notify();
+                 }});
   done.WaitForNotification();
   return result;
 }
@@ -67,7 +67,8 @@ absl::StatusOr<std::vector<TokenLogprob>> Write(Engine& engine, const std::vecto
     written.push_back(result.outputs.at(0).sampled.value());
     pending = {static_cast<uint32_t>(written.back().token)};
   }
-  engine.Free("test", {writing.sequence}, std::nullopt, [](const absl::StatusOr<int>&) {});
+  engine.Free({.client_id = "test", .sequence_ids = {writing.sequence}},
+              [](const absl::StatusOr<int>&) {});
   return written;
 }
 

@@ -12,13 +12,13 @@
 namespace muster {
 
 KvBlockAllocator::KvBlockAllocator(int cp, int64_t blocks_per_rank)
-    : blocks_per_rank_(blocks_per_rank), free_(cp), used_(cp) {
+    : blocks_per_rank_(blocks_per_rank), free_(cp), holders_(cp) {
   for (int rank = 0; rank < cp; ++rank) {
     // The lowest ids are on top.
     for (int64_t id = blocks_per_rank - 1; id >= 0; --id) {
       free_[rank].push_back(static_cast<int32_t>(id));
     }
-    used_[rank].resize(blocks_per_rank, false);
+    holders_[rank].resize(blocks_per_rank, 0);
   }
 }
 
@@ -49,6 +49,7 @@ absl::Status KvBlockAllocator::CheckFits(absl::Span<const KvGrowth> growths) con
     for (int rank = 0; rank < cp(); ++rank) {
       needed[rank] += held(KvBlocksFor(growth.to), rank) - held(KvBlocksFor(growth.from), rank);
     }
+    if (growth.replaced >= 0) ++needed[RankOf(growth.replaced)];
   }
   for (int rank = 0; rank < cp(); ++rank) {
     if (needed[rank] <= free_blocks(rank)) continue;
@@ -69,31 +70,46 @@ absl::StatusOr<std::vector<std::vector<BlockGrant>>> KvBlockAllocator::Allocate(
   std::vector<std::vector<BlockGrant>> result;
   for (const KvGrowth& growth : growths) {
     std::vector<BlockGrant>& blocks = result.emplace_back();
+    if (growth.replaced >= 0) blocks.push_back(Take(growth.replaced));
     for (int64_t b = KvBlocksFor(growth.from); b < KvBlocksFor(growth.to); ++b) {
-      const int rank = RankOf(b);
-      const int32_t id = free_[rank].back();
-      free_[rank].pop_back();
-      used_[rank][id] = true;
-      blocks.push_back({.logical = b, .local = id});
+      blocks.push_back(Take(b));
     }
   }
   return result;
 }
 
-absl::Status KvBlockAllocator::Free(absl::Span<const BlockGrant> blocks) {
+BlockGrant KvBlockAllocator::Take(int64_t logical) {
+  const int rank = RankOf(logical);
+  const int32_t id = free_[rank].back();
+  free_[rank].pop_back();
+  holders_[rank][id] = 1;
+  return {.logical = logical, .local = id};
+}
+
+absl::Status KvBlockAllocator::CheckAllocated(absl::Span<const BlockGrant> blocks) const {
   std::set<std::pair<int, int32_t>> seen;
   for (const BlockGrant& block : blocks) {
     const bool known = block.logical >= 0 && block.local >= 0 && block.local < blocks_per_rank_ &&
-                       used_[RankOf(block.logical)][block.local];
+                       holders_[RankOf(block.logical)][block.local] > 0;
     if (!known || !seen.insert({RankOf(block.logical), block.local}).second) {
       return absl::InvalidArgumentError(absl::StrCat("KV block ", block.logical, " in arena block ",
                                                      block.local, " is not allocated"));
     }
   }
+  return absl::OkStatus();
+}
+
+absl::Status KvBlockAllocator::Share(absl::Span<const BlockGrant> blocks) {
+  MUSTER_RETURN_IF_ERROR(CheckAllocated(blocks));
+  for (const BlockGrant& block : blocks) ++holders_[RankOf(block.logical)][block.local];
+  return absl::OkStatus();
+}
+
+absl::Status KvBlockAllocator::Free(absl::Span<const BlockGrant> blocks) {
+  MUSTER_RETURN_IF_ERROR(CheckAllocated(blocks));
   for (const BlockGrant& block : blocks) {
     const int rank = RankOf(block.logical);
-    used_[rank][block.local] = false;
-    free_[rank].push_back(block.local);
+    if (--holders_[rank][block.local] == 0) free_[rank].push_back(block.local);
   }
   return absl::OkStatus();
 }

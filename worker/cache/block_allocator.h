@@ -30,11 +30,15 @@ struct BlockGrant {
 struct KvGrowth {
   int64_t from = 0;
   int64_t to = 0;
+  // One of its blocks that it shares and is going to write: it gets another in its place, before
+  // the new ones. -1: none.
+  int64_t replaced = -1;
 };
 
 // Which arena blocks are free, for all ranks of a replica; held by its leader alone. One free list
-// per cp rank, whose local ids are the same over its tp ranks. Pure policy: touches no memory of a
-// device. Not thread-safe.
+// per cp rank, whose local ids are the same over its tp ranks. Sequences may share blocks: one is
+// free again when its last holder has freed it. Pure policy: touches no memory of a device. Not
+// thread-safe.
 class KvBlockAllocator {
  public:
   // Both at least 1. All arenas have the same number of blocks.
@@ -45,8 +49,16 @@ class KvBlockAllocator {
   // INVALID_ARGUMENT: a growth that shrinks or begins below 0.
   absl::StatusOr<std::vector<std::vector<BlockGrant>>> Allocate(absl::Span<const KvGrowth> growths);
 
-  // Returns blocks that Allocate gave out. INVALID_ARGUMENT when one is not; nothing is freed then.
+  // One more holder of each of these blocks. INVALID_ARGUMENT when one is not allocated; nothing
+  // has changed then.
+  absl::Status Share(absl::Span<const BlockGrant> blocks);
+  // One holder less of each of these blocks. INVALID_ARGUMENT when one is not allocated, or stands
+  // here twice; nothing is freed then.
   absl::Status Free(absl::Span<const BlockGrant> blocks);
+  // Whether an allocated block has several holders.
+  bool IsShared(const BlockGrant& block) const {
+    return holders_[RankOf(block.logical)][block.local] > 1;
+  }
 
   int cp() const { return static_cast<int>(free_.size()); }
   int64_t total_blocks() const { return blocks_per_rank_ * cp(); }
@@ -62,10 +74,12 @@ class KvBlockAllocator {
  private:
   int RankOf(int64_t logical) const { return static_cast<int>(logical % cp()); }
   absl::Status CheckFits(absl::Span<const KvGrowth> growths) const;
+  absl::Status CheckAllocated(absl::Span<const BlockGrant> blocks) const;
+  BlockGrant Take(int64_t logical);
 
   const int64_t blocks_per_rank_;
-  std::vector<std::vector<int32_t>> free_;  // [cp rank]: stack of local ids
-  std::vector<std::vector<bool>> used_;     // [cp rank][local id]
+  std::vector<std::vector<int32_t>> free_;     // [cp rank]: stack of local ids
+  std::vector<std::vector<int32_t>> holders_;  // [cp rank][local id]: how many; 0 where it is free
 };
 
 }  // namespace muster

@@ -2,9 +2,9 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <map>
 #include <random>
-#include <set>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -89,8 +89,9 @@ class NaiveAllocator {
  public:
   NaiveAllocator(int cp, int64_t blocks) : cp_(cp), blocks_(blocks) {}
 
-  bool Fits(int64_t from, int64_t to) const {
+  bool Fits(int64_t from, int64_t to, int64_t replaced = -1) const {
     std::map<int64_t, int64_t> needed;
+    if (replaced >= 0) ++needed[replaced % cp_];
     for (int64_t token = from; token < to; ++token) {
       if (token % kKvBlockTokens == 0) ++needed[token / kKvBlockTokens % cp_];
     }
@@ -101,20 +102,26 @@ class NaiveAllocator {
   }
   // Whether the block was free.
   bool Take(const BlockGrant& block) {
-    return block.local >= 0 && block.local < blocks_ &&
-           used_.insert({block.logical % cp_, block.local}).second;
+    return block.local >= 0 && block.local < blocks_ && ++held_[KeyOf(block)] == 1;
   }
-  void Give(const BlockGrant& block) { used_.erase({block.logical % cp_, block.local}); }
+  void Share(const BlockGrant& block) { ++held_[KeyOf(block)]; }
+  void Give(const BlockGrant& block) {
+    if (--held_[KeyOf(block)] == 0) held_.erase(KeyOf(block));
+  }
+  bool IsShared(const BlockGrant& block) const { return held_.at(KeyOf(block)) > 1; }
   int64_t Used(int64_t rank) const {
     int64_t count = 0;
-    for (const auto& [owner, id] : used_) count += owner == rank;
+    for (const auto& [key, holders] : held_) count += key.first == rank;
     return count;
   }
 
  private:
+  using Key = std::pair<int64_t, int32_t>;  // cp rank, arena block
+  Key KeyOf(const BlockGrant& block) const { return {block.logical % cp_, block.local}; }
+
   int cp_;
   int64_t blocks_;
-  std::set<std::pair<int64_t, int32_t>> used_;
+  std::map<Key, int> held_;
 };
 
 struct Sequence {
@@ -130,38 +137,85 @@ void ExpectWhole(const Sequence& sequence) {
   }
 }
 
+// One allocator beside the other, under sequences that grow, fork, write and end.
+class Lives {
+ public:
+  Lives(int cp, int64_t blocks)
+      : cp_(cp), blocks_(blocks), allocator_(cp, blocks), naive_(cp, blocks) {}
+
+  Sequence& sequence(size_t index) { return sequences_[index % sequences_.size()]; }
+
+  void End(Sequence& sequence) {
+    ASSERT_OK(allocator_.Free(sequence.blocks));
+    for (const BlockGrant& block : sequence.blocks) naive_.Give(block);
+    sequence = Sequence();
+  }
+  void Fork(const Sequence& parent, Sequence& child, int64_t tokens) {
+    if (&parent == &child) return;
+    End(child);
+    child.tokens = std::min(tokens, parent.tokens);
+    child.blocks.assign(parent.blocks.begin(), parent.blocks.begin() + KvBlocksFor(child.tokens));
+    ASSERT_OK(allocator_.Share(child.blocks));
+    for (const BlockGrant& block : child.blocks) naive_.Share(block);
+  }
+  void Grow(Sequence& sequence, int64_t to) {
+    // The block that the next token goes into, where others hold it too.
+    const int64_t written = sequence.tokens / kKvBlockTokens;
+    const bool partial = sequence.tokens % kKvBlockTokens != 0 && to > sequence.tokens;
+    const int64_t replaced = partial && naive_.IsShared(sequence.blocks[written]) ? written : -1;
+    if (partial) {
+      ASSERT_EQ(allocator_.IsShared(sequence.blocks[written]), replaced >= 0);
+    }
+    const bool fits = naive_.Fits(sequence.tokens, to, replaced);
+    const auto granted =
+        allocator_.Allocate({{.from = sequence.tokens, .to = to, .replaced = replaced}});
+    ASSERT_EQ(granted.ok(), fits) << granted.status();
+    if (!fits) return;
+    sequence.tokens = to;
+    for (const BlockGrant& block : granted->front()) {
+      ASSERT_TRUE(naive_.Take(block));
+      if (block.logical != replaced) {
+        sequence.blocks.push_back(block);
+        continue;
+      }
+      ASSERT_OK(allocator_.Free({sequence.blocks[replaced]}));
+      naive_.Give(std::exchange(sequence.blocks[replaced], block));
+    }
+    ExpectWhole(sequence);
+  }
+  void ExpectAgreement() {
+    for (int rank = 0; rank < cp_; ++rank) {
+      ASSERT_EQ(allocator_.free_blocks(rank), blocks_ - naive_.Used(rank));
+    }
+    ASSERT_TRUE(naive_.Fits(0, allocator_.LargestAdmissible()));
+    ASSERT_FALSE(naive_.Fits(0, allocator_.LargestAdmissible() + 1));
+  }
+
+ private:
+  const int cp_;
+  const int64_t blocks_;
+  KvBlockAllocator allocator_;
+  NaiveAllocator naive_;
+  std::vector<Sequence> sequences_ = std::vector<Sequence>(5);
+};
+
 TEST(KvBlockAllocatorTest, AgreesWithANaiveOneOverRandomLives) {
   for (uint32_t seed = 1; seed <= 20; ++seed) {
     SCOPED_TRACE(absl::StrCat("seed ", seed));
     std::minstd_rand random(seed);
     const int cp = 1 + static_cast<int>(random() % 4);
     const int64_t blocks = 1 + static_cast<int64_t>(random() % 12);
-    KvBlockAllocator allocator(cp, blocks);
-    NaiveAllocator naive(cp, blocks);
-    std::vector<Sequence> sequences(5);
-    for (int step = 0; step < 300; ++step) {
-      Sequence& sequence = sequences[random() % sequences.size()];
-      if (random() % 4 == 0) {
-        ASSERT_OK(allocator.Free(sequence.blocks));
-        for (const BlockGrant& block : sequence.blocks) naive.Give(block);
-        sequence = Sequence();
+    Lives lives(cp, blocks);
+    for (int step = 0; step < 300 && !::testing::Test::HasFatalFailure(); ++step) {
+      Sequence& sequence = lives.sequence(random());
+      const auto tokens = static_cast<int64_t>(random() % 100);
+      if (random() % 4 == 0) lives.End(sequence);
+      if (random() % 3 == 0) {
+        lives.Fork(sequence, lives.sequence(random()), tokens);
+      } else {
+        lives.Grow(sequence, sequence.tokens + tokens);
       }
-      const int64_t to = sequence.tokens + static_cast<int64_t>(random() % 100);
-      const bool fits = naive.Fits(sequence.tokens, to);
-      const auto granted = allocator.Allocate({{.from = sequence.tokens, .to = to}});
-      ASSERT_EQ(granted.ok(), fits) << granted.status();
-      if (!fits) continue;
-      sequence.tokens = to;
-      for (const BlockGrant& block : granted->front()) {
-        ASSERT_TRUE(naive.Take(block));
-        sequence.blocks.push_back(block);
-      }
-      ExpectWhole(sequence);
-      for (int rank = 0; rank < cp; ++rank) {
-        ASSERT_EQ(allocator.free_blocks(rank), blocks - naive.Used(rank));
-      }
-      ASSERT_TRUE(naive.Fits(0, allocator.LargestAdmissible()));
-      ASSERT_FALSE(naive.Fits(0, allocator.LargestAdmissible() + 1));
+      lives.ExpectAgreement();
     }
   }
 }

@@ -36,6 +36,7 @@ absl::Status KvCache::AllocateArena(int64_t blocks) {
     return absl::InvalidArgumentError(absl::StrCat("a KV arena of ", blocks, " blocks"));
   }
   MUSTER_ASSIGN_OR_RETURN(arena_, device_.Allocate(static_cast<size_t>(bytes), "kv", ledger_));
+  holders_.resize(static_cast<size_t>(blocks), 0);
   descriptor()->num_blocks = blocks;
   descriptor()->base = arena_.data();
   return absl::OkStatus();
@@ -47,23 +48,57 @@ absl::Status KvCache::CheckSequence(int sequence) const {
       absl::StrCat("sequence slot ", sequence, " of ", options_.max_sequences));
 }
 
-absl::Status KvCache::SetBlock(int sequence, int local_index, int block) {
+absl::Status KvCache::CheckEntry(int sequence, int local_index) const {
   MUSTER_RETURN_IF_ERROR(CheckSequence(sequence));
-  if (local_index < 0 || local_index >= options_.max_local_blocks) {
-    return absl::OutOfRangeError(absl::StrCat("KV block ", local_index,
-                                              " of a sequence; a rank holds at most ",
-                                              options_.max_local_blocks));
-  }
+  if (local_index >= 0 && local_index < options_.max_local_blocks) return absl::OkStatus();
+  return absl::OutOfRangeError(absl::StrCat("KV block ", local_index,
+                                            " of a sequence; a rank holds at most ",
+                                            options_.max_local_blocks));
+}
+
+void KvCache::Write(int32_t& entry, int32_t block) {
+  if (entry >= 0 && --holders_[entry] == 0) --used_blocks_;
+  if (block >= 0 && ++holders_[block] == 1) ++used_blocks_;
+  entry = block;
+}
+
+absl::Status KvCache::SetBlock(int sequence, int local_index, int block) {
+  MUSTER_RETURN_IF_ERROR(CheckEntry(sequence, local_index));
   if (block < 0 || block >= blocks()) {
     return absl::OutOfRangeError(absl::StrCat("KV block ", block, " of an arena of ", blocks()));
   }
-  Row(sequence)[local_index] = block;
+  Write(Row(sequence)[local_index], block);
+  return absl::OkStatus();
+}
+
+absl::Status KvCache::ReplaceBlock(Stream& stream, int sequence, int local_index, int block) {
+  MUSTER_RETURN_IF_ERROR(CheckEntry(sequence, local_index));
+  const int32_t before = Row(sequence)[local_index];
+  if (before < 0) {
+    return absl::OutOfRangeError(
+        absl::StrCat("there is no KV block ", local_index, " of slot ", sequence, " to replace"));
+  }
+  MUSTER_RETURN_IF_ERROR(SetBlock(sequence, local_index, block));
+  const int64_t bytes = KvBlockBytes(options_.layout);
+  return device_.Copy(stream, arena_.as<std::byte>() + block * bytes,
+                      arena_.as<std::byte>() + before * bytes, static_cast<size_t>(bytes));
+}
+
+absl::Status KvCache::ShareBlocks(int sequence, int parent, int local_blocks) {
+  MUSTER_RETURN_IF_ERROR(CheckSequence(parent));
+  MUSTER_RETURN_IF_ERROR(ClearSequence(sequence));
+  if (local_blocks < 0 || local_blocks > options_.max_local_blocks || sequence == parent) {
+    return absl::OutOfRangeError(absl::StrCat("slot ", sequence, " cannot share ", local_blocks,
+                                              " KV blocks of slot ", parent));
+  }
+  for (int i = 0; i < local_blocks; ++i) Write(Row(sequence)[i], Row(parent)[i]);
   return absl::OkStatus();
 }
 
 absl::Status KvCache::ClearSequence(int sequence) {
   MUSTER_RETURN_IF_ERROR(CheckSequence(sequence));
-  std::fill_n(Row(sequence), options_.max_local_blocks, -1);
+  int32_t* const row = Row(sequence);
+  for (int i = 0; i < options_.max_local_blocks; ++i) Write(row[i], -1);
   return absl::OkStatus();
 }
 

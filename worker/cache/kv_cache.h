@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <vector>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
@@ -32,11 +33,18 @@ class KvCache {
   // Block `local_index` of this rank's part of a sequence lies in arena block `block`.
   // OUT_OF_RANGE: a number that the tables or the arena do not have.
   absl::Status SetBlock(int sequence, int local_index, int block);
+  // The same in place of the block that is there, whose contents it takes: enqueues the copy.
+  // OUT_OF_RANGE, and when there is none.
+  absl::Status ReplaceBlock(Stream& stream, int sequence, int local_index, int block);
+  // `sequence` gets the first `local_blocks` blocks of `parent`; the rest of its own are forgotten.
+  absl::Status ShareBlocks(int sequence, int parent, int local_blocks);
   // Forgets all blocks of a sequence.
   absl::Status ClearSequence(int sequence);
 
   const Options& options() const { return options_; }
   int64_t blocks() const { return descriptor()->num_blocks; }
+  // Blocks of the arena that stand in a table.
+  int64_t used_blocks() const { return used_blocks_; }
   KvDescriptor* descriptor() const { return descriptor_.as<KvDescriptor>(); }
   int32_t* block_tables() const { return tables_.as<int32_t>(); }
 
@@ -45,6 +53,9 @@ class KvCache {
       : options_(options), device_(device), ledger_(ledger) {}
 
   absl::Status CheckSequence(int sequence) const;
+  absl::Status CheckEntry(int sequence, int local_index) const;
+  // Writes an entry of the tables, -1 where there is to be none, and counts.
+  void Write(int32_t& entry, int32_t block);
   int32_t* Row(int sequence) const {
     return block_tables() + int64_t{sequence} * options_.max_local_blocks;
   }
@@ -58,6 +69,8 @@ class KvCache {
   Buffer tables_;      // int32_t [max_sequences, max_local_blocks], -1 where none
   Buffer descriptor_;  // one KvDescriptor
   Buffer arena_;
+  std::vector<int32_t> holders_;  // [blocks]: entries of the tables that name it
+  int64_t used_blocks_ = 0;
 };
 
 }  // namespace muster

@@ -2,6 +2,8 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
+#include <cstring>
 #include <vector>
 
 #include "tests/support/status_matchers.h"
@@ -56,6 +58,45 @@ TEST_F(KvCacheTest, ClearingASequenceLeavesItsNeighbours) {
   ASSERT_OK(cache->ClearSequence(1));
   const std::vector<int32_t> tables(cache->block_tables(), cache->block_tables() + 12);
   EXPECT_EQ(tables, (std::vector<int32_t>{0, 0, 0, 0, -1, -1, -1, -1, 2, 2, 2, 2}));
+}
+
+TEST_F(KvCacheTest, ASharedBlockIsUsedOnce) {
+  const auto cache = Create();
+  ASSERT_OK(cache->AllocateArena(5));
+  ASSERT_OK(cache->SetBlock(0, 0, 3));
+  ASSERT_OK(cache->SetBlock(0, 1, 1));
+  ASSERT_OK(cache->SetBlock(1, 2, 4));
+  EXPECT_EQ(cache->used_blocks(), 3);
+  ASSERT_OK(cache->ShareBlocks(1, 0, 2));  // what slot 1 had is gone
+  EXPECT_EQ(cache->used_blocks(), 2);
+  const std::vector<int32_t> tables(cache->block_tables(), cache->block_tables() + 8);
+  EXPECT_EQ(tables, (std::vector<int32_t>{3, 1, -1, -1, 3, 1, -1, -1}));
+  ASSERT_OK(cache->ClearSequence(0));
+  EXPECT_EQ(cache->used_blocks(), 2);
+  ASSERT_OK(cache->ClearSequence(1));
+  EXPECT_EQ(cache->used_blocks(), 0);
+  EXPECT_STATUS(cache->ShareBlocks(0, 0, 1), absl::StatusCode::kOutOfRange, "cannot share");
+  EXPECT_STATUS(cache->ShareBlocks(0, 1, 5), absl::StatusCode::kOutOfRange, "share 5");
+  EXPECT_STATUS(cache->ShareBlocks(0, 3, 1), absl::StatusCode::kOutOfRange, "slot 3");
+}
+
+TEST_F(KvCacheTest, AReplacedBlockKeepsItsContents) {
+  const auto cache = Create();
+  const auto stream = device_.CreateStream();
+  ASSERT_OK(stream);
+  ASSERT_OK(cache->AllocateArena(5));
+  ASSERT_OK(cache->SetBlock(0, 0, 3));
+  ASSERT_OK(cache->ShareBlocks(1, 0, 1));
+  const size_t bytes = static_cast<size_t>(KvBlockBytes(kLayout));
+  std::memset(KvBlock(*cache->descriptor(), kLayout, 0, 0), 7, bytes);
+  ASSERT_OK(cache->ReplaceBlock(**stream, 1, 0, 2));
+  ASSERT_OK((*stream)->Synchronize());
+  EXPECT_EQ(cache->used_blocks(), 2);
+  const std::byte* copy = KvBlock(*cache->descriptor(), kLayout, 1, 0);
+  EXPECT_EQ(copy, static_cast<std::byte*>(cache->descriptor()->base) + 2 * bytes);
+  EXPECT_EQ(std::count(copy, copy + bytes, std::byte{7}), static_cast<std::ptrdiff_t>(bytes));
+  EXPECT_STATUS(cache->ReplaceBlock(**stream, 1, 1, 4), absl::StatusCode::kOutOfRange,
+                "no KV block 1 of slot 1 to replace");
 }
 
 TEST_F(KvCacheTest, RefusesWhatTheTablesDoNotHave) {

@@ -1,8 +1,8 @@
 #include "worker/engine/engine.h"
 
+#include <algorithm>
 #include <utility>
 
-#include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
 #include "base/error.h"
 #include "base/status_macros.h"
@@ -22,52 +22,43 @@ absl::Status AfterTheStamp(const absl::Status& status, Epoch epoch) {
 
 Engine::Engine(const Options& options, SequenceTable& sequences, RelaySender& relay,
                StepRunner& runner)
-    : options_(options), sequences_(sequences), relay_(relay), runner_(runner) {
+    : options_(options),
+      queue_(options.queue),
+      sequences_(sequences),
+      relay_(relay),
+      runner_(runner) {
   NoteCapacity();
 }
 
-absl::Status Engine::CheckOpen(std::optional<Epoch> expected) const {
-  MUSTER_RETURN_IF_ERROR(stopped_);
-  if (!open_) {
-    return MakeError(
-        absl::StatusCode::kUnavailable,
-        absl::StrCat("epoch ", options_.epoch.value(), " takes no requests now"),
-        {.reason = ErrorReason::kWrongState, .epoch = options_.epoch, .retriable = true});
+void Engine::Forward(ForwardBatch batch, ForwardCall call) {
+  if (absl::Status refused = CheckBatch(batch, options_.limits); !refused.ok()) {
+    call.done(refused);
+  } else {
+    queue_.Push(std::move(batch), std::move(call));
   }
-  if (expected.has_value() && *expected != options_.epoch) {
-    return MakeError(absl::StatusCode::kFailedPrecondition,
-                     absl::StrCat("epoch ", expected->value(), " is not served; epoch ",
-                                  options_.epoch.value(), " is"),
-                     {.reason = ErrorReason::kStaleEpoch, .epoch = options_.epoch});
-  }
-  return absl::OkStatus();
 }
 
-void Engine::Forward(ForwardBatch batch, ForwardDone done) {
-  absl::Status refusal = CheckBatch(batch, options_.limits);
-  if (refusal.ok()) {
-    absl::MutexLock lock(&mu_);
-    refusal = CheckOpen(batch.expected_epoch);
-    if (refusal.ok()) {
-      queue_.push_back(ForwardRequest{std::move(batch), std::move(done), absl::Now()});
-      return;
-    }
+void Engine::Free(FreeOrder order, RequestQueue::Done<int> done) {
+  absl::Status refused = CheckId("the client id", order.client_id);
+  for (const std::string& id : order.sequence_ids) {
+    if (refused.ok()) refused = CheckId("a sequence id", id);
   }
-  done(refusal);
+  if (!refused.ok()) {
+    done(refused);
+  } else {
+    queue_.Push(std::move(order), std::move(done));
+  }
 }
 
-void Engine::Free(std::string client_id, std::vector<std::string> sequence_ids,
-                  std::optional<Epoch> expected_epoch, FreeDone done) {
-  absl::Status refusal;
-  {
-    absl::MutexLock lock(&mu_);
-    refusal = CheckOpen(expected_epoch);
-    if (refusal.ok()) {
-      queue_.push_back(FreeRequest{std::move(client_id), std::move(sequence_ids), std::move(done)});
-      return;
-    }
+void Engine::Fork(ForkOrder order, RequestQueue::Done<Forked> done) {
+  absl::Status refused = CheckId("the client id", order.client_id);
+  if (refused.ok()) refused = CheckId("the sequence id", order.sequence_id);
+  if (refused.ok()) refused = CheckId("the new sequence id", order.new_sequence_id);
+  if (!refused.ok()) {
+    done(refused);
+  } else {
+    queue_.Push(std::move(order), std::move(done));
   }
-  done(refusal);
 }
 
 Capacity Engine::capacity() const {
@@ -77,121 +68,161 @@ Capacity Engine::capacity() const {
 
 void Engine::NoteCapacity() {
   const Capacity capacity = sequences_.capacity();
-  absl::MutexLock lock(&mu_);
-  capacity_ = capacity;
-}
-
-void Engine::Open() {
-  absl::MutexLock lock(&mu_);
-  open_ = true;
-}
-
-absl::Status Engine::Drain(absl::Duration timeout) {
-  absl::MutexLock lock(&mu_);
-  open_ = false;
-  const auto idle = [this]() ABSL_SHARED_LOCKS_REQUIRED(mu_) {
-    return !stopped_.ok() || (queue_.empty() && !busy_);
-  };
-  if (!mu_.AwaitWithTimeout(absl::Condition(&idle), timeout)) {
-    return absl::DeadlineExceededError(absl::StrCat(queue_.size() + (busy_ ? 1 : 0),
-                                                    " requests are still in flight after ",
-                                                    absl::FormatDuration(timeout)));
-  }
-  return absl::OkStatus();
-}
-
-void Engine::Stop(const absl::Status& reason) {
-  std::deque<Request> waiting;
-  absl::Status why;
+  bool watched = false;
   {
     absl::MutexLock lock(&mu_);
-    if (stopped_.ok()) stopped_ = reason;
-    why = stopped_;
-    open_ = false;
-    waiting.swap(queue_);
+    watched = !watchers_.empty() && !(capacity == capacity_);
+    capacity_ = capacity;
   }
-  for (Request& request : waiting) std::visit([&](auto& it) { it.done(why); }, request);
+  if (watched) TellWatchers(absl::OkStatus());
 }
+
+void Engine::NoteChange() {
+  NoteCapacity();
+  options_.on_change(relay_.last());
+}
+
+void Engine::TellWatchers(const absl::Status& end) {
+  std::vector<std::shared_ptr<CapacityWatcher>> watchers;
+  {
+    absl::MutexLock lock(&mu_);
+    watchers_.remove_if([](const auto& watcher) { return watcher.expired(); });
+    for (const auto& watcher : watchers_) watchers.push_back(watcher.lock());
+  }
+  for (const auto& watcher : watchers) {
+    if (watcher != nullptr) (*watcher)(end);
+  }
+}
+
+void Engine::WatchCapacity(std::weak_ptr<CapacityWatcher> watcher) {
+  {
+    absl::MutexLock lock(&mu_);
+    watchers_.push_back(watcher);
+  }
+  // Stop may not have seen it.
+  const absl::Status stopped = queue_.stopped();
+  const auto alive = watcher.lock();
+  if (!stopped.ok() && alive != nullptr) (*alive)(stopped);
+}
+
+void Engine::Stop(const absl::Status& reason) { TellWatchers(queue_.Stop(reason)); }
 
 absl::Status Engine::Run() {
   while (true) {
-    Request request;
-    {
-      absl::MutexLock lock(&mu_);
-      busy_ = false;
-      const auto wanted = [this]() ABSL_SHARED_LOCKS_REQUIRED(mu_) {
-        return !stopped_.ok() || !queue_.empty();
-      };
-      mu_.Await(absl::Condition(&wanted));
-      MUSTER_RETURN_IF_ERROR(stopped_);
-      request = std::move(queue_.front());
-      queue_.pop_front();
-      busy_ = true;
-    }
-    if (auto* free = std::get_if<FreeRequest>(&request)) {
-      Handle(*free);
-    } else if (absl::Status failed = Handle(std::get<ForwardRequest>(request)); !failed.ok()) {
+    MUSTER_ASSIGN_OR_RETURN(RequestQueue::Work work, queue_.Next());
+    const absl::Status failed = std::visit([this](auto& it) { return Handle(it); }, work);
+    if (!failed.ok()) {
       Stop(failed);
       return failed;
     }
   }
 }
 
-void Engine::Handle(FreeRequest& request) {
-  const int freed = sequences_.Free(request.client_id, request.sequence_ids);
-  NoteCapacity();
-  options_.on_change(relay_.last());
+absl::Status Engine::Handle(RequestQueue::Free& request) {
+  const FreeOrder& order = request.order;
+  const int freed = order.all ? sequences_.FreeAll(order.client_id)
+                              : sequences_.Free(order.client_id, order.sequence_ids);
+  NoteChange();
   request.done(freed);
-}
-
-absl::Status Engine::Handle(ForwardRequest& request) {
-  const absl::Time begun = absl::Now();
-  if (const absl::Status refused = sequences_.Append(request.batch, step_); !refused.ok()) {
-    request.done(refused);
-    return absl::OkStatus();
-  }
-  NoteCapacity();
-  absl::StatusOr<ForwardResult> result = RunStep(begun);
-  if (!result.ok()) {
-    request.done(AfterTheStamp(result.status(), options_.epoch));
-    return result.status();
-  }
-  options_.on_change(relay_.last());
-  result->queue_time = begun - request.arrived;
-  // A sequence that cannot be sampled is its own fault: the step ran, and the epoch goes on.
-  absl::StatusOr<std::vector<SliceOutput>> answers = AnswerAll(request.batch);
-  if (!answers.ok()) {
-    request.done(AfterTheStamp(answers.status(), options_.epoch));
-    return absl::OkStatus();
-  }
-  result->outputs = *std::move(answers);
-  request.done(std::move(result));
   return absl::OkStatus();
 }
 
-absl::StatusOr<ForwardResult> Engine::RunStep(absl::Time begun) {
-  MUSTER_RETURN_IF_ERROR(relay_.Send(step_, options_.step_timeout));
-  const absl::Duration relay_time = absl::Now() - begun;
-  MUSTER_RETURN_IF_ERROR(runner_.Run(step_));
-  return ForwardResult{.epoch = options_.epoch,
-                       .step = step_.number,
-                       .bucket = runner_.rows_run(),
-                       .relay_time = relay_time,
-                       .device_time = runner_.device_time()};
+absl::Status Engine::Handle(RequestQueue::Fork& request) {
+  steps_.assign(1, {});
+  absl::StatusOr<Forked> forked = sequences_.Fork(request.order, steps_[0].step);
+  if (forked.ok()) {
+    ForwardResult result;
+    if (const absl::Status failed = RunStep({}, steps_[0], result); !failed.ok()) {
+      request.done(failed);
+      return failed;
+    }
+    forked->epoch = options_.queue.epoch;
+    NoteChange();
+  }
+  request.done(forked);
+  return absl::OkStatus();
 }
 
-absl::StatusOr<std::vector<SliceOutput>> Engine::AnswerAll(const ForwardBatch& batch) {
-  std::vector<SliceOutput> answers;
-  int output = 0;
-  for (const SequenceSlice& slice : batch.slices) {
-    if (!OutputOf(slice, 0).has_value()) {
-      answers.emplace_back();
-      continue;
-    }
-    MUSTER_ASSIGN_OR_RETURN(SliceOutput answer, runner_.Answer(step_, output++, slice));
-    answers.push_back(std::move(answer));
+absl::Status Engine::Handle(RequestQueue::Expired& expired) {
+  for (std::string& client : expired.clients) {
+    const int64_t before = sequences_.used_blocks();
+    const int freed = sequences_.FreeAll(client);
+    if (freed == 0) continue;
+    options_.on_expired({.client_id = std::move(client),
+                         .lease = options_.queue.client_lease,
+                         .sequences = freed,
+                         .kv_blocks = before - sequences_.used_blocks()});
+    NoteChange();
   }
-  return answers;
+  return absl::OkStatus();
+}
+
+absl::Status Engine::Handle(const std::shared_ptr<RequestQueue::Forward>& request) {
+  const absl::Time begun = absl::Now();
+  absl::Status refused = queue_.StillWanted(*request);
+  if (refused.ok()) refused = sequences_.Append(request->batch, steps_);
+  if (!refused.ok()) {
+    queue_.Answer(*request, refused);
+    return absl::OkStatus();
+  }
+  absl::StatusOr<ForwardResult> result = RunSteps(request->batch);
+  if (!result.ok()) {
+    queue_.Answer(*request, AfterTheStamp(result.status(), options_.queue.epoch));
+    return result.status();
+  }
+  result->queue_time = begun - request->arrived;
+  NoteChange();
+  queue_.Answer(*request, std::make_shared<const ForwardResult>(*std::move(result)));
+  return absl::OkStatus();
+}
+
+absl::StatusOr<ForwardResult> Engine::RunSteps(const ForwardBatch& batch) {
+  ForwardResult result{.epoch = options_.queue.epoch};
+  result.outputs.resize(batch.slices.size());
+  for (PlannedStep& planned : steps_) {
+    MUSTER_RETURN_IF_ERROR(RunStep(batch, planned, result));
+    AnswerStep(batch, planned, result);
+  }
+  return result;
+}
+
+absl::Status Engine::RunStep(const ForwardBatch& batch, PlannedStep& planned,
+                             ForwardResult& result) {
+  std::vector<absl::Span<const float>> hidden;
+  if (planned.step.from_hidden != 0) {
+    for (const int slice : planned.slices) hidden.push_back(batch.slices[slice].hidden_states);
+  }
+  const absl::Time begun = absl::Now();
+  MUSTER_RETURN_IF_ERROR(relay_.Send(planned.step, options_.step_timeout));
+  result.relay_time += absl::Now() - begun;
+  MUSTER_RETURN_IF_ERROR(runner_.Run(planned.step, hidden));
+  result.step = planned.step.number;
+  result.bucket += runner_.rows_run();
+  result.device_time += runner_.device_time();
+  options_.on_tokens(static_cast<int>(planned.step.rows.size()));
+  return absl::OkStatus();
+}
+
+void Engine::AnswerStep(const ForwardBatch& batch, const PlannedStep& planned,
+                        ForwardResult& result) {
+  const int64_t width = options_.limits.hidden;
+  const float* hidden = runner_.hidden_states();
+  int output = 0;
+  for (const int index : planned.slices) {
+    const SequenceSlice& slice = batch.slices[index];
+    SliceOutput& answer = result.outputs[index];
+    if (OutputOf(slice, 0).has_value()) {
+      // A sequence that cannot be sampled is its own fault: the step ran, and the others have
+      // theirs.
+      auto sampled = runner_.Answer(planned.step, output++, slice);
+      answer = sampled.ok() ? *std::move(sampled)
+                            : SliceOutput{.error = AfterTheStamp(sampled.status(), result.epoch)};
+    }
+    if (planned.step.hidden_of < 0) continue;
+    const int64_t numbers = PositionsOf(slice, options_.limits) * width;
+    answer.hidden_states.assign(hidden, hidden + numbers);
+    hidden += numbers;
+  }
 }
 
 }  // namespace muster

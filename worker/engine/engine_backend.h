@@ -4,8 +4,11 @@
 
 #include <memory>
 
+#include "absl/status/statusor.h"
+#include "kernels/dtype.h"
 #include "worker/collective/collective_backend.h"
 #include "worker/device/device.h"
+#include "worker/device/device_speed.h"
 #include "worker/engine/step_ring.h"
 #include "worker/model/ops.h"
 
@@ -21,6 +24,9 @@ class EngineBackend {
   virtual StepRingBackend& rings() = 0;
   // The operations of one rank of one epoch; `ledger` outlives them.
   virtual std::unique_ptr<Ops> MakeOps(Ledger& ledger) = 0;
+  // What the device can do with weights of `dtype`, measured within a second; steps that run
+  // meanwhile are slowed down, and slow it down. RESOURCE_EXHAUSTED: no memory for it.
+  virtual absl::StatusOr<DeviceSpeed> Measure(DType dtype) = 0;
 };
 
 }  // namespace muster

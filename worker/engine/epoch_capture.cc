@@ -133,7 +133,9 @@ absl::Status EpochContext::CaptureGraphs() {
 }
 
 absl::StatusOr<int64_t> EpochContext::AffordableBlocks() const {
-  const uint64_t block = static_cast<uint64_t>(KvBlockBytes(loaded_->kv_layout()));
+  // A model without layers keeps nothing, in blocks that are counted all the same.
+  const uint64_t block =
+      std::max<uint64_t>(static_cast<uint64_t>(KvBlockBytes(loaded_->kv_layout())), 1);
   const uint64_t free = assignment_.backend.device().Report().free_bytes;
   const uint64_t memory = std::min(options_.kv_memory, free - free / kFreeShare);
   const uint64_t blocks =
@@ -207,21 +209,26 @@ absl::StatusOr<std::string> EpochContext::Agree(absl::Time deadline) {
 
 void EpochContext::StartServing() {
   if (leads()) {
+    const BatchLimits limits = {.max_rows = options_.limits.max_rows,
+                                .max_slices = options_.limits.max_outputs,
+                                .vocabulary = model().spec.vocabulary,
+                                .max_positions = model().spec.max_positions,
+                                .layers = model_->layers(),
+                                .hidden = model_->hidden()};
     sequences_ = std::make_unique<SequenceTable>(
-        SequenceTable::Options{.max_sequences = options_.limits.max_sequences,
-                               .max_positions = model().spec.max_positions,
+        SequenceTable::Options{.limits = limits,
+                               .max_sequences = options_.limits.max_sequences,
                                .cp = shape_.cp_size,
                                .blocks_per_rank = kv_->blocks()});
     sender_ = std::make_unique<RelaySender>(epoch(), ring_.get());
-    const Engine::Options options{.epoch = epoch(),
-                                  .limits = {.max_rows = options_.limits.max_rows,
-                                             .max_slices = options_.limits.max_outputs,
-                                             .vocabulary = model().spec.vocabulary,
-                                             .max_positions = model().spec.max_positions},
-                                  .step_timeout = options_.step_timeout,
-                                  .on_change = [this](StepNumber last) {
-                                    NoteStep(last, sequences_->used_blocks(shape_.cp_rank));
-                                  }};
+    const Engine::Options options{
+        .limits = limits,
+        .queue = {.epoch = epoch(), .client_lease = options_.client_lease, .clock = options_.clock},
+        .step_timeout = options_.step_timeout,
+        .on_change =
+            [this](StepNumber last) { NoteStep(last, sequences_->used_blocks(shape_.cp_rank)); },
+        .on_tokens = [this](int tokens) { tokens_ += static_cast<uint64_t>(tokens); },
+        .on_expired = assignment_.on_client_expired};
     auto engine = std::make_unique<Engine>(options, *sequences_, *sender_, *runner_);
     absl::MutexLock lock(&mu_);
     engine_ = std::move(engine);

@@ -179,7 +179,9 @@ EpochReport EpochContext::Report() const {
           .step = StepNumber(step_.load()),
           .kv_blocks_used = static_cast<uint64_t>(kv_used_.load()),
           .kv_blocks_total = static_cast<uint64_t>(kv_total_.load()),
-          .failure = std::string(failure_.message())};
+          .failure = std::string(failure_.message()),
+          .tokens = tokens_.load(),
+          .queued_requests = engine_ == nullptr ? 0 : engine_->queue().waiting()};
 }
 
 absl::Status EpochContext::failure() const {
@@ -209,6 +211,7 @@ absl::Status EpochContext::Follow() {
   const StepBounds bounds{.limits = options_.limits,
                           .vocabulary = model().spec.vocabulary,
                           .max_positions = model().spec.max_positions,
+                          .layers = model_->layers(),
                           .cp = shape_.cp_size,
                           .arena_blocks = kv_->blocks()};
   RelayReceiver receiver(epoch(), rank(), *ring_);
@@ -216,6 +219,7 @@ absl::Status EpochContext::Follow() {
   while (true) {
     MUSTER_RETURN_IF_ERROR(receiver.Receive(bounds, step));
     MUSTER_RETURN_IF_ERROR(runner_->Run(step));
+    tokens_ += step.rows.size();
     NoteStep(step.number, runner_->kv_blocks_used());
   }
 }

@@ -17,6 +17,7 @@
 #include "absl/strings/string_view.h"
 #include "absl/synchronization/mutex.h"
 #include "absl/time/time.h"
+#include "base/clock.h"
 #include "base/logging.h"
 #include "base/topology.h"
 #include "worker/collective/collective_set.h"
@@ -45,6 +46,8 @@ class EpochContext {
     StepLimits limits;                         // max_local_blocks is worked out from the model
     std::vector<int> buckets = {32, 16, 8, 4, 2, 1};
     absl::Duration step_timeout = absl::Seconds(10);
+    absl::Duration client_lease = absl::Minutes(10);  // of a silent client on its sequences
+    const Clock* clock = &Clock::Real();              // of leases
   };
   // What it is made for and with. The references outlive it.
   struct Assignment {
@@ -59,6 +62,8 @@ class EpochContext {
     // Called once, when it becomes FAILED, on the thread that found out, after all waits were told
     // to end. Must not block.
     std::function<void(const absl::Status& reason)> on_failed = [](const absl::Status&) {};
+    // Called on the leader's own thread when a client has lost its sequences. Must not block.
+    std::function<void(const ClientExpiry&)> on_client_expired = [](const ClientExpiry&) {};
   };
   // What Capture left.
   struct Captured {
@@ -173,6 +178,7 @@ class EpochContext {
   std::thread thread_;
 
   std::atomic<uint64_t> step_{0};     // last that ran
+  std::atomic<uint64_t> tokens_{0};   // rows of all steps
   std::atomic<int64_t> kv_used_{0};   // blocks of this rank
   std::atomic<int64_t> kv_total_{0};  // blocks of this rank
 

@@ -23,7 +23,7 @@ absl::Status CannotSample(const SequenceSlice& slice, const char* why) {
   return MakeError(
       absl::StatusCode::kInternal,
       absl::StrCat("sequence ", Quoted(slice.sequence_id), " cannot be sampled: ", why),
-      {.kv_written = true});
+      {.reason = ErrorReason::kCannotSample, .kv_written = true});
 }
 
 }  // namespace
@@ -184,13 +184,18 @@ absl::StatusOr<SliceOutput> Sampler::Answer(const Step& step, int index,
       step.outputs[index].whole != 0
           ? RankWhole(WholeLogits(step, index), static_cast<int>(slice.top_n))
           : Merge(step, index);
-  if (summary.invalid_count > 0) return CannotSample(slice, "a logit is not a number");
+  const bool chosen = slice.sample || slice.top_n > 0;
+  if (chosen && summary.invalid_count > 0) return CannotSample(slice, "a logit is not a number");
   const auto logprob = [&](const Candidate& candidate) {
     float value = 0;
     LogProbabilities(&candidate, 1, summary, &value);
     return TokenLogprob{.token = candidate.id, .logprob = value};
   };
   SliceOutput answer;
+  if (slice.return_logits) {
+    const float* logits = WholeLogits(step, index);
+    answer.logits.assign(logits, logits + options_.vocabulary);
+  }
   for (int64_t i = 0; i < std::min<int64_t>(merged_count_, slice.top_n); ++i) {
     answer.top.push_back(logprob(merged_[i]));
   }

@@ -40,7 +40,7 @@ class Sampler {
   absl::Status Gather(Stream& stream, const Step& step, const float* logits);
 
   // On group rank 0, after Gather: what `slice` asked for at output `index` of the step. INTERNAL
-  // when a logit is not a number, or none can be chosen.
+  // (CANNOT_SAMPLE) when a logit is not a number, or none can be chosen.
   absl::StatusOr<SliceOutput> Answer(const Step& step, int index, const SequenceSlice& slice);
 
  private:

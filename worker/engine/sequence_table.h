@@ -3,14 +3,17 @@
 #define MUSTER_WORKER_ENGINE_SEQUENCE_TABLE_H_
 
 #include <cstdint>
-#include <map>
+#include <optional>
 #include <string>
-#include <utility>
 #include <vector>
 
+#include "absl/container/flat_hash_map.h"
+#include "absl/container/node_hash_map.h"
 #include "absl/status/status.h"
+#include "absl/status/statusor.h"
 #include "worker/cache/block_allocator.h"
 #include "worker/engine/batch.h"
+#include "worker/engine/layer_lengths.h"
 #include "worker/engine/step.h"
 
 namespace muster {
@@ -21,6 +24,30 @@ struct Capacity {
   int64_t free_blocks = 0;
   int64_t max_prompt_tokens = 0;  // of a new sequence
   int sequences = 0;              // held now
+  int max_sequences = 0;
+  int not_rebuildable = 0;  // of those held: fed with hidden states
+  friend bool operator==(const Capacity&, const Capacity&) = default;
+};
+
+// A sequence that is to begin with the tokens of another.
+struct ForkOrder {
+  std::string client_id;
+  std::string sequence_id;
+  std::string new_sequence_id;
+  std::optional<uint32_t> tokens;  // none: all that the sequence has in all layers
+  std::optional<Epoch> expected_epoch;
+};
+
+struct Forked {
+  Epoch epoch;
+  int64_t tokens = 0;         // of the new sequence
+  int64_t shared_blocks = 0;  // KV blocks that the two share
+};
+
+// A step, and the slices of the batch that it runs, in the order of its rows.
+struct PlannedStep {
+  Step step;
+  std::vector<int> slices;
 };
 
 // Names sequences, gives them slots and KV blocks, and writes what changes into steps. Touches no
@@ -28,24 +55,32 @@ struct Capacity {
 class SequenceTable {
  public:
   struct Options {
+    BatchLimits limits;
     int max_sequences = 0;
-    int max_positions = 0;
     int cp = 1;
     int64_t blocks_per_rank = 0;
   };
   explicit SequenceTable(const Options& options);
 
-  // Appends the slices of a batch that CheckBatch passed, and fills in `step` all but its stamp.
-  // All or nothing: on an error no sequence, slot or block has changed. FAILED_PRECONDITION (a
-  // first position does not continue its sequence), RESOURCE_EXHAUSTED (KV blocks, or sequences
-  // held; with the numbers).
-  absl::Status Append(const ForwardBatch& batch, Step& step);
+  // Appends the slices of a batch that CheckBatch passed, and fills in `steps` all but their
+  // stamps: one for all slices that run the same layers in the same way. All or nothing: on an
+  // error no sequence, slot or block has changed. FAILED_PRECONDITION (a first position does not
+  // continue its sequence), RESOURCE_EXHAUSTED (KV blocks, or sequences held; with the numbers).
+  absl::Status Append(const ForwardBatch& batch, std::vector<PlannedStep>& steps);
+
+  // Begins a sequence with tokens of another, whose KV blocks it shares until one of the two writes
+  // into one, and fills in `step`, which has no rows. All or nothing. FAILED_PRECONDITION (unknown
+  // sequence), ALREADY_EXISTS, OUT_OF_RANGE (more tokens than it has in all layers, or none),
+  // RESOURCE_EXHAUSTED (sequences held).
+  absl::StatusOr<Forked> Fork(const ForkOrder& order, Step& step);
 
   // Forgets sequences of a client; an unknown one is no error. Returns how many were held. Their
   // slots are named as freed in the next step.
   int Free(const std::string& client_id, const std::vector<std::string>& sequence_ids);
+  int FreeAll(const std::string& client_id);
 
   Capacity capacity() const;
+  int64_t used_blocks() const { return allocator_.total_blocks() - allocator_.free_blocks(); }
   int64_t used_blocks(int cp_rank) const {
     return options_.blocks_per_rank - allocator_.free_blocks(cp_rank);
   }
@@ -53,25 +88,42 @@ class SequenceTable {
  private:
   struct Sequence {
     int slot = 0;
-    std::vector<int32_t> tokens;
-    std::vector<BlockGrant> blocks;
+    LayerLengths lengths;
+    std::vector<int32_t> tokens;     // as far as the first layer is; 0 where it was fed otherwise
+    std::vector<BlockGrant> blocks;  // 0, 1, 2, ... of it
+    bool rebuildable = true;         // from its tokens
   };
-  using Key = std::pair<std::string, std::string>;  // client, sequence
+  // Pointers to sequences stay valid while others come and go.
+  using Sequences = absl::node_hash_map<std::string, Sequence>;
 
+  // The sequence of each slice, null where it is new.
+  void FindAll(const ForwardBatch& batch);
+  int64_t PositionAfter(const SequenceSlice& slice) const {
+    return int64_t{slice.first_position} + PositionsOf(slice, options_.limits);
+  }
   absl::Status CheckPositions(const ForwardBatch& batch) const;
-  absl::Status CheckSlots(const ForwardBatch& batch) const;
+  absl::Status CheckSlots(int64_t wanted) const;
+  KvGrowth GrowthOf(const SequenceSlice& slice, const Sequence* sequence) const;
   absl::StatusOr<std::vector<std::vector<BlockGrant>>> AllocateBlocks(const ForwardBatch& batch);
   // Names the first sequence that does not fit.
   absl::Status NoRoom(const ForwardBatch& batch, const std::vector<KvGrowth>& growths,
                       const absl::Status& reason) const;
-  int64_t LengthOf(const ForwardBatch& batch, const SequenceSlice& slice) const;
-  Sequence& FindOrBegin(const Key& key, Step& step);
+
+  Sequence& Begin(const std::string& client_id, const std::string& sequence_id, Step& step);
+  // The step of `steps` for slices like this one.
+  PlannedStep& StepFor(const SequenceSlice& slice, std::vector<PlannedStep>& steps) const;
+  void AppendBlocks(const std::vector<BlockGrant>& grants, Sequence& sequence, Step& step);
+  void AppendRows(const SequenceSlice& slice, Sequence& sequence, Step& step) const;
+  void Release(const Sequence& sequence);
 
   const Options options_;
   KvBlockAllocator allocator_;
-  std::map<Key, Sequence> sequences_;
+  absl::flat_hash_map<std::string, Sequences> clients_;  // none without a sequence
+  int held_ = 0;                                         // sequences
+  int not_rebuildable_ = 0;
   std::vector<int> free_slots_;       // stack; the lowest is on top at first
   std::vector<int32_t> freed_slots_;  // that followers do not know of yet
+  std::vector<Sequence*> found_;      // of the batch that is appended
 };
 
 }  // namespace muster

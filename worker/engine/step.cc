@@ -15,6 +15,14 @@ static_assert(std::endian::native == std::endian::little, "steps are little-endi
 
 constexpr uint32_t kMagic = 0x5054534d;  // "MSTP"
 
+// Each is stamped as soon as it is made.
+constexpr int kMaxForks = 1;
+
+// Every slice of a step may replace the block that it begins in.
+int64_t MaxBlocks(const StepLimits& limits) {
+  return int64_t{limits.max_rows} + limits.max_outputs;
+}
+
 // The fixed part; counts of the arrays that follow, in this order.
 struct Header {
   uint32_t magic = kMagic;
@@ -27,9 +35,16 @@ struct Header {
   uint32_t new_slots = 0;
   uint32_t blocks = 0;
   uint32_t outputs = 0;
+  uint32_t forks = 0;
+  int32_t first_layer = 0;
+  int32_t end_layer = 0;
+  int32_t from_hidden = 0;
+  int32_t hidden_of = 0;
+  uint32_t reserved = 0;
 };
-static_assert(sizeof(Header) == 48, "no padding");
-static_assert(sizeof(StepRow) == 12 && sizeof(StepBlock) == 12 && sizeof(StepOutput) == 16,
+static_assert(sizeof(Header) == 72, "no padding");
+static_assert(sizeof(StepRow) == 12 && sizeof(StepFork) == 12 && sizeof(StepBlock) == 16 &&
+                  sizeof(StepOutput) == 16,
               "no padding");
 
 template <typename T>
@@ -50,12 +65,12 @@ uint64_t DigestOf(absl::string_view bytes) {
   return digest.value();
 }
 
-// Of a step with these counts, the digest included. At most 5 * 16 * 2^32.
+// Of a step with these counts, the digest included. At most 6 * 16 * 2^32.
 uint64_t EncodedBytes(const Header& header) {
   return sizeof(Header) + sizeof(uint64_t) +
          sizeof(int32_t) * (uint64_t{header.freed_slots} + header.new_slots) +
-         sizeof(StepBlock) * uint64_t{header.blocks} + sizeof(StepRow) * uint64_t{header.rows} +
-         sizeof(StepOutput) * uint64_t{header.outputs};
+         sizeof(StepFork) * uint64_t{header.forks} + sizeof(StepBlock) * uint64_t{header.blocks} +
+         sizeof(StepRow) * uint64_t{header.rows} + sizeof(StepOutput) * uint64_t{header.outputs};
 }
 
 absl::Status CheckCount(const char* what, uint64_t count, int64_t limit) {
@@ -74,7 +89,8 @@ absl::Status CheckCounts(const Header& header, const StepLimits& limits) {
   MUSTER_RETURN_IF_ERROR(CheckCount("rows", header.rows, limits.max_rows));
   MUSTER_RETURN_IF_ERROR(CheckCount("freed slots", header.freed_slots, limits.max_sequences));
   MUSTER_RETURN_IF_ERROR(CheckCount("new slots", header.new_slots, limits.max_sequences));
-  MUSTER_RETURN_IF_ERROR(CheckCount("new KV blocks", header.blocks, limits.max_rows));
+  MUSTER_RETURN_IF_ERROR(CheckCount("forks", header.forks, kMaxForks));
+  MUSTER_RETURN_IF_ERROR(CheckCount("new KV blocks", header.blocks, MaxBlocks(limits)));
   return CheckCount("outputs", header.outputs, limits.max_outputs);
 }
 
@@ -103,19 +119,41 @@ absl::Status CheckOutputs(const Step& step) {
 
 absl::Status CheckBlocks(const Step& step, const StepBounds& bounds) {
   const int64_t blocks = int64_t{bounds.limits.max_local_blocks} * bounds.cp;
+  for (const StepFork& fork : step.forks) {
+    MUSTER_RETURN_IF_ERROR(CheckIndex("slot", fork.slot, bounds.limits.max_sequences));
+    MUSTER_RETURN_IF_ERROR(CheckIndex("parent slot", fork.parent, bounds.limits.max_sequences));
+    MUSTER_RETURN_IF_ERROR(CheckIndex("KV block of a sequence", fork.blocks - 1, blocks));
+  }
   for (const StepBlock& block : step.blocks) {
     MUSTER_RETURN_IF_ERROR(CheckIndex("slot", block.slot, bounds.limits.max_sequences));
     MUSTER_RETURN_IF_ERROR(CheckIndex("KV block of a sequence", block.block, blocks));
     MUSTER_RETURN_IF_ERROR(CheckIndex("KV block", block.arena, bounds.arena_blocks));
+    MUSTER_RETURN_IF_ERROR(CheckIndex("kind of KV block", block.replaces, 2));
   }
   return absl::OkStatus();
+}
+
+absl::Status CheckLayers(const Step& step, const StepBounds& bounds) {
+  const auto [begin, end] = step.layers;
+  const bool kept = step.hidden_of == -1 || (step.hidden_of >= begin && step.hidden_of <= end);
+  const bool entered = step.from_hidden == 1 || (step.from_hidden == 0 && begin == 0);
+  if (begin >= 0 && begin <= end && end <= bounds.layers && kept && entered &&
+      (step.outputs.empty() || end == bounds.layers)) {
+    return absl::OkStatus();
+  }
+  return absl::InvalidArgumentError(
+      absl::StrCat("a step through layers ", begin, " to ", end, " of ", bounds.layers, " with ",
+                   step.outputs.size(), " outputs, kind of input ", step.from_hidden, " and layer ",
+                   step.hidden_of, " to keep"));
 }
 
 }  // namespace
 
 size_t MaxStepBytes(const StepLimits& limits) {
   Header header;
-  header.rows = header.blocks = static_cast<uint32_t>(limits.max_rows);
+  header.rows = static_cast<uint32_t>(limits.max_rows);
+  header.forks = kMaxForks;
+  header.blocks = static_cast<uint32_t>(MaxBlocks(limits));
   header.freed_slots = header.new_slots = static_cast<uint32_t>(limits.max_sequences);
   header.outputs = static_cast<uint32_t>(limits.max_outputs);
   return EncodedBytes(header);
@@ -130,10 +168,16 @@ void EncodeStep(const Step& step, std::string& bytes) {
                       .freed_slots = static_cast<uint32_t>(step.freed_slots.size()),
                       .new_slots = static_cast<uint32_t>(step.new_slots.size()),
                       .blocks = static_cast<uint32_t>(step.blocks.size()),
-                      .outputs = static_cast<uint32_t>(step.outputs.size())};
+                      .outputs = static_cast<uint32_t>(step.outputs.size()),
+                      .forks = static_cast<uint32_t>(step.forks.size()),
+                      .first_layer = step.layers.begin,
+                      .end_layer = step.layers.end,
+                      .from_hidden = step.from_hidden,
+                      .hidden_of = step.hidden_of};
   bytes.assign(reinterpret_cast<const char*>(&header), sizeof(header));
   Append(step.freed_slots, bytes);
   Append(step.new_slots, bytes);
+  Append(step.forks, bytes);
   Append(step.blocks, bytes);
   Append(step.rows, bytes);
   Append(step.outputs, bytes);
@@ -161,9 +205,13 @@ absl::Status DecodeStep(absl::string_view bytes, const StepLimits& limits, Step&
   step.number = StepNumber(header.number);
   step.bucket = header.bucket;
   step.output_bucket = header.output_bucket;
+  step.layers = {header.first_layer, header.end_layer};
+  step.from_hidden = header.from_hidden;
+  step.hidden_of = header.hidden_of;
   bytes.remove_prefix(sizeof(header));
   Take(bytes, header.freed_slots, step.freed_slots);
   Take(bytes, header.new_slots, step.new_slots);
+  Take(bytes, header.forks, step.forks);
   Take(bytes, header.blocks, step.blocks);
   Take(bytes, header.rows, step.rows);
   Take(bytes, header.outputs, step.outputs);
@@ -173,7 +221,9 @@ absl::Status DecodeStep(absl::string_view bytes, const StepLimits& limits, Step&
 absl::Status CheckStep(const Step& step, const StepBounds& bounds) {
   const int rows = static_cast<int>(step.rows.size());
   const int outputs = static_cast<int>(step.outputs.size());
-  if (rows < 1 || step.bucket != BucketOf(rows) || step.bucket > bounds.limits.max_rows ||
+  const bool some = rows > 0 || (!step.forks.empty() && outputs == 0);
+  if (!some || step.bucket != (rows == 0 ? 0 : BucketOf(rows)) ||
+      step.bucket > bounds.limits.max_rows ||
       step.output_bucket != (outputs == 0 ? 0 : BucketOf(outputs)) ||
       step.output_bucket > bounds.limits.max_outputs) {
     return absl::InvalidArgumentError(absl::StrCat("a step of ", rows, " rows and ", outputs,
@@ -185,6 +235,7 @@ absl::Status CheckStep(const Step& step, const StepBounds& bounds) {
       MUSTER_RETURN_IF_ERROR(CheckIndex("slot", slot, bounds.limits.max_sequences));
     }
   }
+  MUSTER_RETURN_IF_ERROR(CheckLayers(step, bounds));
   MUSTER_RETURN_IF_ERROR(CheckBlocks(step, bounds));
   MUSTER_RETURN_IF_ERROR(CheckRows(step, bounds));
   return CheckOutputs(step);

@@ -22,12 +22,21 @@ struct StepRow {
   friend bool operator==(const StepRow&, const StepRow&) = default;
 };
 
+// A sequence that begins with blocks of another.
+struct StepFork {
+  int32_t slot = 0;
+  int32_t parent = 0;  // slot
+  int32_t blocks = 0;  // first blocks of the parent, over all cp ranks
+  friend bool operator==(const StepFork&, const StepFork&) = default;
+};
+
 // A KV block that a sequence got. It lies on cp rank `block % cp`, at index `block / cp` of its
 // table there.
 struct StepBlock {
   int32_t slot = 0;
-  int32_t block = 0;  // of the sequence, from 0
-  int32_t arena = 0;  // block of that cp rank's arena
+  int32_t block = 0;     // of the sequence, from 0
+  int32_t arena = 0;     // block of that cp rank's arena
+  int32_t replaces = 0;  // 1: takes the place, and the contents, of the one that is there
   friend bool operator==(const StepBlock&, const StepBlock&) = default;
 };
 
@@ -40,7 +49,7 @@ struct StepOutput {
   friend bool operator==(const StepOutput&, const StepOutput&) = default;
 };
 
-// Order within a step: free, begin, blocks, rows.
+// Order within a step: free, begin, fork, blocks, rows. A step without rows changes tables only.
 struct Step {
   // Candidates of one row that are gathered at most.
   static constexpr int kMaxCandidates = 256;
@@ -49,8 +58,12 @@ struct Step {
   StepNumber number;
   int32_t bucket = 0;         // rows that the step is padded to
   int32_t output_bucket = 0;  // outputs that it is padded to; 0 when there are none
+  LayerRange layers;          // that the rows go through
+  int32_t from_hidden = 0;  // 1: hidden states enter, which the leader has, and tokens mean nothing
+  int32_t hidden_of = -1;   // what enters this layer is kept; -1: nothing is
   std::vector<int32_t> freed_slots;
   std::vector<int32_t> new_slots;
+  std::vector<StepFork> forks;
   std::vector<StepBlock> blocks;
   std::vector<StepRow> rows;
   std::vector<StepOutput> outputs;
@@ -63,6 +76,7 @@ struct StepBounds {
   StepLimits limits;
   int vocabulary = 0;
   int max_positions = 0;
+  int layers = 0;
   int cp = 1;
   int64_t arena_blocks = 0;  // per rank
 };

@@ -1,7 +1,6 @@
 #include "worker/engine/step_runner.h"
 
 #include <algorithm>
-#include <utility>
 
 #include "absl/time/clock.h"
 #include "base/status_macros.h"
@@ -38,41 +37,57 @@ absl::Status StepRunner::Capture(const std::function<void(int done, int total)>&
   return absl::OkStatus();
 }
 
-absl::Status StepRunner::Run(const Step& step) {
+absl::Status StepRunner::Run(const Step& step, HiddenStates hidden) {
   const absl::Time begun = absl::Now();
   MUSTER_RETURN_IF_ERROR(ApplyTables(step));
+  rows_run_ = 0;
+  if (!step.rows.empty()) MUSTER_RETURN_IF_ERROR(RunRows(step, hidden));
+  device_time_ = absl::Now() - begun;
+  return absl::OkStatus();
+}
+
+absl::Status StepRunner::RunRows(const Step& step, HiddenStates hidden) {
   Graph* const graph = GraphOf(step);
   const bool padded = graph != nullptr || step.bucket >= kPaddedRows;
   rows_run_ = padded ? step.bucket : static_cast<int>(step.rows.size());
   const int outputs = graph != nullptr ? step.output_bucket : static_cast<int>(step.outputs.size());
   FillBuffers(step, rows_run_, outputs);
-  MUSTER_RETURN_IF_ERROR(
-      graph != nullptr
-          ? graph->Launch(parts_.stream)
-          : parts_.model.Forward(parts_.stream, parts_.model.Whole(rows_run_, outputs)));
+  if (graph != nullptr) {
+    MUSTER_RETURN_IF_ERROR(graph->Launch(parts_.stream));
+  } else {
+    if (step.from_hidden != 0) FillHidden(rows_run_, hidden);
+    MUSTER_RETURN_IF_ERROR(
+        parts_.model.Forward(parts_.stream, {.rows = rows_run_,
+                                             .outputs = outputs,
+                                             .layers = step.layers,
+                                             .from_hidden = step.from_hidden != 0,
+                                             .hidden_of = step.hidden_of}));
+  }
   MUSTER_RETURN_IF_ERROR(parts_.stream.Synchronize());
-  MUSTER_RETURN_IF_ERROR(parts_.sampler.Gather(parts_.stream, step, parts_.model.buffers().logits));
-  device_time_ = absl::Now() - begun;
-  return absl::OkStatus();
+  return parts_.sampler.Gather(parts_.stream, step, parts_.model.buffers().logits);
 }
 
 absl::Status StepRunner::ApplyTables(const Step& step) {
   for (const std::vector<int32_t>* slots : {&step.freed_slots, &step.new_slots}) {
-    for (const int32_t slot : *slots) MUSTER_RETURN_IF_ERROR(ClearSlot(slot));
+    for (const int32_t slot : *slots) MUSTER_RETURN_IF_ERROR(parts_.kv.ClearSequence(slot));
   }
+  for (const StepFork& fork : step.forks) MUSTER_RETURN_IF_ERROR(ApplyFork(fork));
   for (const StepBlock& block : step.blocks) {
-    if (block.block % options_.cp != options_.cp_rank) continue;
-    MUSTER_RETURN_IF_ERROR(parts_.kv.SetBlock(block.slot, block.block / options_.cp, block.arena));
-    ++blocks_of_slot_[block.slot];
-    ++kv_blocks_used_;
+    if (block.block % options_.cp == options_.cp_rank) MUSTER_RETURN_IF_ERROR(ApplyBlock(block));
   }
   return absl::OkStatus();
 }
 
-absl::Status StepRunner::ClearSlot(int32_t slot) {
-  MUSTER_RETURN_IF_ERROR(parts_.kv.ClearSequence(slot));
-  kv_blocks_used_ -= std::exchange(blocks_of_slot_[slot], 0);
-  return absl::OkStatus();
+absl::Status StepRunner::ApplyFork(const StepFork& fork) {
+  // Blocks cp_rank, cp_rank + cp, ... below fork.blocks.
+  const int local = (fork.blocks - options_.cp_rank + options_.cp - 1) / options_.cp;
+  return parts_.kv.ShareBlocks(fork.slot, fork.parent, local);
+}
+
+absl::Status StepRunner::ApplyBlock(const StepBlock& block) {
+  const int index = block.block / options_.cp;
+  return block.replaces != 0 ? parts_.kv.ReplaceBlock(parts_.stream, block.slot, index, block.arena)
+                             : parts_.kv.SetBlock(block.slot, index, block.arena);
 }
 
 void StepRunner::FillBuffers(const Step& step, int rows, int outputs) {
@@ -90,7 +105,18 @@ void StepRunner::FillBuffers(const Step& step, int rows, int outputs) {
   Pad(buffers.output_rows, static_cast<int>(step.outputs.size()), outputs, 0);
 }
 
+void StepRunner::FillHidden(int rows, HiddenStates hidden) {
+  float* to = parts_.model.buffers().hidden_in;
+  float* const end = to + int64_t{rows} * parts_.model.hidden();
+  for (const absl::Span<const float> slice : hidden) {
+    to = std::copy(slice.begin(), slice.end(), to);
+  }
+  std::fill(to, end, 0.0f);
+}
+
 Graph* StepRunner::GraphOf(const Step& step) const {
+  const bool whole = step.layers == LayerRange{0, parts_.model.layers()};
+  if (!whole || step.from_hidden != 0 || step.hidden_of >= 0) return nullptr;
   if (step.bucket != step.output_bucket) return nullptr;
   const auto found = graphs_.find(step.bucket);
   return found == graphs_.end() ? nullptr : found->second.get();

@@ -10,6 +10,7 @@
 
 #include "absl/status/status.h"
 #include "absl/time/time.h"
+#include "absl/types/span.h"
 #include "worker/cache/kv_cache.h"
 #include "worker/device/device.h"
 #include "worker/engine/sampler.h"
@@ -37,8 +38,7 @@ class StepRunner {
     Sampler& sampler;
     Ledger& ledger;  // tag "graphs"
   };
-  StepRunner(const Options& options, const Parts& parts)
-      : options_(options), parts_(parts), blocks_of_slot_(options.limits.max_sequences) {}
+  StepRunner(const Options& options, const Parts& parts) : options_(options), parts_(parts) {}
   ~StepRunner() { parts_.ledger.Discharge("graphs", graph_bytes_); }
   StepRunner(const StepRunner&) = delete;
   StepRunner& operator=(const StepRunner&) = delete;
@@ -47,26 +47,35 @@ class StepRunner {
   // arena exists. `on_graph(done, total)`. Errors of Device::Capture, Model and Communicator.
   absl::Status Capture(const std::function<void(int done, int total)>& on_graph);
 
+  // Hidden states of the slices of a step, in the order of its rows; [tokens, hidden] each.
+  using HiddenStates = absl::Span<const absl::Span<const float>>;
+
   // Collective: applies the step's changes to the block tables, runs it, and gathers what its
-  // outputs ask for. Errors of Model, KvCache and Communicator end the epoch.
-  absl::Status Run(const Step& step);
+  // outputs ask for. `hidden` is the leader's, where the step takes it. Errors of Model, KvCache
+  // and Communicator end the epoch.
+  absl::Status Run(const Step& step, HiddenStates hidden = {});
 
   // Of the last Run: what `slice` asked for at output `index`. On the leader.
   absl::StatusOr<SliceOutput> Answer(const Step& step, int index, const SequenceSlice& slice) {
     return parts_.sampler.Answer(step, index, slice);
   }
+  // Of the last Run: the hidden states that it kept, [rows of the step, hidden].
+  const float* hidden_states() const { return parts_.model.buffers().hidden_out; }
   // Of the last Run, from its first enqueue to its completion.
   absl::Duration device_time() const { return device_time_; }
   // Rows that the last Run computed, padding included.
   int rows_run() const { return rows_run_; }
   // KV blocks of this rank that sequences held in the last Run.
-  int64_t kv_blocks_used() const { return kv_blocks_used_; }
+  int64_t kv_blocks_used() const { return parts_.kv.used_blocks(); }
 
  private:
   absl::Status ApplyTables(const Step& step);
-  absl::Status ClearSlot(int32_t slot);
+  absl::Status ApplyFork(const StepFork& fork);
+  absl::Status ApplyBlock(const StepBlock& block);
   // Writes the step's rows and outputs, padded.
   void FillBuffers(const Step& step, int rows, int outputs);
+  void FillHidden(int rows, HiddenStates hidden);
+  absl::Status RunRows(const Step& step, HiddenStates hidden);
   Graph* GraphOf(const Step& step) const;
 
   const Options options_;
@@ -75,8 +84,6 @@ class StepRunner {
   uint64_t graph_bytes_ = 0;                      // that they hold
   absl::Duration device_time_;
   int rows_run_ = 0;
-  std::vector<int64_t> blocks_of_slot_;  // of this rank, by sequence slot
-  int64_t kv_blocks_used_ = 0;           // their sum
 };
 
 }  // namespace muster

@@ -18,7 +18,12 @@ Step Example() {
   step.output_bucket = 2;
   step.freed_slots = {9};
   step.new_slots = {3, 4};
-  step.blocks = {{.slot = 3, .block = 0, .arena = 17}, {.slot = 4, .block = 5, .arena = 0}};
+  step.layers = {2, 6};
+  step.from_hidden = 1;
+  step.hidden_of = 4;
+  step.forks = {{.slot = 5, .parent = 6, .blocks = 3}};
+  step.blocks = {{.slot = 3, .block = 0, .arena = 17},
+                 {.slot = 4, .block = 5, .arena = 0, .replaces = 1}};
   step.rows = {{10, 0, 3}, {11, 1, 3}, {12, 90, 4}};
   step.outputs = {{.row = 1, .candidates = 5, .inverse_temperature = 0.5f}, {.row = 2, .whole = 1}};
   return step;
@@ -29,6 +34,7 @@ StepBounds Bounds() {
   bounds.limits = {.max_rows = 8, .max_outputs = 4, .max_sequences = 16, .max_local_blocks = 4};
   bounds.vocabulary = 100;
   bounds.max_positions = 100;
+  bounds.layers = 6;
   bounds.cp = 2;
   bounds.arena_blocks = 20;
   return bounds;
@@ -60,7 +66,8 @@ TEST(StepTest, TheLongestStepHasMaxStepBytes) {
   const StepLimits limits = Bounds().limits;
   Step step;
   step.rows.resize(limits.max_rows);
-  step.blocks.resize(limits.max_rows);
+  step.forks.resize(1);
+  step.blocks.resize(limits.max_rows + limits.max_outputs);
   step.freed_slots.resize(limits.max_sequences);
   step.new_slots.resize(limits.max_sequences);
   step.outputs.resize(limits.max_outputs);
@@ -139,6 +146,25 @@ TEST(StepTest, NamesTheFieldOutOfBounds) {
   expect("3 rows and 2 outputs in a bucket of 8", [](Step& s) { s.bucket = 8; });
   expect("and 4 outputs", [](Step& s) { s.output_bucket = 4; });
   expect("a step of 0 rows", [](Step& s) { s.rows.clear(); });
+  expect("kind of KV block 2", [](Step& s) { s.blocks[1].replaces = 2; });
+  expect("parent slot 16", [](Step& s) { s.forks[0].parent = 16; });
+  expect("KV block of a sequence 8", [](Step& s) { s.forks[0].blocks = 9; });
+  expect("KV block of a sequence -1", [](Step& s) { s.forks[0].blocks = 0; });
+  expect("layers 2 to 7 of 6", [](Step& s) { s.layers.end = 7; });
+  expect("layers 5 to 4", [](Step& s) { s.layers = {5, 4}; });
+  expect("layers -1 to 6", [](Step& s) { s.layers.begin = -1; });
+  expect("layers 2 to 5 of 6 with 2 outputs", [](Step& s) { s.layers.end = 5; });
+  expect("kind of input 0", [](Step& s) { s.from_hidden = 0; });
+  expect("layer 1 to keep", [](Step& s) { s.hidden_of = 1; });
+  expect("layer 7 to keep", [](Step& s) { s.hidden_of = 7; });
+}
+
+TEST(StepTest, AForkNeedsNoRows) {
+  Step step;
+  step.forks = {{.slot = 5, .parent = 6, .blocks = 3}};
+  EXPECT_OK(CheckStep(step, Bounds()));
+  step.bucket = 1;
+  EXPECT_FALSE(CheckStep(step, Bounds()).ok());
 }
 
 TEST(StepTest, BucketsArePowersOfTwo) {

@@ -162,7 +162,9 @@ std::future<absl::StatusOr<ForwardResult>> StartForward(Engine& engine, const st
                               .token_ids = {tokens.begin(), tokens.end()},
                               .first_position = static_cast<uint32_t>(position),
                               .sample = true}}},
-                 [result](absl::StatusOr<ForwardResult> it) { result->set_value(std::move(it)); });
+                 {.done = [result](const ForwardAnswer& it) {
+                   result->set_value(it.ok() ? absl::StatusOr<ForwardResult>(**it) : it.status());
+                 }});
   return result->get_future();
 }
 

@@ -37,12 +37,11 @@ class InferenceService final : public v1::Inference::CallbackService {
     if (absl::Status status = CheckSlices(*request, limits); !status.ok()) {
       return Finish(reactor, status);
     }
-    (*serving)->engine().Forward(
-        FromWire(*request),
-        [reactor, request, response](const absl::StatusOr<ForwardResult>& result) {
-          if (result.ok()) ToWire(*result, *request, response);
-          Finish(reactor, result.status());
-        });
+    (*serving)->engine().Forward(FromWire(*request),
+                                 {.done = [reactor, request, response](const ForwardAnswer& it) {
+                                   if (it.ok()) ToWire(**it, *request, response);
+                                   Finish(reactor, it.status());
+                                 }});
     return reactor;
   }
 
@@ -52,15 +51,12 @@ class InferenceService final : public v1::Inference::CallbackService {
     ServerUnaryReactor* reactor = context->DefaultReactor();
     const auto serving = epochs_.Serving();
     if (!serving.ok()) return Finish(reactor, serving.status());
-    auto sequences = SequencesFromWire(*request);
-    if (!sequences.ok()) return Finish(reactor, sequences.status());
-    std::optional<Epoch> expected;
-    if (request->has_expected_epoch()) expected = Epoch(request->expected_epoch());
-    (*serving)->engine().Free(request->client_id(), *std::move(sequences), expected,
-                              [reactor, response](absl::StatusOr<int> freed) {
-                                if (freed.ok()) response->set_freed(static_cast<uint32_t>(*freed));
-                                Finish(reactor, freed.status());
-                              });
+    auto order = FromWire(*request);
+    if (!order.ok()) return Finish(reactor, order.status());
+    (*serving)->engine().Free(*std::move(order), [reactor, response](absl::StatusOr<int> freed) {
+      if (freed.ok()) response->set_freed(static_cast<uint32_t>(*freed));
+      Finish(reactor, freed.status());
+    });
     return reactor;
   }
 

@@ -1,0 +1,226 @@
+#include "worker/engine/request_queue.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "base/error.h"
+#include "base/status_macros.h"
+
+namespace muster {
+namespace {
+
+absl::Status Reused(const ForwardBatch& batch) {
+  return MakeError(absl::StatusCode::kInvalidArgument,
+                   absl::StrCat("request id ", Quoted(batch.request_id),
+                                " was used for another request; each needs its own"),
+                   {.reason = ErrorReason::kRequestIdReused});
+}
+
+}  // namespace
+
+absl::Status RequestQueue::CheckEpoch(std::optional<Epoch> expected) const {
+  MUSTER_RETURN_IF_ERROR(stopped_);
+  if (!expected.has_value() || *expected == options_.epoch) return absl::OkStatus();
+  return MakeError(absl::StatusCode::kFailedPrecondition,
+                   absl::StrCat("epoch ", expected->value(), " is not served; epoch ",
+                                options_.epoch.value(), " is"),
+                   {.reason = ErrorReason::kStaleEpoch, .epoch = options_.epoch});
+}
+
+absl::Status RequestQueue::CheckOpen() const {
+  if (!open_) {
+    return MakeError(
+        absl::StatusCode::kUnavailable,
+        absl::StrCat("epoch ", options_.epoch.value(), " takes no requests now"),
+        {.reason = ErrorReason::kWrongState, .epoch = options_.epoch, .retriable = true});
+  }
+  if (static_cast<int>(queue_.size()) < options_.max_waiting) return absl::OkStatus();
+  return MakeError(absl::StatusCode::kResourceExhausted,
+                   absl::StrCat(queue_.size(),
+                                " requests wait for the engine, which is as many as "
+                                "can. Wait for answers before you ask for more"),
+                   {.reason = ErrorReason::kQueueFull, .retriable = true});
+}
+
+std::optional<ForwardAnswer> RequestQueue::Recognise(const ForwardBatch& batch, uint64_t body,
+                                                     ForwardCall& call, bool& joined) {
+  if (const auto* answer = record_.Find(batch.client_id, batch.request_id)) {
+    if (answer->body != body) return Reused(batch);
+    return answer->result;
+  }
+  const auto found = in_flight_.find({batch.client_id, batch.request_id});
+  if (found == in_flight_.end()) return std::nullopt;
+  if (found->second->body != body) return Reused(batch);
+  found->second->calls.push_back(std::move(call));
+  joined = true;
+  return std::nullopt;
+}
+
+std::optional<ForwardAnswer> RequestQueue::Admit(ForwardBatch& batch, uint64_t body,
+                                                 ForwardCall& call) {
+  absl::MutexLock lock(&mu_);
+  leases_.Renew(batch.client_id, options_.clock->Now());
+  if (absl::Status refused = CheckEpoch(batch.expected_epoch); !refused.ok()) return refused;
+  if (!batch.request_id.empty()) {
+    bool joined = false;
+    auto answer = Recognise(batch, body, call, joined);
+    if (answer.has_value() || joined) return answer;
+  }
+  if (absl::Status refused = CheckOpen(); !refused.ok()) return refused;
+  leases_.Hold(batch.client_id, options_.clock->Now());
+  auto request = std::make_shared<Forward>();
+  request->batch = std::move(batch);
+  request->body = body;
+  request->arrived = absl::Now();
+  request->calls.push_back(std::move(call));
+  const ForwardBatch& kept = request->batch;
+  if (!kept.request_id.empty()) in_flight_[{kept.client_id, kept.request_id}] = request;
+  queue_.push_back(std::move(request));
+  return std::nullopt;
+}
+
+void RequestQueue::Push(ForwardBatch batch, ForwardCall call) {
+  const uint64_t body = batch.request_id.empty() ? 0 : BodyDigest(batch);
+  if (const auto answer = Admit(batch, body, call)) call.done(*answer);
+}
+
+template <typename Request, typename Order, typename Result>
+void RequestQueue::PushOrder(Order order, Done<Result> done) {
+  absl::Status refused;
+  {
+    absl::MutexLock lock(&mu_);
+    leases_.Renew(order.client_id, options_.clock->Now());
+    refused = CheckEpoch(order.expected_epoch);
+    if (refused.ok()) refused = CheckOpen();
+    if (refused.ok()) {
+      queue_.push_back(Request{std::move(order), std::move(done)});
+      return;
+    }
+  }
+  done(refused);
+}
+
+void RequestQueue::Push(FreeOrder order, Done<int> done) {
+  PushOrder<Free>(std::move(order), std::move(done));
+}
+
+void RequestQueue::Push(ForkOrder order, Done<Forked> done) {
+  PushOrder<Fork>(std::move(order), std::move(done));
+}
+
+void RequestQueue::Renew(const std::string& client) {
+  absl::MutexLock lock(&mu_);
+  leases_.Renew(client, options_.clock->Now());
+}
+
+void RequestQueue::Hold(const std::string& client) {
+  absl::MutexLock lock(&mu_);
+  leases_.Hold(client, options_.clock->Now());
+}
+
+void RequestQueue::LetGo(const std::string& client) {
+  absl::MutexLock lock(&mu_);
+  leases_.LetGo(client, options_.clock->Now());
+}
+
+absl::StatusOr<RequestQueue::Work> RequestQueue::Next() {
+  absl::MutexLock lock(&mu_);
+  busy_ = false;
+  const auto wanted = [this]() ABSL_SHARED_LOCKS_REQUIRED(mu_) {
+    return !stopped_.ok() || !queue_.empty();
+  };
+  while (true) {
+    MUSTER_RETURN_IF_ERROR(stopped_);
+    const absl::Time now = options_.clock->Now();
+    if (now >= leases_.next_expiry()) {
+      if (std::vector<std::string> expired = leases_.TakeExpired(now); !expired.empty()) {
+        busy_ = true;
+        return Expired{std::move(expired)};
+      }
+    }
+    if (!queue_.empty()) break;
+    mu_.AwaitWithTimeout(absl::Condition(&wanted), leases_.next_expiry() - now);
+  }
+  busy_ = true;
+  Work work = std::move(queue_.front());
+  queue_.pop_front();
+  return work;
+}
+
+absl::Status RequestQueue::StillWanted(const Forward& request) const {
+  absl::MutexLock lock(&mu_);
+  absl::Status given_up;
+  for (const ForwardCall& call : request.calls) {
+    absl::Status status = call.still_wanted();
+    if (status.ok()) return status;
+    given_up.Update(status);
+  }
+  return given_up;
+}
+
+void RequestQueue::Answer(const Forward& request, const ForwardAnswer& answer) {
+  std::vector<ForwardCall> calls;
+  {
+    absl::MutexLock lock(&mu_);
+    const ForwardBatch& batch = request.batch;
+    leases_.LetGo(batch.client_id, options_.clock->Now());
+    if (!batch.request_id.empty()) {
+      in_flight_.erase({batch.client_id, batch.request_id});
+      if (answer.ok()) {
+        record_.Keep(batch.client_id, batch.request_id, {.body = request.body, .result = *answer});
+      }
+    }
+    calls = request.calls;
+  }
+  for (const ForwardCall& call : calls) call.done(answer);
+}
+
+void RequestQueue::Open() {
+  absl::MutexLock lock(&mu_);
+  open_ = true;
+}
+
+absl::Status RequestQueue::Drain(absl::Duration timeout) {
+  absl::MutexLock lock(&mu_);
+  open_ = false;
+  const auto idle = [this]() ABSL_SHARED_LOCKS_REQUIRED(mu_) {
+    return !stopped_.ok() || (queue_.empty() && !busy_);
+  };
+  if (!mu_.AwaitWithTimeout(absl::Condition(&idle), timeout)) {
+    return absl::DeadlineExceededError(absl::StrCat(queue_.size() + (busy_ ? 1 : 0),
+                                                    " requests are still in flight after ",
+                                                    absl::FormatDuration(timeout)));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status RequestQueue::Stop(const absl::Status& reason) {
+  std::deque<Work> waiting;
+  absl::Status why;
+  {
+    absl::MutexLock lock(&mu_);
+    if (stopped_.ok()) stopped_ = reason;
+    why = stopped_;
+    open_ = false;
+    waiting.swap(queue_);
+  }
+  for (Work& work : waiting) {
+    if (auto* forward = std::get_if<std::shared_ptr<Forward>>(&work)) Answer(**forward, why);
+    if (auto* free = std::get_if<Free>(&work)) free->done(why);
+    if (auto* fork = std::get_if<Fork>(&work)) fork->done(why);
+  }
+  return why;
+}
+
+absl::Status RequestQueue::stopped() const {
+  absl::MutexLock lock(&mu_);
+  return stopped_;
+}
+
+int RequestQueue::waiting() const {
+  absl::MutexLock lock(&mu_);
+  return static_cast<int>(queue_.size());
+}
+
+}  // namespace muster
