@@ -65,9 +65,9 @@ std::string Printable(absl::string_view text) {
 
 }  // namespace
 
-grpc::Status ToGrpc(const absl::Status& status) {
-  if (status.ok()) return grpc::Status::OK;
+google::rpc::Status ToRpcStatus(const absl::Status& status) {
   google::rpc::Status details;
+  if (status.ok()) return details;
   details.set_code(static_cast<int>(status.code()));
   details.set_message(Printable(status.message()));
   if (const auto payload = status.GetPayload(kDetailUrl);
@@ -76,6 +76,12 @@ grpc::Status ToGrpc(const absl::Status& status) {
     any->set_type_url(std::string(kDetailUrl));
     any->set_value(std::string(*payload));
   }
+  return details;
+}
+
+grpc::Status ToGrpc(const absl::Status& status) {
+  if (status.ok()) return grpc::Status::OK;
+  const google::rpc::Status details = ToRpcStatus(status);
   return grpc::Status(static_cast<grpc::StatusCode>(status.code()), details.message(),
                       details.SerializeAsString());
 }

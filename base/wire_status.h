@@ -10,6 +10,7 @@
 #include <utility>
 
 #include "absl/status/status.h"
+#include "proto/google/rpc/status.pb.h"
 #include "proto/muster/v1/error.pb.h"
 
 namespace muster {
@@ -17,6 +18,8 @@ namespace muster {
 // The message is cut at 1 KiB and made printable UTF-8; the details are at most 4 KiB: one
 // ErrorDetail, where the status carries one.
 grpc::Status ToGrpc(const absl::Status& status);
+// The same as a message, for errors that are a part of an answer.
+google::rpc::Status ToRpcStatus(const absl::Status& status);
 
 // The inverse, with the ErrorDetail as the payload that DetailOf() reads. A status without details
 // keeps code and message.

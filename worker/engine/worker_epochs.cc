@@ -57,7 +57,7 @@ absl::Status NotLeading(const HeldEpoch& held) {
   return MakeError(absl::StatusCode::kFailedPrecondition,
                    absl::StrCat("this worker is rank ", held.rank().value(), " of ", epoch,
                                 "; requests go to rank 0, worker ", leader.worker_id),
-                   {.reason = ErrorReason::kWrongState,
+                   {.reason = ErrorReason::kNotLeader,
                     .epoch = status.report.epoch,
                     .ranks = {leader.rank},
                     .workers = {leader.worker_id}});

@@ -3,12 +3,16 @@
 #include <grpcpp/server_context.h>
 #include <grpcpp/support/server_callback.h>
 
-#include <optional>
+#include <string>
 #include <utility>
 
+#include "base/status_macros.h"
 #include "base/wire_status.h"
 #include "proto/muster/v1/inference.grpc.pb.h"
 #include "worker/engine/worker_epochs.h"
+#include "worker/service/capacity_stream.h"
+#include "worker/service/forward_stream.h"
+#include "worker/service/given_up.h"
 #include "worker/service/wire_inference.h"
 
 namespace muster {
@@ -38,10 +42,30 @@ class InferenceService final : public v1::Inference::CallbackService {
       return Finish(reactor, status);
     }
     (*serving)->engine().Forward(FromWire(*request),
-                                 {.done = [reactor, request, response](const ForwardAnswer& it) {
-                                   if (it.ok()) ToWire(**it, *request, response);
-                                   Finish(reactor, it.status());
-                                 }});
+                                 {.done =
+                                      [reactor, request, response](const ForwardAnswer& it) {
+                                        if (it.ok()) ToWire(**it, *request, response);
+                                        Finish(reactor, it.status());
+                                      },
+                                  .still_wanted = [context] { return StillWanted(*context); }});
+    return reactor;
+  }
+
+  ForwardStreamReactor* ForwardStream(CallbackServerContext*) override {
+    return StartForwardStream(epochs_);
+  }
+
+  ServerUnaryReactor* ForkSequence(CallbackServerContext* context,
+                                   const v1::ForkSequenceRequest* request,
+                                   v1::ForkSequenceResponse* response) override {
+    ServerUnaryReactor* reactor = context->DefaultReactor();
+    const auto serving = epochs_.Serving();
+    if (!serving.ok()) return Finish(reactor, serving.status());
+    (*serving)->engine().Fork(FromWire(*request),
+                              [reactor, response](const absl::StatusOr<Forked>& forked) {
+                                if (forked.ok()) ToWire(*forked, response);
+                                Finish(reactor, forked.status());
+                              });
     return reactor;
   }
 
@@ -60,11 +84,22 @@ class InferenceService final : public v1::Inference::CallbackService {
     return reactor;
   }
 
-  ServerUnaryReactor* GetCapacity(CallbackServerContext* context, const v1::GetCapacityRequest*,
+  ServerUnaryReactor* GetCapacity(CallbackServerContext* context,
+                                  const v1::GetCapacityRequest* request,
                                   v1::GetCapacityResponse* response) override {
-    const auto serving = epochs_.Serving();
-    if (serving.ok()) CapacityToWire(**serving, response->mutable_capacity());
-    return Finish(context->DefaultReactor(), serving.status());
+    ServerUnaryReactor* reactor = context->DefaultReactor();
+    const auto serving = ServingFor(request->client_id());
+    if (!serving.ok()) return Finish(reactor, serving.status());
+    if (!request->client_id().empty()) (*serving)->engine().queue().Renew(request->client_id());
+    CapacityToWire(**serving, response->mutable_capacity());
+    return Finish(reactor, absl::OkStatus());
+  }
+
+  CapacityReactor* WatchCapacity(CallbackServerContext*,
+                                 const v1::WatchCapacityRequest* request) override {
+    const auto serving = ServingFor(request->client_id());
+    return serving.ok() ? StartCapacityStream(*serving, request->client_id())
+                        : RefuseCapacityStream(serving.status());
   }
 
   ServerUnaryReactor* GetModel(CallbackServerContext* context, const v1::GetModelRequest*,
@@ -75,6 +110,13 @@ class InferenceService final : public v1::Inference::CallbackService {
   }
 
  private:
+  // `client_id` may be empty.
+  absl::StatusOr<std::shared_ptr<const ServingEpoch>> ServingFor(
+      const std::string& client_id) const {
+    if (!client_id.empty()) MUSTER_RETURN_IF_ERROR(CheckId("the client id", client_id));
+    return epochs_.Serving();
+  }
+
   const WorkerEpochs& epochs_;
 };
 

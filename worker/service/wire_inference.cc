@@ -1,11 +1,15 @@
 #include "worker/service/wire_inference.h"
 
+#include <algorithm>
+#include <limits>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "base/error.h"
 #include "base/status_macros.h"
+#include "base/wire_status.h"
 #include "base/wire_topology.h"
+#include "worker/service/message_limit.h"
 
 namespace muster {
 namespace {
@@ -17,23 +21,27 @@ absl::Status Invalid(absl::string_view message) {
                    {.reason = ErrorReason::kInvalidRequest});
 }
 
-absl::Status CheckId(const char* what, const std::string& id) {
-  if (!id.empty() && id.size() <= BatchLimits::kMaxIdBytes) return absl::OkStatus();
-  return Invalid(absl::StrCat(what, " has ", id.size(), " bytes; it must have 1 to ",
-                              BatchLimits::kMaxIdBytes));
-}
-
 SequenceSlice SliceFromWire(const v1::SequenceSlice& wire) {
   const v1::SamplingParameters& sampling = wire.sampling();
-  return {.sequence_id = wire.sequence_id(),
-          .token_ids = {wire.token_ids().begin(), wire.token_ids().end()},
-          .first_position = wire.first_position(),
-          .sample = wire.sample(),
-          .top_n = wire.top_n(),
-          .sampling = {.temperature = sampling.temperature(),
-                       .top_k = sampling.top_k(),
-                       .top_p = sampling.has_top_p() ? sampling.top_p() : 1,
-                       .seed = sampling.seed()}};
+  SequenceSlice slice{.sequence_id = wire.sequence_id(),
+                      .token_ids = {wire.token_ids().begin(), wire.token_ids().end()},
+                      .first_position = wire.first_position(),
+                      .sample = wire.sample(),
+                      .top_n = wire.top_n(),
+                      .sampling = {.temperature = sampling.temperature(),
+                                   .top_k = sampling.top_k(),
+                                   .top_p = sampling.has_top_p() ? sampling.top_p() : 1,
+                                   .seed = sampling.seed()},
+                      .hidden_states = {wire.hidden_states().begin(), wire.hidden_states().end()},
+                      .return_logits = wire.return_logits()};
+  if (wire.has_layers()) {
+    // What no int holds is outside every model.
+    constexpr uint32_t kMost = std::numeric_limits<int>::max();
+    slice.layers = {static_cast<int>(std::min(wire.layers().begin(), kMost)),
+                    static_cast<int>(std::min(wire.layers().end(), kMost))};
+  }
+  if (wire.has_return_hidden_states()) slice.return_hidden_states = wire.return_hidden_states();
+  return slice;
 }
 
 void OutputToWire(const SliceOutput& output, v1::SliceOutput* wire) {
@@ -46,6 +54,9 @@ void OutputToWire(const SliceOutput& output, v1::SliceOutput* wire) {
     top->set_token_id(static_cast<uint32_t>(likely.token));
     top->set_logprob(likely.logprob);
   }
+  wire->mutable_logits()->Add(output.logits.begin(), output.logits.end());
+  wire->mutable_hidden_states()->Add(output.hidden_states.begin(), output.hidden_states.end());
+  if (!output.error.ok()) *wire->mutable_error() = ToRpcStatus(output.error);
 }
 
 }  // namespace
@@ -57,7 +68,7 @@ absl::Status CheckSlices(const v1::ForwardRequest& wire, const BatchLimits& limi
 }
 
 ForwardBatch FromWire(const v1::ForwardRequest& wire) {
-  ForwardBatch batch{.client_id = wire.client_id()};
+  ForwardBatch batch{.client_id = wire.client_id(), .request_id = wire.request_id()};
   if (wire.has_expected_epoch()) batch.expected_epoch = Epoch(wire.expected_epoch());
   batch.slices.reserve(static_cast<size_t>(wire.slices_size()));
   for (const v1::SequenceSlice& slice : wire.slices()) {
@@ -73,6 +84,7 @@ void ToWire(const ForwardResult& result, const v1::ForwardRequest& request,
     output->set_sequence_id(request.slices(static_cast<int>(i)).sequence_id());
     OutputToWire(result.outputs[i], output);
   }
+  wire->set_request_id(request.request_id());
   wire->set_epoch(result.epoch.value());
   wire->set_step(result.step.value());
   wire->set_bucket(static_cast<uint32_t>(result.bucket));
@@ -81,16 +93,34 @@ void ToWire(const ForwardResult& result, const v1::ForwardRequest& request,
   *wire->mutable_device_time() = ToWire(result.device_time);
 }
 
-absl::StatusOr<std::vector<std::string>> SequencesFromWire(const v1::FreeSequencesRequest& wire) {
-  MUSTER_RETURN_IF_ERROR(CheckId("the client id", wire.client_id()));
+absl::StatusOr<FreeOrder> FromWire(const v1::FreeSequencesRequest& wire) {
   if (wire.sequence_ids_size() > kMaxFreed) {
     return Invalid(absl::StrCat(wire.sequence_ids_size(), " sequences are to be freed; at most ",
                                 kMaxFreed, " at once"));
   }
-  for (const std::string& id : wire.sequence_ids()) {
-    MUSTER_RETURN_IF_ERROR(CheckId("a sequence id", id));
+  if (wire.all() && wire.sequence_ids_size() > 0) {
+    return Invalid("all sequences are to be freed, and some are named; it must be one of them");
   }
-  return std::vector<std::string>(wire.sequence_ids().begin(), wire.sequence_ids().end());
+  FreeOrder order{.client_id = wire.client_id(),
+                  .sequence_ids = {wire.sequence_ids().begin(), wire.sequence_ids().end()},
+                  .all = wire.all()};
+  if (wire.has_expected_epoch()) order.expected_epoch = Epoch(wire.expected_epoch());
+  return order;
+}
+
+ForkOrder FromWire(const v1::ForkSequenceRequest& wire) {
+  ForkOrder order{.client_id = wire.client_id(),
+                  .sequence_id = wire.sequence_id(),
+                  .new_sequence_id = wire.new_sequence_id()};
+  if (wire.has_tokens()) order.tokens = wire.tokens();
+  if (wire.has_expected_epoch()) order.expected_epoch = Epoch(wire.expected_epoch());
+  return order;
+}
+
+void ToWire(const Forked& forked, v1::ForkSequenceResponse* wire) {
+  wire->set_epoch(forked.epoch.value());
+  wire->set_tokens(static_cast<uint32_t>(forked.tokens));
+  wire->set_shared_blocks(static_cast<uint64_t>(forked.shared_blocks));
 }
 
 void CapacityToWire(const ServingEpoch& epoch, v1::Capacity* wire) {
@@ -100,7 +130,10 @@ void CapacityToWire(const ServingEpoch& epoch, v1::Capacity* wire) {
   wire->set_free_blocks(static_cast<uint64_t>(capacity.free_blocks));
   wire->set_block_tokens(static_cast<uint32_t>(epoch.captured.block_tokens));
   wire->set_sequences(static_cast<uint32_t>(capacity.sequences));
+  wire->set_max_sequences(static_cast<uint32_t>(capacity.max_sequences));
   wire->set_max_prompt_tokens(static_cast<uint64_t>(capacity.max_prompt_tokens));
+  wire->set_queued_requests(static_cast<uint32_t>(epoch.engine().queue().waiting()));
+  wire->set_not_rebuildable_sequences(static_cast<uint32_t>(capacity.not_rebuildable));
 }
 
 void ModelToWire(const ServingEpoch& epoch, v1::GetModelResponse* wire) {
@@ -109,6 +142,13 @@ void ModelToWire(const ServingEpoch& epoch, v1::GetModelResponse* wire) {
   wire->set_epoch(epoch.context->topology().epoch.value());
   wire->set_max_rows_per_step(static_cast<uint32_t>(limits.max_rows));
   wire->set_max_sequences_per_step(static_cast<uint32_t>(limits.max_slices));
+  wire->set_max_sequences(static_cast<uint32_t>(epoch.engine().capacity().max_sequences));
+  wire->set_max_top_n(BatchLimits::kMaxTopN);
+  wire->set_block_tokens(static_cast<uint32_t>(epoch.captured.block_tokens));
+  const RequestQueue::Options& queue = epoch.engine().options().queue;
+  wire->set_max_queued_requests(static_cast<uint32_t>(queue.max_waiting));
+  wire->set_max_request_bytes(kMaxMessageBytes);
+  *wire->mutable_client_lease() = ToWire(queue.client_lease);
   for (int bucket : epoch.captured.buckets) wire->add_buckets(static_cast<uint32_t>(bucket));
 }
 

@@ -2,9 +2,6 @@
 #ifndef MUSTER_WORKER_SERVICE_WIRE_INFERENCE_H_
 #define MUSTER_WORKER_SERVICE_WIRE_INFERENCE_H_
 
-#include <string>
-#include <vector>
-
 #include "absl/status/statusor.h"
 #include "proto/muster/v1/inference.pb.h"
 #include "worker/engine/batch.h"
@@ -22,8 +19,10 @@ ForwardBatch FromWire(const v1::ForwardRequest& wire);
 void ToWire(const ForwardResult& result, const v1::ForwardRequest& request,
             v1::ForwardResponse* wire);
 
-// INVALID_ARGUMENT: ids of 0 or more than 128 bytes, more than 65,536 sequences.
-absl::StatusOr<std::vector<std::string>> SequencesFromWire(const v1::FreeSequencesRequest& wire);
+// INVALID_ARGUMENT: more than 65,536 sequences, or some beside `all`.
+absl::StatusOr<FreeOrder> FromWire(const v1::FreeSequencesRequest& wire);
+ForkOrder FromWire(const v1::ForkSequenceRequest& wire);
+void ToWire(const Forked& forked, v1::ForkSequenceResponse* wire);
 
 void CapacityToWire(const ServingEpoch& epoch, v1::Capacity* wire);
 void ModelToWire(const ServingEpoch& epoch, v1::GetModelResponse* wire);

@@ -12,11 +12,10 @@
 #include "absl/memory/memory.h"
 #include "absl/time/clock.h"
 #include "base/logging.h"
+#include "worker/service/message_limit.h"
 
 namespace muster {
 namespace {
-
-constexpr int kMaxMessageBytes = 64 << 20;
 
 // What goes wrong in gRPC comes back to its callers, who say it in better words.
 void LogOfGrpc(gpr_log_func_args* args) { LogLine(LogLevel::kDebug, "grpc", args->message); }

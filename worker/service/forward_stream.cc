@@ -1,0 +1,152 @@
+#include "worker/service/forward_stream.h"
+
+#include <atomic>
+#include <deque>
+#include <memory>
+#include <utility>
+#include <vector>
+
+#include "absl/base/thread_annotations.h"
+#include "absl/synchronization/mutex.h"
+#include "base/wire_status.h"
+#include "worker/service/given_up.h"
+#include "worker/service/wire_inference.h"
+
+namespace muster {
+namespace {
+
+// Requests of one stream that are read ahead of their answers; the caller's further ones stay in
+// the transport.
+constexpr size_t kMaxInFlight = 64;
+
+class ForwardStream final : public ForwardStreamReactor {
+ public:
+  static ForwardStream* Start(const WorkerEpochs& epochs) {
+    auto stream = std::make_shared<ForwardStream>(epochs);
+    stream->self_ = stream;
+    absl::MutexLock lock(&stream->mu_);
+    stream->ReadNext();
+    return stream.get();
+  }
+
+  explicit ForwardStream(const WorkerEpochs& epochs) : epochs_(epochs) {}
+
+ private:
+  // A request and its answer, whose memory serves the next ones as well.
+  struct Exchange {
+    v1::ForwardRequest request;
+    v1::ForwardStreamResponse response;
+    bool answered = false;  // under the lock
+  };
+
+  // Reactions, on threads of gRPC.
+  void OnReadDone(bool ok) override ABSL_LOCKS_EXCLUDED(mu_) {
+    Exchange* exchange;
+    {
+      absl::MutexLock lock(&mu_);
+      if (!ok) {
+        read_all_ = true;
+        FinishIfDone();
+        return;
+      }
+      forwarding_ = true;
+      exchanges_.push_back(std::move(reading_));
+      exchange = exchanges_.back().get();
+    }
+    Forward(*exchange);
+    absl::MutexLock lock(&mu_);
+    forwarding_ = false;
+    ReadNext();
+  }
+  void OnWriteDone(bool ok) override ABSL_LOCKS_EXCLUDED(mu_) {
+    absl::MutexLock lock(&mu_);
+    writing_ = false;
+    spare_.push_back(std::move(exchanges_.front()));
+    exchanges_.pop_front();
+    if (!ok) return End(grpc::Status::CANCELLED);
+    WriteNext();
+    ReadNext();
+    FinishIfDone();
+  }
+  void OnCancel() override ABSL_LOCKS_EXCLUDED(mu_) {
+    cancelled_ = true;
+    absl::MutexLock lock(&mu_);
+    End(grpc::Status::CANCELLED);
+  }
+  // Requests that are still with the engine keep it alive.
+  void OnDone() override { self_.reset(); }
+
+  void Forward(Exchange& exchange) ABSL_LOCKS_EXCLUDED(mu_) {
+    const auto serving = epochs_.Serving();
+    absl::Status refused = serving.status();
+    if (refused.ok())
+      refused = CheckSlices(exchange.request, (*serving)->engine().options().limits);
+    if (!refused.ok()) return Answer(exchange, refused);
+    (*serving)->engine().Forward(
+        FromWire(exchange.request),
+        {.done = [self = self_, &exchange](const ForwardAnswer& it) { self->Answer(exchange, it); },
+         .still_wanted = [self =
+                              self_] { return self->cancelled_ ? HungUp() : absl::OkStatus(); }});
+  }
+
+  // On the engine's thread, or within Forward.
+  void Answer(Exchange& exchange, const ForwardAnswer& answer) ABSL_LOCKS_EXCLUDED(mu_) {
+    v1::ForwardStreamResponse& response = exchange.response;
+    response.set_request_id(exchange.request.request_id());
+    if (answer.ok()) {
+      ToWire(**answer, exchange.request, response.mutable_response());
+    } else {
+      *response.mutable_error() = ToRpcStatus(answer.status());
+    }
+    absl::MutexLock lock(&mu_);
+    exchange.answered = true;
+    WriteNext();
+  }
+
+  void ReadNext() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_) {
+    if (reading_ != nullptr || forwarding_ || exchanges_.size() >= kMaxInFlight) return;
+    if (ended_ || read_all_) return;
+    if (spare_.empty()) {
+      reading_ = std::make_unique<Exchange>();
+    } else {
+      reading_ = std::move(spare_.back());
+      spare_.pop_back();
+      reading_->request.Clear();
+      reading_->response.Clear();
+      reading_->answered = false;
+    }
+    StartRead(&reading_->request);
+  }
+  void WriteNext() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_) {
+    if (ended_ || writing_ || exchanges_.empty() || !exchanges_.front()->answered) return;
+    writing_ = true;
+    StartWrite(&exchanges_.front()->response);
+  }
+  void FinishIfDone() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_) {
+    if (read_all_ && exchanges_.empty()) End(grpc::Status::OK);
+  }
+  void End(const grpc::Status& status) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_) {
+    if (!std::exchange(ended_, true)) Finish(status);
+  }
+
+  const WorkerEpochs& epochs_;
+  std::atomic<bool> cancelled_{false};
+  std::shared_ptr<ForwardStream> self_;  // until OnDone
+
+  absl::Mutex mu_;
+  std::unique_ptr<Exchange> reading_ ABSL_GUARDED_BY(mu_);  // gRPC's while it is there
+  std::deque<std::unique_ptr<Exchange>> exchanges_ ABSL_GUARDED_BY(mu_);  // in their order
+  std::vector<std::unique_ptr<Exchange>> spare_ ABSL_GUARDED_BY(mu_);
+  bool forwarding_ ABSL_GUARDED_BY(mu_) = false;  // the last is on its way to the engine
+  bool writing_ ABSL_GUARDED_BY(mu_) = false;     // the front's response is gRPC's
+  bool read_all_ ABSL_GUARDED_BY(mu_) = false;
+  bool ended_ ABSL_GUARDED_BY(mu_) = false;
+};
+
+}  // namespace
+
+ForwardStreamReactor* StartForwardStream(const WorkerEpochs& epochs) {
+  return ForwardStream::Start(epochs);
+}
+
+}  // namespace muster
