@@ -56,7 +56,10 @@ class CapacityStream final : public CapacityReactor {
     if (ended_ || writing_ || pausing_ || !changed_) return;
     if (const absl::Time now = absl::Now(); now < next_) {
       pausing_ = true;
-      alarm_.Set(absl::ToChronoTime(next_), [self = self_](bool) { self->OnPauseOver(); });
+      // The alarm keeps its function for as long as it lives, so that must not keep the stream.
+      alarm_.Set(absl::ToChronoTime(next_), [weak = std::weak_ptr<CapacityStream>(self_)](bool) {
+        if (const auto self = weak.lock()) self->OnPauseOver();
+      });
       return;
     }
     changed_ = false;
