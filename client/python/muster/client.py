@@ -2,50 +2,88 @@
 
 import os
 import secrets
-from collections.abc import Iterable, Iterator, Sequence
+import time
+from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Sequence as Tokens
 from contextlib import contextmanager
+from types import TracebackType
 
 import grpc
+from muster import methods
 from muster.errors import MusterError, from_rpc_error
+from muster.lease import LeaseKeeper
+from muster.messages import (
+    capacity_of, config_to_wire, event_of, fork_of, forward_to_wire, model_of, replica_of,
+    result_of)
+from muster.methods import Method, Q, R
+from muster.retry import Retries
+from muster.sequence import Sequence
 from muster.values import (
-    Capacity, Event, Model, ParallelConfig, ReplicaStatus, Sampling, Slice, StepResult, Token,
-    event_of, milliseconds, model_of, replica_of, slice_to_wire, token_of)
-from proto.muster.v1 import (
-    fleet_pb2, fleet_pb2_grpc, inference_pb2, inference_pb2_grpc, types_pb2)
+    Capacity, Event, Fork, Model, ParallelConfig, ReplicaStatus, Sampling, Slice, StepResult, Token)
+from proto.muster.v1 import fleet_pb2, inference_pb2
 
-_MAX_MESSAGE_BYTES = 64 << 20
+# Seconds for which what is marked retriable is retried, unless the caller says otherwise.
+PATIENCE = 10.0
+# Answers "host:port" of a replica's leader, or raises MusterError.
+FindLeader = Callable[[], str]
 
 
 class Fleet:
     """Calls of a coordinator. Every failed call raises MusterError. Thread-safe."""
 
-    def __init__(self, address: str, timeout: float = 10.0):
-        self._address = address
+    def __init__(self, address: str, timeout: float = 10.0, patience: float = PATIENCE):
+        """Connects when the first call is made.
+
+        Args:
+          address: "host:port" of the coordinator.
+          timeout: seconds that one call may take.
+          patience: seconds for which retriable failures are retried, in calls of the replicas too.
+        """
         self._timeout = timeout
-        self._channel = _connect(address)
-        self._stub = fleet_pb2_grpc.FleetStub(self._channel)
+        self._patience = patience
+        self._link = _Link(address)
 
     def __enter__(self) -> "Fleet":
         return self
 
-    def __exit__(self, *_) -> None:
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
+                 trace: TracebackType | None) -> None:
         self.close()
 
     def close(self) -> None:
-        self._channel.close()
+        self._link.close()
 
     def replicas(self) -> list[ReplicaStatus]:
-        with _errors_of(self._address):
-            response = self._stub.GetTopology(
-                fleet_pb2.GetTopologyRequest(), timeout=self._timeout)
+        """The replicas as they are now."""
+        response = self._call(methods.GET_TOPOLOGY, fleet_pb2.GetTopologyRequest())
         return [replica_of(replica) for replica in response.replicas]
+
+    def watch(self, timeout: float | None = None) -> Iterator[list[ReplicaStatus]]:
+        """The replicas at once, then after every change; a lost connection is made again.
+
+        Args:
+          timeout: seconds after which it ends with a MusterError (DEADLINE_EXCEEDED); None: never.
+        """
+        end = None if timeout is None else time.monotonic() + timeout
+        retries = Retries(self._patience)
+        while True:
+            left = None if end is None else max(0.0, end - time.monotonic())
+            try:
+                with self._link.stream(
+                        methods.WATCH_TOPOLOGY, fleet_pb2.WatchTopologyRequest(), left) as changes:
+                    for change in changes:
+                        retries = Retries(self._patience)
+                        yield [replica_of(replica) for replica in change.replicas]
+                ended = MusterError(
+                    f"{self._link.address} ended its watch", "UNAVAILABLE", retriable=True)
+                time.sleep(retries.pause_after(ended))
+            except MusterError as error:
+                time.sleep(retries.pause_after(error))
 
     def plan(self, config: ParallelConfig) -> list[list[str]]:
         """The workers, in rank order, of each replica of a plan; changes nothing."""
-        request = fleet_pb2.PlanTopologyRequest(config=types_pb2.ParallelConfig(
-            tp=config.tp, cp=config.cp, pp=config.pp, replicas=config.replicas))
-        with _errors_of(self._address):
-            response = self._stub.PlanTopology(request, timeout=self._timeout)
+        request = fleet_pb2.PlanTopologyRequest(config=config_to_wire(config))
+        response = self._call(methods.PLAN_TOPOLOGY, request)
         return [[rank.worker_id for rank in topology.ranks] for topology in response.topologies]
 
     def events(self, from_sequence: int = 0, follow: bool = False,
@@ -58,89 +96,158 @@ class Fleet:
           timeout: seconds after which following ends with a MusterError; None: never.
         """
         request = fleet_pb2.WatchEventsRequest(from_sequence=from_sequence, no_follow=not follow)
-        with _errors_of(self._address):
-            stream = self._stub.WatchEvents(
-                request, timeout=timeout if follow else self._timeout)
-            try:
-                for event in stream:
-                    yield event_of(event)
-            finally:
-                stream.cancel()
+        limit = timeout if follow else self._timeout
+        with self._link.stream(methods.WATCH_EVENTS, request, limit) as events:
+            for event in events:
+                yield event_of(event)
 
-    def replica(self, index: int = 0) -> "Replica":
-        """Connects to the leader of a replica that serves."""
-        statuses = {status.replica: status for status in self.replicas()}
-        status = statuses.get(index)
-        if status is None:
-            raise MusterError(f"there is no replica {index}: the fleet has {len(statuses)}",
-                              "NOT_FOUND")
-        if status.state != "SERVING":
-            why = f": {status.failure}" if status.failure else ""
-            raise MusterError(f"replica {index} is {status.state} and does not serve{why}",
-                              "UNAVAILABLE", retriable=True)
-        return Replica(status.leader)
+    def replica(self, index: int = 0, wait: float = 0.0) -> "Replica":
+        """A replica that serves; its later calls follow the leader wherever it goes.
+
+        Args:
+          index: of the replica.
+          wait: seconds to wait for it to serve.
+        """
+        leader = serving_leader(self.replicas(), index) if not wait else \
+            self._await_leader(index, wait)
+        return Replica(leader, patience=self._patience,
+                       find_leader=lambda: serving_leader(self.replicas(), index))
+
+    def _await_leader(self, index: int, wait: float) -> str:
+        error: MusterError | None = None
+        try:
+            for statuses in self.watch(wait):
+                try:
+                    return serving_leader(statuses, index)
+                except MusterError as why:
+                    error = why
+        except MusterError as ended:
+            raise error or ended from None
+        raise AssertionError("a watch does not end")
+
+    def _call(self, method: Method[Q, R], request: Q) -> R:
+        retries = Retries(self._patience)
+        while True:
+            try:
+                return self._link.call(method, request, self._timeout)
+            except MusterError as error:
+                time.sleep(retries.pause_after(error))
 
 
 class Replica:
     """Calls of a replica's leader, as one client with sequences of its own. Thread-safe.
 
-    Every failed call raises MusterError.
+    Every failed call raises MusterError, after retries where the error says that they may help.
     """
 
-    def __init__(self, address: str, client_id: str | None = None, timeout: float = 120.0):
-        self._address = address
-        self._client_id = client_id or f"python-{os.getpid()}-{secrets.token_hex(4)}"
+    def __init__(self, address: str, client_id: str | None = None, timeout: float = 120.0,
+                 patience: float = PATIENCE, find_leader: FindLeader | None = None):
+        """Connects when the first call is made.
+
+        Args:
+          address: "host:port" of the leader.
+          client_id: names the owner of the sequences; by default a new one.
+          timeout: seconds that one call may take.
+          patience: seconds for which retriable failures are retried; 0: not at all.
+          find_leader: finds the leader when it no longer answers at `address`.
+        """
+        self._client_id = client_id or new_client_id()
         self._timeout = timeout
-        self._channel = _connect(address)
-        self._stub = inference_pb2_grpc.InferenceStub(self._channel)
+        self._patience = patience
+        self._find_leader = find_leader
+        self._link = _Link(address)
+        self._model: Model | None = None
+        self._lease = LeaseKeeper(self._renew)
 
     def __enter__(self) -> "Replica":
         return self
 
-    def __exit__(self, *_) -> None:
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
+                 trace: TracebackType | None) -> None:
         self.close()
 
+    @property
+    def client_id(self) -> str:
+        return self._client_id
+
+    @property
+    def address(self) -> str:
+        """Of the leader, as far as it is known."""
+        return self._link.address
+
     def close(self) -> None:
-        self._channel.close()
+        self._lease.stop()
+        self._link.close()
 
     def model(self) -> Model:
-        with _errors_of(self._address):
-            response = self._stub.GetModel(inference_pb2.GetModelRequest(), timeout=self._timeout)
-        return model_of(response)
+        """What the replica runs, asked anew."""
+        self._model = model_of(self._call(methods.GET_MODEL, inference_pb2.GetModelRequest()))
+        return self._model
+
+    def known_model(self) -> Model:
+        """As `model`, asked once."""
+        return self._model or self.model()
 
     def capacity(self) -> Capacity:
-        with _errors_of(self._address):
-            response = self._stub.GetCapacity(
-                inference_pb2.GetCapacityRequest(), timeout=self._timeout).capacity
-        return Capacity(
-            response.epoch, response.total_blocks, response.free_blocks, response.block_tokens,
-            response.sequences, response.max_prompt_tokens)
+        request = inference_pb2.GetCapacityRequest(client_id=self._client_id)
+        return capacity_of(self._call(methods.GET_CAPACITY, request).capacity)
 
-    def forward(self, slices: Iterable[Slice], expected_epoch: int | None = None) -> StepResult:
-        """Runs one batch; a refused one has changed nothing.
+    def watch_capacity(self, timeout: float | None = None) -> Iterator[Capacity]:
+        """The capacity at once, then after every change; renews the lease meanwhile.
+
+        Args:
+          timeout: seconds after which it ends with a MusterError (DEADLINE_EXCEEDED); None: never.
+        """
+        request = inference_pb2.WatchCapacityRequest(client_id=self._client_id)
+        with self._link.stream(methods.WATCH_CAPACITY, request, timeout) as changes:
+            for change in changes:
+                yield capacity_of(change.capacity)
+
+    def forward(self, slices: Iterable[Slice], expected_epoch: int | None = None,
+                request_id: str | None = None) -> StepResult:
+        """Runs one batch, once, however often the connection is lost; a refused one changed nothing.
 
         Args:
           slices: of different sequences, prefill chunks and decode tokens mixed.
-          expected_epoch: refuse to run in another epoch, whose KV cache is another one.
+          expected_epoch: refuse to run in another epoch; the error names the current one.
+          request_id: names the request for retries of the caller's own; by default a new one.
         """
-        request = inference_pb2.ForwardRequest(
-            client_id=self._client_id, slices=[slice_to_wire(piece) for piece in slices],
-            expected_epoch=expected_epoch)
-        with _errors_of(self._address):
-            response = self._stub.Forward(request, timeout=self._timeout)
-        return StepResult(
-            tuple(token_of(output) for output in response.outputs), response.epoch, response.step,
-            response.bucket, milliseconds(response.queue_time), milliseconds(response.relay_time),
-            milliseconds(response.device_time))
+        request = forward_to_wire(
+            self._client_id, request_id or secrets.token_hex(8), slices, expected_epoch)
+        return result_of(self._call(methods.FORWARD, request))
+
+    def fork(self, sequence_id: str, new_sequence_id: str, tokens: int | None = None) -> Fork:
+        """Makes a sequence that begins with the first `tokens` of another (None: all).
+
+        A connection lost meanwhile is not retried: whether the sequence exists is then unknown, and
+        `free` makes sure that it does not.
+        """
+        request = inference_pb2.ForkSequenceRequest(
+            client_id=self._client_id, sequence_id=sequence_id, new_sequence_id=new_sequence_id,
+            tokens=tokens)
+        return fork_of(self._call(methods.FORK_SEQUENCE, request, idempotent=False))
 
     def free(self, *sequence_ids: str) -> int:
         """Gives the KV blocks of sequences back; returns how many of them were held."""
         request = inference_pb2.FreeSequencesRequest(
             client_id=self._client_id, sequence_ids=sequence_ids)
-        with _errors_of(self._address):
-            return self._stub.FreeSequences(request, timeout=self._timeout).freed
+        return self._call(methods.FREE_SEQUENCES, request).freed
 
-    def generate(self, prompt: Sequence[int], max_tokens: int, sampling: Sampling = Sampling(),
+    def abandon(self, sequence_id: str) -> None:
+        """Frees a sequence whose end must not hide why it ended: one try, and no error."""
+        request = inference_pb2.FreeSequencesRequest(
+            client_id=self._client_id, sequence_ids=[sequence_id])
+        try:
+            self._link.call(methods.FREE_SEQUENCES, request, 1.0)
+        except (MusterError, ValueError):  # ValueError: the channel is closed.
+            pass
+
+    def sequence(self) -> Sequence:
+        """A new sequence. As long as this replica is open, its lease is renewed."""
+        self._lease.start(self.known_model().client_lease_s)
+        return Sequence(self)
+
+    def generate(self, prompt: Tokens[int], max_tokens: int, sampling: Sampling = Sampling(),
                  top_n: int = 0, chunk: int | None = None) -> Iterator[Token]:
         """Yields tokens, the end token included, and frees the sequence when it ends.
 
@@ -148,54 +255,100 @@ class Replica:
           prompt: token ids, at least one.
           max_tokens: how many to generate at most.
           sampling: how tokens are chosen.
-          top_n: how many most likely tokens to return with each, 0 to 64.
+          top_n: how many most likely tokens to return with each.
           chunk: prompt tokens per step; by default as many as a step can hold.
         """
-        model = self.model()
-        rows = min(chunk or model.max_rows_per_step, model.max_rows_per_step)
-        sequence = f"generate-{secrets.token_hex(8)}"
-        epoch, position, pending = None, 0, list(prompt)
+        with self.sequence() as sequence:
+            yield from sequence.generate(prompt, max_tokens, sampling, top_n, chunk)
+
+    def _call(self, method: Method[Q, R], request: Q, idempotent: bool = True) -> R:
+        retries = Retries(self._patience)
+        while True:
+            try:
+                return self._link.call(method, request, self._timeout)
+            except MusterError as error:
+                if error.unanswered and not idempotent:
+                    raise
+                self._wait(error, retries.pause_after(error))
+
+    def _wait(self, error: MusterError, pause: float) -> None:
+        """Until it may be better: there is room, or the leader is elsewhere."""
+        if error.of_admission:
+            self._await_change(pause)
+            return
+        time.sleep(pause)
+        if self._find_leader and (error.code == "UNAVAILABLE" or error.reason == "NOT_LEADER"):
+            try:
+                self._link.move(self._find_leader())
+            except MusterError:
+                pass  # The coordinator is away as well; the leader may be where it was.
+
+    def _await_change(self, pause: float) -> None:
         try:
-            for _ in range(max_tokens):
-                # The last chunk samples; an empty prompt is for the leader to refuse.
-                while True:
-                    piece, pending = pending[:rows], pending[rows:]
-                    result = self.forward([Slice(
-                        sequence, piece, position, sample=not pending,
-                        top_n=0 if pending else top_n, sampling=sampling)], epoch)
-                    epoch, position = result.epoch, position + len(piece)
-                    if not pending:
-                        break
-                token = result.tokens[0]
-                yield token
-                if token.id in model.eos_token_ids:
-                    return
-                pending = [token.id]
+            changes = self.watch_capacity(pause)
+            next(changes)
+            next(changes)
+        except (MusterError, StopIteration):
+            pass  # Nothing changed for so long: asking again does no harm.
+
+    def _renew(self) -> None:
+        request = inference_pb2.GetCapacityRequest(client_id=self._client_id)
+        self._link.call(methods.GET_CAPACITY, request, self._timeout)
+
+
+def new_client_id() -> str:
+    return f"python-{os.getpid()}-{secrets.token_hex(4)}"
+
+
+def serving_leader(statuses: Iterable[ReplicaStatus], index: int) -> str:
+    """Where the leader of a replica answers; raises MusterError if it does not serve."""
+    known = {status.replica: status for status in statuses}
+    status = known.get(index)
+    if status is None:
+        raise MusterError(f"there is no replica {index}: the fleet has {len(known)}", "NOT_FOUND")
+    if status.state != "SERVING":
+        why = f": {status.failure}" if status.failure else ""
+        raise MusterError(f"replica {index} is {status.state} and does not serve{why}",
+                          "UNAVAILABLE", retriable=True)
+    return status.leader
+
+
+class _Link:
+    """A channel to a daemon that may move. Thread-safe."""
+
+    def __init__(self, address: str):
+        self.address = address
+        self._channel = grpc.insecure_channel(address, options=methods.CHANNEL_OPTIONS)
+
+    def close(self) -> None:
+        self._channel.close()
+
+    def move(self, address: str) -> None:
+        """Later calls go to `address`. Those on their way to the former one fail."""
+        if address != self.address:
+            former, self._channel = self._channel, grpc.insecure_channel(
+                address, options=methods.CHANNEL_OPTIONS)
+            self.address = address
+            former.close()
+
+    def call(self, method: Method[Q, R], request: Q, timeout: float) -> R:
+        call = self._channel.unary_unary(
+            method.path, request_serializer=method.encode, response_deserializer=method.decode)
+        try:
+            return call(request, timeout=timeout)
+        except grpc.RpcError as error:
+            raise from_rpc_error(error, self.address) from None
+
+    @contextmanager
+    def stream(self, method: Method[Q, R], request: Q,
+               timeout: float | None) -> Iterator[Iterator[R]]:
+        """Responses as they come; left early, the call is cancelled."""
+        call = self._channel.unary_stream(
+            method.path, request_serializer=method.encode, response_deserializer=method.decode)
+        responses = call(request, timeout=timeout)
+        try:
+            yield responses
+        except grpc.RpcError as error:
+            raise from_rpc_error(error, self.address) from None
         finally:
-            self._abandon(sequence)
-
-    def _abandon(self, sequence: str) -> None:
-        """Frees a sequence whose end must not hide why it ended."""
-        try:
-            self._stub.FreeSequences(
-                inference_pb2.FreeSequencesRequest(
-                    client_id=self._client_id, sequence_ids=[sequence]), timeout=1.0)
-        except (grpc.RpcError, ValueError):  # ValueError: the channel is closed.
-            pass
-
-
-def _connect(address: str) -> grpc.Channel:
-    return grpc.insecure_channel(address, options=[
-        ("grpc.max_receive_message_length", _MAX_MESSAGE_BYTES),
-        ("grpc.max_send_message_length", _MAX_MESSAGE_BYTES),
-        # A proxy of the environment is meant for the internet, not for a fleet.
-        ("grpc.enable_http_proxy", 0),
-    ])
-
-
-@contextmanager
-def _errors_of(address: str) -> Iterator[None]:
-    try:
-        yield
-    except grpc.RpcError as error:
-        raise from_rpc_error(error, address) from None
+            responses.cancel()

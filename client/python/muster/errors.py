@@ -1,6 +1,8 @@
 """What daemons answer when they refuse or fail, as exceptions."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Protocol, cast
 
 import grpc
 from google.protobuf.message import DecodeError
@@ -9,6 +11,7 @@ from proto.muster.v1 import error_pb2
 
 _DETAILS_KEY = "grpc-status-details-bin"
 _REASON_PREFIX = "ERROR_REASON_"
+_CODE_NAMES = {code.value[0]: code.name for code in grpc.StatusCode}
 
 
 @dataclass
@@ -45,19 +48,56 @@ class MusterError(Exception):
     def __str__(self) -> str:
         return self.message
 
+    @property
+    def unanswered(self) -> bool:
+        """Whether no daemon gave this answer: the call may have run, or may not."""
+        return self.reason == "UNSPECIFIED" and self.code in ("UNAVAILABLE", "DEADLINE_EXCEEDED")
+
+    @property
+    def of_admission(self) -> bool:
+        """Whether there was no room, so that a change of capacity may let the request in."""
+        return self.code == "RESOURCE_EXHAUSTED" and self.retriable
+
+    @property
+    def of_lost_sequence(self) -> bool:
+        """Whether the replica does not hold the sequence as its client believes."""
+        return self.reason in ("UNKNOWN_SEQUENCE", "POSITION_MISMATCH")
+
+
+class _FailedCall(Protocol):
+    """What every grpc.RpcError is besides, though its type does not tell."""
+
+    def code(self) -> grpc.StatusCode: ...
+    def details(self) -> str | None: ...
+    def trailing_metadata(self) -> Iterable[tuple[str, str | bytes]] | None: ...
+
 
 def from_rpc_error(error: grpc.RpcError, address: str) -> MusterError:
     """The exception for a failed call of the daemon at `address`."""
-    code = error.code()
-    detail = _detail(error)
-    if detail is None:
-        if code in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED):
-            # gRPC's own text tells of sockets; whoever reads this wants to know who is missing.
-            return MusterError(f"nothing answers at {address}", code.name, retriable=True)
-        return MusterError(error.details() or code.name, code.name)
+    failed = cast(_FailedCall, error)
+    code = failed.code()
+    text = failed.details() or code.name
+    detail = _detail_in(failed.trailing_metadata() or ())
+    if detail is not None:
+        return _with_detail(text, code.name, detail)
+    if code in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED):
+        # gRPC's own text tells of sockets; whoever reads this wants to know who is missing.
+        return MusterError(f"nothing answers at {address}", code.name, retriable=True)
+    return MusterError(text, code.name)
+
+
+def from_status(status: status_pb2.Status) -> MusterError:
+    """The exception for an error inside of a response."""
+    code = _CODE_NAMES.get(status.code, "UNKNOWN")
+    detail = _detail_of(status)
+    text = status.message or code
+    return MusterError(text, code) if detail is None else _with_detail(text, code, detail)
+
+
+def _with_detail(message: str, code: str, detail: error_pb2.ErrorDetail) -> MusterError:
     return MusterError(
-        message=error.details(),
-        code=code.name,
+        message=message,
+        code=code,
         reason=error_pb2.ErrorReason.Name(detail.reason).removeprefix(_REASON_PREFIX)
         if detail.reason in error_pb2.ErrorReason.values() else f"REASON_{detail.reason}",
         epoch=detail.epoch,
@@ -69,17 +109,24 @@ def from_rpc_error(error: grpc.RpcError, address: str) -> MusterError:
         kv_written=detail.kv_written)
 
 
-def _detail(error: grpc.RpcError) -> error_pb2.ErrorDetail | None:
-    """The typed detail in the trailing metadata, if there is a readable one."""
-    for key, value in error.trailing_metadata() or ():
-        if key != _DETAILS_KEY:
+def _detail_in(metadata: Iterable[tuple[str, str | bytes]]) -> error_pb2.ErrorDetail | None:
+    """The typed detail in trailing metadata, if there is a readable one."""
+    for key, value in metadata:
+        if key != _DETAILS_KEY or isinstance(value, str):
             continue
         try:
-            status = status_pb2.Status.FromString(value)
-            for packed in status.details:
-                detail = error_pb2.ErrorDetail()
-                if packed.Unpack(detail):
-                    return detail
+            return _detail_of(status_pb2.Status.FromString(value))
+        except DecodeError:
+            return None
+    return None
+
+
+def _detail_of(status: status_pb2.Status) -> error_pb2.ErrorDetail | None:
+    for packed in status.details:
+        detail = error_pb2.ErrorDetail()
+        try:
+            if packed.Unpack(detail):
+                return detail
         except DecodeError:
             return None
     return None

@@ -8,7 +8,7 @@ import subprocess
 import threading
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TextIO
+from typing import Any, TextIO
 
 _REPOSITORY = Path(__file__).resolve().parents[3]
 # musterctl allows its daemons a little more than a second.
@@ -81,21 +81,23 @@ class FleetProcess:
         except OSError as error:
             raise FleetError(f"cannot run {program}: {error.strerror}: ./muster build makes it") \
                 from None
-        self._events: queue.SimpleQueue[dict | None] = queue.SimpleQueue()
+        self._events: queue.SimpleQueue[dict[str, Any] | None] = queue.SimpleQueue()
+        assert self._process.stdout is not None
+        self._output = self._process.stdout
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
 
     def __enter__(self) -> "FleetProcess":
         return self
 
-    def __exit__(self, *_) -> None:
+    def __exit__(self, *_: object) -> None:
         self.stop()
 
     @property
     def pid(self) -> int:
         return self._process.pid
 
-    def next_event(self, timeout: float | None = None) -> dict | None:
+    def next_event(self, timeout: float | None = None) -> dict[str, Any] | None:
         """The next line of `musterctl up --json`; None when it has ended.
 
         Raises:
@@ -106,7 +108,7 @@ class FleetProcess:
         except queue.Empty:
             raise TimeoutError(f"the fleet said nothing for {timeout} s") from None
 
-    def await_event(self, name: str, timeout: float | None = None) -> dict:
+    def await_event(self, name: str, timeout: float | None = None) -> dict[str, Any]:
         """Reads events up to the one called `name`, and returns it.
 
         Args:
@@ -134,11 +136,11 @@ class FleetProcess:
             self._process.kill()
             self._process.wait()
         self._reader.join()
-        self._process.stdout.close()
+        self._output.close()
 
     def _read(self) -> None:
         try:
-            for line in self._process.stdout:
+            for line in self._output:
                 self._events.put(json.loads(line))
         except ValueError:
             pass  # It died in the middle of a line.

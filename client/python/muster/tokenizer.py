@@ -1,15 +1,19 @@
 """Text to token ids and back, from the tokenizer of a Hugging Face model directory."""
 
 import json
+from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
+from typing import Any, NoReturn
 
-from jinja2 import TemplateError
+from jinja2 import Template, TemplateError
 from jinja2.ext import loopcontrols
 from jinja2.sandbox import ImmutableSandboxedEnvironment
+from muster.detokenizer import Detokenizer
 from tokenizers import Tokenizer
 
-_REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
+# A message of a conversation: {"role": "user", "content": "Hi"}.
+Message = dict[str, str]
 
 
 class TokenizerError(Exception):
@@ -44,9 +48,22 @@ class ChatTokenizer:
         self._template = _compile(_template_text(directory, config))
         self.eos_ids = _end_tokens(directory)
 
+    @property
+    def has_template(self) -> bool:
+        return self._template is not None
+
+    @property
+    def vocabulary(self) -> int:
+        """How many tokens it knows, special ones included."""
+        return int(self._tokenizer.get_vocab_size())
+
     def encode(self, text: str) -> list[int]:
         """Plain text, with the special tokens that the model wants around it, if any."""
-        return self._tokenizer.encode(text).ids
+        return list(self._tokenizer.encode(text).ids)
+
+    def encode_rendered(self, text: str) -> list[int]:
+        """Text, or a part of it, that a template has rendered: special tokens stand in it."""
+        return list(self._tokenizer.encode(text, add_special_tokens=False).ids)
 
     def encode_chat(self, prompt: str, system: str | None = None) -> list[int]:
         """One user message up to where the assistant speaks; without a template, just `encode`.
@@ -59,56 +76,32 @@ class ChatTokenizer:
             return self.encode(prompt)
         messages = [{"role": "system", "content": system}] if system is not None else []
         messages.append({"role": "user", "content": prompt})
+        return self.encode_rendered(self.render(messages))
+
+    def render(self, messages: Sequence[Message]) -> str:
+        """A conversation in the model's template, up to where the assistant speaks next.
+
+        Raises:
+          TokenizerError: the model has no template, or its template refuses the messages.
+        """
+        if self._template is None:
+            raise TokenizerError("the model has no chat template")
         try:
-            text = self._template.render(
+            return self._template.render(
                 messages=messages, add_generation_prompt=True, **self._special)
         except TemplateError as error:
             raise TokenizerError(f"the model's chat template failed: {error}") from error
-        return self._tokenizer.encode(text, add_special_tokens=False).ids
 
-    def decode(self, ids: list[int]) -> str:
+    def decode(self, ids: Sequence[int]) -> str:
         """Text of the ids; special tokens are left out, bytes that are no UTF-8 become U+FFFD."""
-        return self._tokenizer.decode(ids, skip_special_tokens=True)
+        return str(self._tokenizer.decode(ids, skip_special_tokens=True))
 
-    def stream(self) -> "StreamingDecoder":
-        """A decoder for one generation, token by token."""
-        return StreamingDecoder(self)
-
-
-class StreamingDecoder:
-    """Turns ids into pieces of text as they come; together the pieces are the text of them all.
-
-    A piece never ends inside a character: bytes wait until the token that completes them.
-    """
-
-    def __init__(self, tokenizer: ChatTokenizer):
-        self._tokenizer = tokenizer
-        # The tokens of the last piece, since a decoder may treat the first token of a text apart,
-        # and those after it that wait.
-        self._context: list[int] = []
-        self._waiting: list[int] = []
-
-    def push(self, token: int) -> str:
-        """The text that `token` completes; empty if it completes none."""
-        self._waiting.append(token)
-        piece = self._pending_text()
-        if not piece or piece.endswith(_REPLACEMENT):
-            return ""
-        self._context, self._waiting = self._waiting, []
-        return piece
-
-    def finish(self) -> str:
-        """What still waits when the generation ends, incomplete characters as U+FFFD."""
-        piece = self._pending_text()
-        self._context, self._waiting = [], []
-        return piece
-
-    def _pending_text(self) -> str:
-        known = self._tokenizer.decode(self._context)
-        return self._tokenizer.decode(self._context + self._waiting)[len(known):]
+    def stream(self, stop: Sequence[str] = ()) -> Detokenizer:
+        """A decoder for one generation, token by token, that ends at any text of `stop`."""
+        return Detokenizer(self.decode, stop)
 
 
-def _read_json(path: Path) -> dict:
+def _read_json(path: Path) -> dict[str, Any]:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -118,11 +111,11 @@ def _read_json(path: Path) -> dict:
     return content if isinstance(content, dict) else {}
 
 
-def _token_text(token: str | dict) -> str:
-    return token["content"] if isinstance(token, dict) else token
+def _token_text(token: str | dict[str, Any]) -> str:
+    return str(token["content"] if isinstance(token, dict) else token)
 
 
-def _template_text(directory: Path, config: dict) -> str | None:
+def _template_text(directory: Path, config: dict[str, Any]) -> str | None:
     """The chat template: a file of its own in newer directories, else in tokenizer_config.json."""
     file = directory / "chat_template.jinja"
     if file.is_file():
@@ -133,12 +126,12 @@ def _template_text(directory: Path, config: dict) -> str | None:
     return template
 
 
-def _compile(text: str | None):
+def _compile(text: str | None) -> Template | None:
     """Compiled as transformers does it, in a sandbox, since the text comes with the model."""
     if text is None:
         return None
 
-    def raise_exception(message: str):
+    def raise_exception(message: str) -> NoReturn:
         raise TemplateError(message)
 
     environment = ImmutableSandboxedEnvironment(

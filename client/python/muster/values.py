@@ -1,9 +1,9 @@
-"""What the daemons say and are asked, as plain values, and how they become messages and back."""
+"""What the daemons say and are asked, as plain values."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from proto.muster.v1 import fleet_pb2, inference_pb2, types_pb2
+from muster.errors import MusterError
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,17 @@ class Event:
 
 @dataclass(frozen=True)
 class Model:
-    """What a replica runs, and how much of it fits into a step."""
+    """What a replica runs, and how much of it fits into a step.
+
+    Attributes:
+      max_positions: longest context in tokens.
+      max_rows_per_step: new tokens of all slices of one request.
+      buckets: rows of the captured graphs, largest first.
+      max_sequences: how many can be held at once, by all clients.
+      max_queued_requests: how many requests may wait for the engine.
+      client_lease_s: how long a client may be silent before it loses its sequences; 0: unknown.
+      block_tokens: tokens per KV block.
+    """
 
     name: str
     architecture: str
@@ -86,7 +96,13 @@ class Model:
     epoch: int
     max_rows_per_step: int
     max_sequences_per_step: int
-    buckets: tuple[int, ...]
+    buckets: tuple[int, ...] = ()
+    max_sequences: int = 0
+    max_top_n: int = 0
+    max_queued_requests: int = 0
+    max_request_bytes: int = 0
+    client_lease_s: float = 0.0
+    block_tokens: int = 0
 
 
 @dataclass(frozen=True)
@@ -101,7 +117,18 @@ class Sampling:
 
 @dataclass(frozen=True)
 class Slice:
-    """New tokens of one sequence, from position `first_position` on."""
+    """New tokens of one sequence, from position `first_position` on.
+
+    Attributes:
+      token_ids: at least one, or `hidden_states` instead.
+      first_position: the sequence's length so far.
+      sample: whether to choose a token after the last one.
+      top_n: how many most likely tokens to return after the last one.
+      hidden_states: what enters the first layer of `layers`, [tokens, hidden], row by row.
+      layers: which layers to run, [begin, end); None: all.
+      return_logits: whether to return the logits after the last token.
+      return_hidden_states: return what enters this layer, for all tokens of the slice.
+    """
 
     sequence_id: str
     token_ids: Sequence[int]
@@ -109,6 +136,10 @@ class Slice:
     sample: bool = False
     top_n: int = 0
     sampling: Sampling = field(default_factory=Sampling)
+    hidden_states: Sequence[float] = ()
+    layers: tuple[int, int] | None = None
+    return_logits: bool = False
+    return_hidden_states: int | None = None
 
 
 @dataclass(frozen=True)
@@ -121,10 +152,36 @@ class Token:
 
 
 @dataclass(frozen=True)
-class StepResult:
-    """What one step gave: a token per slice (None where none was asked for), and its times."""
+class Output:
+    """What a slice gave; what it did not ask for is None or empty.
 
-    tokens: tuple[Token | None, ...]
+    Attributes:
+      top: the most likely tokens and their log-probabilities.
+      logits: [vocabulary].
+      hidden_states: [tokens of the slice, hidden], row by row.
+      error: why there is no answer although the slice ran.
+    """
+
+    token: Token | None = None
+    top: tuple[tuple[int, float], ...] = ()
+    logits: tuple[float, ...] = ()
+    hidden_states: tuple[float, ...] = ()
+    error: MusterError | None = None
+
+
+@dataclass(frozen=True)
+class StepResult:
+    """What one request gave: an output per slice, and its times.
+
+    Attributes:
+      step: number of the step that ran last for it, from 1 within the epoch.
+      bucket: rows of the step, padding included.
+      queue_ms: waiting for the engine.
+      relay_ms: stamping the steps and handing them to the followers.
+      device_ms: on the device.
+    """
+
+    outputs: tuple[Output, ...]
     epoch: int
     step: int
     bucket: int
@@ -132,10 +189,30 @@ class StepResult:
     relay_ms: float
     device_ms: float
 
+    @property
+    def tokens(self) -> tuple[Token | None, ...]:
+        """A token per slice, None where none was asked for."""
+        return tuple(output.token for output in self.outputs)
+
+
+@dataclass(frozen=True)
+class Fork:
+    """A sequence that began as another: its length, and the KV blocks that the two share."""
+
+    epoch: int
+    tokens: int
+    shared_blocks: int
+
 
 @dataclass(frozen=True)
 class Capacity:
-    """KV blocks of a replica, over all its cp ranks."""
+    """KV blocks of a replica, over all its cp ranks, and what else bounds it.
+
+    Attributes:
+      max_prompt_tokens: longest prompt of a new sequence that fits now.
+      max_sequences: how many sequences can be held at once; 0: unknown.
+      queued_requests: how many wait for the engine.
+    """
 
     epoch: int
     total_blocks: int
@@ -143,68 +220,5 @@ class Capacity:
     block_tokens: int
     sequences: int
     max_prompt_tokens: int
-
-
-def milliseconds(duration) -> float:
-    return duration.seconds * 1e3 + duration.nanos / 1e6
-
-
-def config_of(config: types_pb2.ParallelConfig) -> ParallelConfig:
-    return ParallelConfig(config.tp, config.cp, config.pp, config.replicas)
-
-
-def replica_of(status: fleet_pb2.ReplicaStatus) -> ReplicaStatus:
-    topology = status.topology
-    return ReplicaStatus(
-        replica=status.replica,
-        state=fleet_pb2.ReplicaState.Name(status.state).removeprefix("REPLICA_STATE_"),
-        epoch=topology.epoch,
-        config=config_of(topology.config),
-        workers=tuple(rank.worker_id for rank in topology.ranks),
-        leader=topology.ranks[0].address if topology.ranks else "",
-        failure=status.failure.message,
-        phases_ms={phase.phase: milliseconds(phase.duration) for phase in status.phases},
-        ledgers=tuple(
-            RankLedger(
-                ledger.rank, {entry.tag: entry.bytes for entry in ledger.entries},
-                ledger.kv_blocks, ledger.block_tokens)
-            for ledger in status.ledgers))
-
-
-def event_of(event: fleet_pb2.WatchEventsResponse) -> Event:
-    return Event(
-        sequence=event.sequence,
-        kind=fleet_pb2.EventKind.Name(event.kind).removeprefix("EVENT_KIND_"),
-        replica=event.replica if event.HasField("replica") else None,
-        epoch=event.epoch,
-        rank=event.rank if event.HasField("rank") else None,
-        worker_id=event.worker_id,
-        phase=event.phase,
-        message=event.message)
-
-
-def model_of(response: inference_pb2.GetModelResponse) -> Model:
-    spec = response.model
-    return Model(
-        spec.name, spec.architecture, spec.dtype, spec.layers, spec.heads, spec.kv_heads,
-        spec.vocabulary, spec.max_positions, spec.weight_bytes, frozenset(spec.eos_token_ids),
-        response.epoch, response.max_rows_per_step, response.max_sequences_per_step,
-        tuple(response.buckets))
-
-
-def slice_to_wire(piece: Slice) -> inference_pb2.SequenceSlice:
-    sampling = piece.sampling
-    return inference_pb2.SequenceSlice(
-        sequence_id=piece.sequence_id, token_ids=piece.token_ids,
-        first_position=piece.first_position, sample=piece.sample, top_n=piece.top_n,
-        sampling=inference_pb2.SamplingParameters(
-            temperature=sampling.temperature, top_k=sampling.top_k, top_p=sampling.top_p,
-            seed=sampling.seed))
-
-
-def token_of(output: inference_pb2.SliceOutput) -> Token | None:
-    if not output.HasField("sampled_token"):
-        return None
-    return Token(
-        output.sampled_token, output.sampled_logprob,
-        tuple((entry.token_id, entry.logprob) for entry in output.top))
+    max_sequences: int = 0
+    queued_requests: int = 0

@@ -4,6 +4,8 @@ import argparse
 from dataclasses import dataclass
 from pathlib import Path
 
+from muster.command_line import Parser, integer, temperature
+
 _DESCRIPTION = """\
 Starts a coordinator and workers on this machine, has them answer a prompt, and ends them.
 Without --model it fetches SmolLM2-135M-Instruct, once, into the user's cache."""
@@ -35,22 +37,13 @@ class Arguments:
     no_graphs: bool
 
 
-class _Parser(argparse.ArgumentParser):
-    """Says what is wrong in one line."""
-
-    def error(self, message: str):
-        self.exit(2, f"muster: {message} (./muster demo --help tells more)\n")
-
-
 def parse(words: list[str]) -> Arguments:
     """Exits with status 2 on a wrong command line."""
     return Arguments(**vars(_parser().parse_args(words)))
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(
-        prog="./muster demo", description=_DESCRIPTION, epilog=_EPILOG, allow_abbrev=False,
-        formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser("./muster demo", _DESCRIPTION, _EPILOG)
     add = parser.add_argument
     add("--model", metavar="DIR", type=Path, help="a Hugging Face directory of another model")
     prompt = parser.add_mutually_exclusive_group()
@@ -58,23 +51,23 @@ def _parser() -> argparse.ArgumentParser:
                         help=f"what to ask (default: {DEFAULT_PROMPT!r})")
     prompt.add_argument("--prompt-tokens", metavar="1,2,3", type=_tokens,
                         help="token ids instead of a text; no tokenizer is needed then")
-    add("--max-tokens", metavar="N", type=_integer(1, 1 << 20), default=256,
+    add("--max-tokens", metavar="N", type=integer(1, 1 << 20), default=256,
         help="tokens to generate at most (default: 256)")
-    add("--tp", metavar="T", type=_integer(1, 1024), default=1,
+    add("--tp", metavar="T", type=integer(1, 1024), default=1,
         help="tensor parallel: attention heads are split over it (default: 1)")
-    add("--cp", metavar="C", type=_integer(1, 1024), default=2,
+    add("--cp", metavar="C", type=integer(1, 1024), default=2,
         help="context parallel: the KV cache is split over it (default: 2)")
-    add("--replicas", metavar="R", type=_integer(1, 1024), default=1,
+    add("--replicas", metavar="R", type=integer(1, 1024), default=1,
         help="independent copies of the model (default: 1)")
-    add("--threads", metavar="N", type=_integer(1, 1024),
+    add("--threads", metavar="N", type=integer(1, 1024),
         help="threads per worker (default: cores / workers)")
     add("--dtype", choices=("auto", "float32", "bfloat16"), default="auto",
         help="type of weights and KV (default: the model's)")
-    add("--top", metavar="N", type=_integer(0, 64), default=0,
+    add("--top", metavar="N", type=integer(0, 64), default=0,
         help="most likely tokens to report per step (default: 0)")
-    add("--temperature", metavar="X", type=_temperature, default=0.0,
+    add("--temperature", metavar="X", type=temperature, default=0.0,
         help="0 is greedy (default: 0)")
-    add("--seed", metavar="S", type=_integer(0, (1 << 64) - 1), default=0,
+    add("--seed", metavar="S", type=integer(0, (1 << 64) - 1), default=0,
         help="of the random numbers (default: 0)")
     add("--json", action="store_true", help="print one JSON object; all else goes to stderr")
     add("--no-fusion", action="store_true",
@@ -102,26 +95,3 @@ def _tokens(text: str) -> list[int]:
     if wrong := [token for token in tokens if not 0 <= token < 1 << 32]:
         raise argparse.ArgumentTypeError(f"{wrong[0]} is no token id")
     return tokens
-
-
-def _integer(low: int, high: int):
-    def convert(text: str) -> int:
-        try:
-            value = int(text)
-        except ValueError:
-            value = low - 1
-        if not low <= value <= high:
-            raise argparse.ArgumentTypeError(f"wants a number from {low} to {high}, not {text!r}")
-        return value
-
-    return convert
-
-
-def _temperature(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = -1.0
-    if not 0.0 <= value <= 100.0:
-        raise argparse.ArgumentTypeError(f"wants a number from 0 to 100, not {text!r}")
-    return value

@@ -7,16 +7,16 @@ import sys
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from muster.client import Fleet, Replica
+from muster.demo_model import DemoModelError, demo_model
 from muster.demo.arguments import Arguments, parse
-from muster.demo.paper import Paper
+from muster.paper import Paper
 from muster.errors import MusterError
 from muster.fleet_process import FleetError, FleetOptions, FleetProcess
 from muster.tokenizer import ChatTokenizer, TokenizerError
 from muster.values import Sampling, Token
-
-_SCRIPTS = Path(__file__).resolve().parents[4] / "scripts"
 
 
 class DemoError(Exception):
@@ -55,7 +55,7 @@ def main(words: list[str]) -> int:
         if arguments.json:
             print(json.dumps(report), flush=True)
         return 0
-    except (DemoError, FleetError, MusterError, TokenizerError) as error:
+    except (DemoError, DemoModelError, FleetError, MusterError, TokenizerError) as error:
         sys.stdout.flush()
         print(f"muster: {error}", file=sys.stderr)
         return 1
@@ -68,32 +68,23 @@ def main(words: list[str]) -> int:
         return 1
 
 
-def _run(arguments: Arguments, paper: Paper) -> dict:
+def _run(arguments: Arguments, paper: Paper) -> dict[str, Any]:
     paper.title("muster demo")
-    model = arguments.model or _demo_model(paper)
+    model = arguments.model or demo_model(lambda line: paper.line(f"  {line}"))
     tokenizer = _tokenizer(model, arguments)
     options = FleetOptions(
         model, arguments.tp, arguments.cp, arguments.replicas, arguments.threads, arguments.dtype,
         arguments.no_fusion, arguments.no_graphs)
     with FleetProcess(options, paper.stream) as process:
         serving = process.await_event("serving")
-        prompt = arguments.prompt_tokens or tokenizer.encode_chat(arguments.prompt)
+        prompt = _prompt(arguments, tokenizer)
         paper.line()
         paper.flow("> " + (_words(prompt) if arguments.prompt_tokens else arguments.prompt))
         paper.end_flow()
-        with Fleet(serving["coordinator"]) as fleet:
+        with Fleet(serving["coordinator"], patience=0) as fleet:
             answer = _ask_all(fleet, prompt, tokenizer, arguments, paper)
     _advise(serving, arguments, paper)
     return _report(serving, prompt, answer)
-
-
-def _demo_model(paper: Paper) -> Path:
-    sys.path.insert(0, str(_SCRIPTS))
-    from fetch_demo_model import DemoModelError, ensure_demo_model
-    try:
-        return ensure_demo_model(say=lambda line: paper.line(f"  {line}"))
-    except DemoModelError as error:
-        raise DemoError(str(error)) from None
 
 
 def _tokenizer(model: Path, arguments: Arguments) -> ChatTokenizer | None:
@@ -104,6 +95,14 @@ def _tokenizer(model: Path, arguments: Arguments) -> ChatTokenizer | None:
     if arguments.prompt_tokens and not (model / "tokenizer.json").is_file():
         return None
     return ChatTokenizer(model)
+
+
+def _prompt(arguments: Arguments, tokenizer: ChatTokenizer | None) -> list[int]:
+    if arguments.prompt_tokens:
+        return arguments.prompt_tokens
+    if tokenizer is None:
+        raise DemoError(f"{arguments.model} has no tokenizer: give --prompt-tokens")
+    return tokenizer.encode_chat(arguments.prompt)
 
 
 def _ask_all(fleet: Fleet, prompt: list[int], tokenizer: ChatTokenizer | None,
@@ -158,7 +157,7 @@ def _show_top(answer: Answer, paper: Paper) -> None:
             paper.fact(f"top {number}", entries)
 
 
-def _advise(serving: dict, arguments: Arguments, paper: Paper) -> None:
+def _advise(serving: dict[str, Any], arguments: Arguments, paper: Paper) -> None:
     heads = serving["model"]["heads"]
     tp = next((size for size in range(2, heads + 1) if heads % size == 0), 1)
     cp = 2 if tp > 1 else 4
@@ -179,7 +178,7 @@ def _shorter(path: Path | None) -> str:
     return min(str(path), os.path.relpath(path), key=len) if path else ""
 
 
-def _report(serving: dict, prompt: list[int], answer: Answer) -> dict:
+def _report(serving: dict[str, Any], prompt: list[int], answer: Answer) -> dict[str, Any]:
     replica = serving["replicas"][0]
     config = replica["topology"]["config"]
     return {

@@ -1,4 +1,4 @@
-"""What the demo writes for people."""
+"""What programs write for people."""
 
 import os
 import shutil

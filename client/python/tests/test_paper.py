@@ -3,7 +3,7 @@
 import io
 
 import pytest
-from muster.demo.paper import Paper
+from muster.paper import Paper
 
 
 @pytest.fixture

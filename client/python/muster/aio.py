@@ -1,0 +1,354 @@
+"""Fleet, Replica and Sequence for asyncio: the calls of muster.client, awaited."""
+
+import asyncio
+import secrets
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from collections.abc import Sequence as Tokens
+from contextlib import asynccontextmanager
+from types import TracebackType
+
+import grpc
+from muster import methods
+from muster.client import PATIENCE, new_client_id, serving_leader
+from muster.errors import MusterError, from_rpc_error
+from muster.history import Growth, History, growth, new_sequence_id
+from muster.lease import renewal_interval
+from muster.messages import (
+    capacity_of, event_of, fork_of, forward_to_wire, model_of, replica_of, result_of)
+from muster.methods import Method, Q, R
+from muster.retry import Retries
+from muster.values import (
+    Capacity, Event, Fork, Model, ReplicaStatus, Sampling, Slice, StepResult, Token)
+from proto.muster.v1 import fleet_pb2, inference_pb2
+
+# Answers "host:port" of a replica's leader, or raises MusterError.
+FindLeader = Callable[[], Awaitable[str]]
+StreamCall = grpc.aio.StreamStreamCall[
+    inference_pb2.ForwardRequest, inference_pb2.ForwardStreamResponse]
+
+
+class Fleet:
+    """Calls of a coordinator. Every failed call raises MusterError. Belongs to one event loop."""
+
+    def __init__(self, address: str, timeout: float = 10.0, patience: float = PATIENCE):
+        """As muster.client.Fleet."""
+        self._timeout = timeout
+        self._patience = patience
+        self._link = Link(address)
+
+    async def __aenter__(self) -> "Fleet":
+        return self
+
+    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None,
+                        trace: TracebackType | None) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        await self._link.close()
+
+    async def replicas(self) -> list[ReplicaStatus]:
+        """The replicas as they are now."""
+        retries = Retries(self._patience)
+        while True:
+            try:
+                response = await self._link.call(
+                    methods.GET_TOPOLOGY, fleet_pb2.GetTopologyRequest(), self._timeout)
+                return [replica_of(replica) for replica in response.replicas]
+            except MusterError as error:
+                await asyncio.sleep(retries.pause_after(error))
+
+    async def watch(self) -> AsyncIterator[list[ReplicaStatus]]:
+        """The replicas at once, then after every change; a lost connection is made again."""
+        retries = Retries(self._patience)
+        while True:
+            try:
+                async with self._link.stream(
+                        methods.WATCH_TOPOLOGY, fleet_pb2.WatchTopologyRequest()) as changes:
+                    async for change in changes:
+                        retries = Retries(self._patience)
+                        yield [replica_of(replica) for replica in change.replicas]
+                ended = MusterError(
+                    f"{self._link.address} ended its watch", "UNAVAILABLE", retriable=True)
+                await asyncio.sleep(retries.pause_after(ended))
+            except MusterError as error:
+                await asyncio.sleep(retries.pause_after(error))
+
+    async def events(self, from_sequence: int = 0, follow: bool = False) -> AsyncIterator[Event]:
+        """As muster.client.Fleet.events."""
+        request = fleet_pb2.WatchEventsRequest(from_sequence=from_sequence, no_follow=not follow)
+        async with self._link.stream(methods.WATCH_EVENTS, request) as events:
+            async for event in events:
+                yield event_of(event)
+
+    async def leader(self, index: int) -> str:
+        """"host:port" of a replica's leader; raises MusterError if the replica does not serve."""
+        return serving_leader(await self.replicas(), index)
+
+    async def replica(self, index: int = 0) -> "Replica":
+        """A replica that serves; its later calls follow the leader wherever it goes."""
+        return Replica(await self.leader(index), patience=self._patience,
+                       find_leader=lambda: self.leader(index))
+
+
+class Replica:
+    """Calls of a replica's leader, as one client with sequences of its own.
+
+    Every failed call raises MusterError, after retries where the error says that they may help.
+    Belongs to one event loop.
+    """
+
+    def __init__(self, address: str, client_id: str | None = None, timeout: float = 120.0,
+                 patience: float = PATIENCE, find_leader: FindLeader | None = None):
+        """As muster.client.Replica."""
+        self._client_id = client_id or new_client_id()
+        self._timeout = timeout
+        self.patience = patience
+        self._find_leader = find_leader
+        self._link = Link(address)
+        self._model: Model | None = None
+        self._lease: asyncio.Task[None] | None = None
+
+    async def __aenter__(self) -> "Replica":
+        return self
+
+    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None,
+                        trace: TracebackType | None) -> None:
+        await self.close()
+
+    @property
+    def client_id(self) -> str:
+        return self._client_id
+
+    @property
+    def address(self) -> str:
+        """Of the leader, as far as it is known."""
+        return self._link.address
+
+    async def close(self) -> None:
+        if self._lease is not None:
+            self._lease.cancel()
+        await self._link.close()
+
+    async def model(self) -> Model:
+        """What the replica runs, asked anew."""
+        response = await self._call(methods.GET_MODEL, inference_pb2.GetModelRequest())
+        self._model = model_of(response)
+        return self._model
+
+    async def known_model(self) -> Model:
+        """As `model`, asked once."""
+        return self._model or await self.model()
+
+    async def capacity(self) -> Capacity:
+        request = inference_pb2.GetCapacityRequest(client_id=self._client_id)
+        return capacity_of((await self._call(methods.GET_CAPACITY, request)).capacity)
+
+    async def watch_capacity(self) -> AsyncIterator[Capacity]:
+        """The capacity at once, then after every change; renews the lease meanwhile."""
+        request = inference_pb2.WatchCapacityRequest(client_id=self._client_id)
+        async with self._link.stream(methods.WATCH_CAPACITY, request) as changes:
+            async for change in changes:
+                yield capacity_of(change.capacity)
+
+    async def forward(self, slices: Iterable[Slice], expected_epoch: int | None = None,
+                      request_id: str | None = None) -> StepResult:
+        """As muster.client.Replica.forward. To have several on their way: muster.stream."""
+        request = forward_to_wire(
+            self._client_id, request_id or secrets.token_hex(8), slices, expected_epoch)
+        return result_of(await self._call(methods.FORWARD, request))
+
+    async def fork(self, sequence_id: str, new_sequence_id: str, tokens: int | None = None) -> Fork:
+        """As muster.client.Replica.fork."""
+        request = inference_pb2.ForkSequenceRequest(
+            client_id=self._client_id, sequence_id=sequence_id, new_sequence_id=new_sequence_id,
+            tokens=tokens)
+        return fork_of(await self._call(methods.FORK_SEQUENCE, request, idempotent=False))
+
+    async def free(self, *sequence_ids: str) -> int:
+        """Gives the KV blocks of sequences back; returns how many of them were held."""
+        request = inference_pb2.FreeSequencesRequest(
+            client_id=self._client_id, sequence_ids=sequence_ids)
+        return (await self._call(methods.FREE_SEQUENCES, request)).freed
+
+    async def free_all(self) -> int:
+        """Frees all sequences of this client, in one try."""
+        request = inference_pb2.FreeSequencesRequest(client_id=self._client_id, all=True)
+        return (await self._link.call(methods.FREE_SEQUENCES, request, 2.0)).freed
+
+    async def sequence(self) -> "Sequence":
+        """A new sequence. As long as this replica is open, its lease is renewed."""
+        model = await self.known_model()
+        self.keep_lease(model)
+        return Sequence(self, model)
+
+    def keep_lease(self, model: Model) -> None:
+        """Renews the client's lease from now on, until this is closed."""
+        if self._lease is None and model.client_lease_s > 0:
+            self._lease = asyncio.ensure_future(
+                self._renew(renewal_interval(model.client_lease_s)))
+
+    def open_stream(self) -> StreamCall:
+        """A bare ForwardStream of the leader; muster.stream makes it outlast lost connections."""
+        method = methods.FORWARD_STREAM
+        return self._link.channel.stream_stream(
+            method.path, request_serializer=method.encode, response_deserializer=method.decode)()
+
+    async def recover(self, error: MusterError, pause: float) -> None:
+        """Waits until what failed with `error` may be better: there is room, or another leader."""
+        if error.of_admission:
+            try:
+                async with asyncio.timeout(pause):
+                    changes = self.watch_capacity()
+                    await anext(changes)
+                    await anext(changes)
+            except (TimeoutError, MusterError, StopAsyncIteration):
+                pass  # Nothing changed for so long: asking again does no harm.
+            return
+        await asyncio.sleep(pause)
+        if self._find_leader and (error.code == "UNAVAILABLE" or error.reason == "NOT_LEADER"):
+            try:
+                await self._link.move(await self._find_leader())
+            except MusterError:
+                pass  # The coordinator is away as well; the leader may be where it was.
+
+    async def _call(self, method: Method[Q, R], request: Q, idempotent: bool = True) -> R:
+        retries = Retries(self.patience)
+        while True:
+            try:
+                return await self._link.call(method, request, self._timeout)
+            except MusterError as error:
+                if error.unanswered and not idempotent:
+                    raise
+                await self.recover(error, retries.pause_after(error))
+
+    async def _renew(self, interval: float) -> None:
+        request = inference_pb2.GetCapacityRequest(client_id=self._client_id)
+        while True:
+            await asyncio.sleep(interval)
+            try:
+                await self._link.call(methods.GET_CAPACITY, request, self._timeout)
+            except MusterError:
+                pass
+
+
+class Sequence:
+    """As muster.sequence.Sequence, awaited. Made by Replica.sequence."""
+
+    def __init__(self, replica: Replica, model: Model, history: History | None = None):
+        self._replica = replica
+        self._model = model
+        self._history = history or History()
+
+    async def __aenter__(self) -> "Sequence":
+        return self
+
+    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None,
+                        trace: TracebackType | None) -> None:
+        try:
+            await self.free()
+        except MusterError:
+            pass  # Its lease gives it back.
+
+    @property
+    def id(self) -> str:
+        return self._history.sequence_id
+
+    @property
+    def tokens(self) -> tuple[int, ...]:
+        """The tokens that the replica holds."""
+        return tuple(self._history.tokens)
+
+    def __len__(self) -> int:
+        return len(self._history.tokens)
+
+    async def append(self, tokens: Tokens[int]) -> None:
+        """Runs tokens, at least one, without sampling."""
+        await self._run(growth(self._history, tokens, self._model.max_rows_per_step, None))
+
+    async def decode(self, tokens: Tokens[int], sampling: Sampling = Sampling(),
+                     top_n: int = 0) -> Token:
+        """Runs tokens, at least one, and returns the token sampled after the last one."""
+        token = await self._run(
+            growth(self._history, tokens, self._model.max_rows_per_step, sampling, top_n))
+        if token is None:
+            raise MusterError("the replica sampled no token", "INTERNAL")
+        return token
+
+    async def generate(self, prompt: Tokens[int], max_tokens: int,
+                       sampling: Sampling = Sampling(), top_n: int = 0) -> AsyncIterator[Token]:
+        """Appends a prompt, then yields tokens up to the end token, which is included."""
+        pending = prompt
+        for _ in range(max_tokens):
+            token = await self.decode(pending, sampling, top_n)
+            yield token
+            if token.id in self._model.eos_token_ids:
+                return
+            pending = [token.id]
+
+    async def fork(self, tokens: int | None = None) -> "Sequence":
+        """A new sequence that begins with the first `tokens` of this one (None: all)."""
+        name = new_sequence_id()
+        fork = await self._replica.fork(self.id, name, tokens)
+        history = History(name, self._history.tokens[:fork.tokens], fork.epoch)
+        return Sequence(self._replica, self._model, history)
+
+    async def free(self) -> None:
+        """Gives its KV blocks back; it is then empty and can be used again."""
+        await self._replica.free(self.id)
+        self._history = History(prefilled=self._history.prefilled)
+
+    async def _run(self, steps: Growth) -> Token | None:
+        try:
+            step = next(steps)
+            while True:
+                try:
+                    result = await self._replica.forward([step.piece], step.expected_epoch)
+                except MusterError as error:
+                    step = steps.throw(error)
+                else:
+                    step = steps.send(result)
+        except StopIteration as end:
+            token: Token | None = end.value
+            return token
+
+
+class Link:
+    """A channel to a daemon that may move."""
+
+    def __init__(self, address: str):
+        self.address = address
+        self.channel = _channel(address)
+
+    async def close(self) -> None:
+        await self.channel.close()
+
+    async def move(self, address: str) -> None:
+        """Later calls go to `address`. Those on their way to the former one fail."""
+        if address != self.address:
+            former, self.channel, self.address = self.channel, _channel(address), address
+            await former.close()
+
+    async def call(self, method: Method[Q, R], request: Q, timeout: float) -> R:
+        call = self.channel.unary_unary(
+            method.path, request_serializer=method.encode, response_deserializer=method.decode)
+        try:
+            return await call(request, timeout=timeout)
+        except grpc.RpcError as error:
+            raise from_rpc_error(error, self.address) from None
+
+    @asynccontextmanager
+    async def stream(self, method: Method[Q, R], request: Q) -> AsyncIterator[AsyncIterator[R]]:
+        """Responses as they come; left early, the call is cancelled."""
+        call = self.channel.unary_stream(
+            method.path, request_serializer=method.encode, response_deserializer=method.decode)
+        responses = call(request)
+        try:
+            yield responses.__aiter__()
+        except grpc.RpcError as error:
+            raise from_rpc_error(error, self.address) from None
+        finally:
+            responses.cancel()
+
+
+def _channel(address: str) -> grpc.aio.Channel:
+    return grpc.aio.insecure_channel(address, options=methods.CHANNEL_OPTIONS)

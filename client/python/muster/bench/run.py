@@ -1,0 +1,206 @@
+"""From the command line to the figures."""
+
+import asyncio
+import json
+import os
+import signal
+import sys
+import threading
+import time
+from collections import deque
+from collections.abc import Coroutine, Iterator
+from contextlib import contextmanager, suppress
+from typing import Any
+
+from muster.aio import Fleet
+from muster.bench import plot
+from muster.bench.arguments import Arguments, parse
+from muster.bench.figures import Figures, Served, Work, sum_of
+from muster.bench.table import print_figures
+from muster.bench.workload import (
+    Shape, WorkloadError, drawn_shapes, requests_of, traced_shapes)
+from muster.coordinator import find_coordinator
+from muster.demo_model import DemoModelError, demo_model
+from muster.errors import MusterError
+from muster.fleet_process import FleetError, FleetProcess
+from muster.paper import Paper
+from muster.scheduler import Generation, Options, Request, Router, Scheduler
+from muster.values import Model, ReplicaStatus
+
+
+def main(words: list[str]) -> int:
+    """Returns the exit status."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, signal.default_int_handler)
+    arguments = parse(words)
+    paper = Paper(sys.stderr if arguments.json else sys.stdout)
+    try:
+        if arguments.plot is not None:
+            plot.check(arguments.plot)
+        shapes = _shapes(arguments)
+        paper.title("muster bench")
+        with _fleet_process(arguments, paper) as process:
+            if process is None:
+                address = find_coordinator(arguments.coordinator)
+                return asyncio.run(_run(arguments, shapes, address, paper))
+            address = str(process.await_event("serving")["coordinator"])
+            return asyncio.run(
+                _while_it_lives(process, _run(arguments, shapes, address, paper)))
+    except (DemoModelError, FleetError, MusterError, WorkloadError, plot.PlotError) as error:
+        sys.stdout.flush()
+        print(f"muster: {error}", file=sys.stderr)
+        return 1
+    except (KeyboardInterrupt, asyncio.CancelledError):
+        print("muster: interrupted", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        # Nobody reads on. What Python would still flush at its end goes nowhere.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+
+
+def _shapes(arguments: Arguments) -> list[Shape]:
+    if arguments.trace is not None:
+        return traced_shapes(arguments.trace, arguments.requests)
+    return drawn_shapes(
+        arguments.requests or 1, arguments.prompts, arguments.outputs, arguments.seed)
+
+
+@contextmanager
+def _fleet_process(arguments: Arguments, paper: Paper) -> Iterator[FleetProcess | None]:
+    """A fleet that lives as long as this; None where one is used that runs already."""
+    if not arguments.own_fleet:
+        yield None
+        return
+    model = arguments.model or demo_model(lambda line: paper.line(f"  {line}"))
+    with FleetProcess(arguments.fleet(model), paper.stream) as process:
+        yield process
+
+
+async def _while_it_lives(process: FleetProcess, work: Coroutine[Any, Any, int]) -> int:
+    """Runs `work`; raises FleetError as soon as a part of the fleet has ended."""
+    loop = asyncio.get_running_loop()
+    running = asyncio.ensure_future(work)
+    ended: list[str] = []
+
+    def stop(why: str) -> None:
+        ended.append(why)
+        running.cancel()
+
+    def watch() -> None:
+        why = "the fleet has ended"
+        while (event := process.next_event()) is not None:
+            if event["event"] == "failed":
+                why = str(event["message"])
+                break
+            if event["event"] == "process_ended":
+                why = f"{event['name']} {event['message']}"
+                break
+        with suppress(RuntimeError):  # The loop is closed: all is done.
+            loop.call_soon_threadsafe(stop, why)
+
+    # A daemon: nothing waits for it.
+    threading.Thread(target=watch, daemon=True).start()
+    try:
+        return await running
+    except asyncio.CancelledError:
+        if not ended:
+            raise
+        raise FleetError(ended[0]) from None
+
+
+async def _run(arguments: Arguments, shapes: list[Shape], address: str, paper: Paper) -> int:
+    """Returns the exit status."""
+    _cancel_on_signals()
+    options = Options(arguments.rows, arguments.keep_prefixes, arguments.lanes)
+    async with Fleet(address) as fleet:
+        serving = [it for it in await fleet.replicas() if it.state == "SERVING"]
+        if not serving:
+            raise MusterError("no replica of the fleet serves (musterctl status tells why)")
+        async with Router(fleet, options) as router:
+            await router.ready(len(serving))
+            model = next(iter(router.schedulers.values())).model
+            requests = requests_of(
+                shapes, model.vocabulary, arguments.shared_prefix, arguments.seed)
+            _introduce(arguments, shapes, model, serving, paper)
+            figures = await load(router, requests, arguments.clients)
+    print_figures(figures, paper)
+    if arguments.plot is not None:
+        title = f"{model.name}, {arguments.clients} clients, {_fleet(serving)}"
+        plot.draw(figures, title, arguments.plot)
+        paper.fact("plot", str(arguments.plot))
+    if arguments.json:
+        print(json.dumps(_about(arguments, model, serving) | figures.report()), flush=True)
+    return 1 if figures.failures else 0
+
+
+def _cancel_on_signals() -> None:
+    """A signal ends the run as a cancellation, so that what is held is given back."""
+    task = asyncio.current_task()
+    assert task is not None
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            asyncio.get_running_loop().add_signal_handler(number, task.cancel)
+
+
+async def load(router: Router, requests: list[Request], clients: int) -> Figures:
+    """Has clients send the requests, each its next one when its last one has ended."""
+    waiting = deque(requests)
+    served: list[Served] = []
+    failures: list[str] = []
+    start = time.perf_counter()
+
+    async def run_client() -> None:
+        while waiting:
+            generation = router.submit(waiting.popleft())
+            try:
+                await generation.wait()
+                served.append(_served(generation, start))
+            except MusterError as error:
+                failures.append(str(error))
+
+    await asyncio.gather(*(run_client() for _ in range(min(clients, len(requests)))))
+    wall_s = time.perf_counter() - start
+    schedulers = [*router.schedulers.values(), *router.retired]
+    return Figures(
+        tuple(served), tuple(failures), wall_s, sum_of([_work(it) for it in schedulers]))
+
+
+def _served(generation: Generation, start: float) -> Served:
+    return Served(
+        generation.submitted - start, generation.first_token - start, generation.ended - start,
+        len(generation.job.request.prompt), generation.reused, len(generation.tokens))
+
+
+def _work(scheduler: Scheduler) -> Work:
+    statistics, counters = scheduler.statistics, scheduler.counters
+    return Work(
+        statistics.steps, statistics.busy_s, statistics.device_s, statistics.queue_s,
+        statistics.relay_s, counters.prefilled, counters.refusals, counters.preemptions,
+        counters.rebuilds)
+
+
+def _introduce(arguments: Arguments, shapes: list[Shape], model: Model,
+               serving: list[ReplicaStatus], paper: Paper) -> None:
+    lengths = f"lengths of {arguments.trace.name}" if arguments.trace else (
+        f"prompts {arguments.prompts}, outputs {arguments.outputs} tokens")
+    if arguments.shared_prefix:
+        lengths += f", {arguments.shared_prefix:,} shared"
+    paper.line()
+    paper.fact("model", f"{model.name}, {model.dtype}, on {_fleet(serving)}")
+    paper.fact("load", f"{arguments.clients:,} clients, {len(shapes):,} requests, {lengths}")
+
+
+def _fleet(serving: list[ReplicaStatus]) -> str:
+    config = serving[0].config
+    count = len(serving)
+    return f"{count} replica{'s' if count > 1 else ''} of tp={config.tp} cp={config.cp}"
+
+
+def _about(arguments: Arguments, model: Model, serving: list[ReplicaStatus]) -> dict[str, object]:
+    config = serving[0].config
+    return {
+        "model": model.name, "dtype": model.dtype, "replicas": len(serving), "tp": config.tp,
+        "cp": config.cp, "clients": arguments.clients, "seed": arguments.seed,
+        "shared_prefix_tokens": arguments.shared_prefix}

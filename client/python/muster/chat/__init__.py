@@ -1,0 +1,1 @@
+"""`python -m muster.chat`: a conversation in a terminal."""
