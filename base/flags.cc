@@ -3,7 +3,9 @@
 #include <algorithm>
 #include <cstdlib>
 #include <istream>
+#include <map>
 #include <memory>
+#include <optional>
 #include <ostream>
 #include <set>
 #include <utility>
@@ -12,8 +14,11 @@
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
+#include "absl/strings/strip.h"
+#include "base/flag_file.h"
 #include "base/listen_address.h"
 #include "base/status_macros.h"
+#include "base/yaml_string.h"
 
 namespace muster {
 namespace {
@@ -24,6 +29,13 @@ std::string OneLine(std::string text) {
 }
 
 constexpr char kConfigVariable[] = "MUSTER_CONFIG";
+constexpr char kPrintConfig[] = "--print-config";
+
+// The file that --config names; empty for none.
+std::string FileOf(const CLI::App& app) {
+  const CLI::Option* config = app.get_config_ptr();
+  return config->count() == 0 ? "" : config->as<std::string>();
+}
 
 // Empty when the variable is not set: both are none.
 std::string FromEnvironment(const std::string& variable) {
@@ -38,33 +50,29 @@ std::string CheckTrueOrFalse(const std::string& value) {
   return FlagRefusal(value, "true or false");
 }
 
-std::string WithoutQuotes(absl::string_view text) {
-  const bool quoted = text.size() >= 2 && text.front() == text.back() &&
-                      (text.front() == '"' || text.front() == '\'');
-  return std::string(quoted ? text.substr(1, text.size() - 2) : text);
-}
-
-// A file of one `name = value` a line; lines that begin with '#' or ';' are comments. What CLI11
-// reads itself is another language: it splits values at spaces and commas, and has sections.
+// What is read of the file that --config names, and where in it each flag stands. CLI11 itself
+// reads another language.
 class FlagFile : public CLI::ConfigBase {
  public:
   explicit FlagFile(const CLI::App& app) : app_(app) {}
 
   // Without the flags that the environment holds, since it comes first.
   std::vector<CLI::ConfigItem> from_config(std::istream& in) const override {
+    const auto entries = ReadFlagFile(in);
+    if (!entries.ok()) Refuse(absl::StrCat(", ", entries.status().message()));
     std::vector<CLI::ConfigItem> items;
-    std::set<std::string> names;
-    std::string line;
-    for (int number = 1; std::getline(in, line); ++number) {
-      const absl::string_view text = absl::StripAsciiWhitespace(line);
-      if (text.empty() || text[0] == '#' || text[0] == ';') continue;
-      CLI::ConfigItem item = Item(text);
-      const CLI::Option* option = app_.get_option_no_throw("--" + item.name);
-      if (item.inputs.empty() || option == nullptr || !option->get_configurable()) {
-        Refuse(text, number, "`name = value` for a flag");
+    for (const FlagFileEntry& entry : *entries) {
+      const CLI::Option* option = app_.get_option_no_throw("--" + entry.name);
+      if (option == nullptr || !option->get_configurable()) {
+        Refuse(absl::StrCat(", line ", entry.line, ": '", entry.name, "' is no flag"));
       }
-      if (!names.insert(item.name).second) Refuse(text, number, "the only line for this flag");
-      if (FromEnvironment(option->get_envname()).empty()) items.push_back(std::move(item));
+      if (!lines_.try_emplace(option, entry.line).second) {
+        Refuse(absl::StrCat(", line ", entry.line, ": '", entry.name, "' stands there twice"));
+      }
+      if (!FromEnvironment(option->get_envname()).empty()) continue;
+      CLI::ConfigItem& item = items.emplace_back();
+      item.name = entry.name;
+      item.inputs = {entry.value};
     }
     return items;
   }
@@ -76,29 +84,26 @@ class FlagFile : public CLI::ConfigBase {
     return item.inputs[0];
   }
 
- private:
-  // Without inputs when `text` has no '='.
-  static CLI::ConfigItem Item(absl::string_view text) {
-    CLI::ConfigItem item;
-    const size_t equals = text.find('=');
-    item.name = std::string(absl::StripAsciiWhitespace(text.substr(0, equals)));
-    if (equals != absl::string_view::npos) {
-      item.inputs = {WithoutQuotes(absl::StripAsciiWhitespace(text.substr(equals + 1)))};
-    }
-    return item;
+  // Nothing where the file does not name it.
+  std::optional<int> LineOf(const CLI::Option& option) const {
+    const auto it = lines_.find(&option);
+    return it == lines_.end() ? std::nullopt : std::optional<int>(it->second);
   }
 
-  [[noreturn]] void Refuse(absl::string_view text, int number, absl::string_view wanted) const {
-    throw CLI::ValidationError(
-        "--config", absl::StrCat("'", text, "' (line ", number, ") is not ", wanted, " (",
-                                 app_.get_name(), " --help explains every flag)"));
+ private:
+  [[noreturn]] void Refuse(absl::string_view what) const {
+    throw CLI::ValidationError("--config",
+                               absl::StrCat("'", FileOf(app_), "'", what, " (", app_.get_name(),
+                                            " --help explains every flag)"));
   }
 
   const CLI::App& app_;
+  // CLI11 reads through a pointer to const.
+  mutable std::map<const CLI::Option*, int> lines_;
 };
 
 // "--kv-memory" is MUSTER_KV_MEMORY.
-void TakeFromEnvironmentAndFile(CLI::App& app) {
+void TakeFromEnvironmentAndFile(CLI::App& app, const std::shared_ptr<FlagFile>& file) {
   for (CLI::Option* option : app.get_options()) {
     if (option->get_lnames().empty() || option->get_lnames()[0] == "help") continue;
     const bool takes_no_value = option->get_expected_min() == 0;
@@ -107,11 +112,14 @@ void TakeFromEnvironmentAndFile(CLI::App& app) {
     std::replace(name.begin(), name.end(), '-', '_');
     option->envname(absl::StrCat("MUSTER_", name));
   }
-  app.set_config("--config", "", "Take flags from this file, one `name = value` a line")
+  app.set_config("--config", "", "Take flags from this file: `name: value` in YAML, or JSON")
       ->type_name("FILE")
       ->take_last()
       ->envname(kConfigVariable);
-  app.config_formatter(std::make_shared<FlagFile>(app));
+  app.config_formatter(file);
+  app.add_flag(kPrintConfig)
+      ->description("Print what every flag is and where that comes from, as a file for --config")
+      ->configurable(false);
 }
 
 // Last word first, as CLI11 wants them. It reads the file before the environment, so the file that
@@ -129,12 +137,67 @@ absl::Status Refusal(const CLI::App& app, const CLI::ParseError& error) {
     return absl::InvalidArgumentError(OneLine(error.what()));
   }
   if (dynamic_cast<const CLI::FileError*>(&error) != nullptr) {
-    const auto file = app.get_config_ptr()->as<std::string>();
     return absl::InvalidArgumentError(
-        OneLine(absl::StrCat("--config: ", FlagRefusal(file, "a file that can be read"))));
+        OneLine(absl::StrCat("--config: ", FlagRefusal(FileOf(app), "a file that can be read"))));
   }
   return absl::InvalidArgumentError(
       absl::StrCat(OneLine(error.what()), " (", app.get_name(), " --help explains every flag)"));
+}
+
+// True where the command line names the flag: CLI11 takes no abbreviations, and no value that
+// begins like a flag.
+bool IsOnCommandLine(const std::string& flag, int argc, const char* const* argv) {
+  return std::any_of(argv + 1, argv + argc, [&flag](absl::string_view word) {
+    return absl::ConsumePrefix(&word, flag) && (word.empty() || word[0] == '=');
+  });
+}
+
+struct PrintedFlag {
+  std::string text;  // "name: value", or a comment
+  std::string origin;
+};
+
+// A number stays one: whoever reads it back takes the text.
+std::string AsYaml(const std::string& value) {
+  uint64_t number = 0;
+  const bool decimal = absl::SimpleAtoi(value, &number) && absl::StrCat(number) == value;
+  return decimal ? value : YamlString(value);
+}
+
+PrintedFlag Print(const CLI::Option& option, bool on_command_line, std::optional<int> line) {
+  const std::string name = option.get_lnames()[0];
+  const bool is_switch = option.get_expected_min() == 0;
+  if (option.count() == 0) {
+    const std::string preset = is_switch ? "false" : option.get_default_str();
+    if (preset.empty()) return {absl::StrCat("# ", name, ":"), "not set"};
+    return {absl::StrCat(name, ": ", is_switch ? preset : AsYaml(preset)), "default"};
+  }
+  const std::string origin = on_command_line     ? "command line"
+                             : !line.has_value() ? option.get_envname()
+                             : FromEnvironment(option.get_envname()).empty()
+                                 ? absl::StrCat("file, line ", *line)
+                                 : option.get_envname();
+  const std::string value =
+      is_switch ? (option.as<bool>() ? "true" : "false") : AsYaml(option.as<std::string>());
+  return {absl::StrCat(name, ": ", value), origin};
+}
+
+void PrintConfig(const CLI::App& app, const FlagFile& file, int argc, const char* const* argv,
+                 std::ostream& out) {
+  std::vector<PrintedFlag> flags;
+  size_t width = 0;
+  for (const CLI::Option* option : app.get_options()) {
+    if (!option->get_configurable()) continue;
+    flags.push_back(Print(*option, IsOnCommandLine("--" + option->get_lnames()[0], argc, argv),
+                          file.LineOf(*option)));
+    width = std::max(width, flags.back().text.size());
+  }
+  out << "# " << app.get_name() << ": the command line comes before the environment, that before "
+      << "the file, that before the default.\n";
+  if (!FileOf(app).empty()) out << "# file: " << YamlString(FileOf(app)) << "\n";
+  for (const auto& [text, origin] : flags) {
+    out << text << std::string(width - text.size(), ' ') << "  # " << origin << "\n";
+  }
 }
 
 }  // namespace
@@ -215,18 +278,22 @@ absl::Status CheckPlaintext(absl::string_view flag, const std::string& address, 
                    "--insecure allows it"));
 }
 
-absl::StatusOr<bool> ParseFlags(CLI::App& app, int argc, const char* const* argv,
-                                std::ostream& help) {
-  TakeFromEnvironmentAndFile(app);
+absl::StatusOr<bool> ParseFlags(CLI::App& app, int argc, const char* const* argv, std::ostream& out,
+                                absl::FunctionRef<absl::Status()> check) {
+  const auto file = std::make_shared<FlagFile>(app);
+  TakeFromEnvironmentAndFile(app, file);
   try {
     app.parse(Words(argc, argv));
-    return true;
   } catch (const CLI::ParseError& error) {
     const bool help_asked = app.get_help_ptr()->count() > 0;
     if (!help_asked) return Refusal(app, error);
-    help << app.help();
+    out << app.help();
     return false;
   }
+  MUSTER_RETURN_IF_ERROR(check());
+  if (app.count(kPrintConfig) == 0) return true;
+  PrintConfig(app, *file, argc, argv, out);
+  return false;
 }
 
 }  // namespace muster

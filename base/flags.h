@@ -9,6 +9,7 @@
 #include <string>
 #include <vector>
 
+#include "absl/functional/function_ref.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
@@ -34,13 +35,17 @@ void AddProcessFlags(CLI::App& app, std::string& log_level, bool& die_with_paren
 // on this machine unless told otherwise.
 absl::Status CheckPlaintext(absl::string_view flag, const std::string& address, bool insecure);
 
-// Each flag can also stand in the environment ("--kv-memory" as MUSTER_KV_MEMORY) or in the file
-// that --config names, one `name = value` a line beside comments of '#'; the command line
-// comes first, then the environment, where an empty variable is none. False when --help was asked
-// for and written to `help`, whatever else is wrong. INVALID_ARGUMENT is one line that names the
-// flag, its value and what it can be.
-absl::StatusOr<bool> ParseFlags(CLI::App& app, int argc, const char* const* argv,
-                                std::ostream& help);
+// The value of each flag is the first of: the command line; the environment ("--kv-memory" as
+// MUSTER_KV_MEMORY; an empty variable is none); the file that --config or MUSTER_CONFIG names, one
+// mapping of names to values in YAML or JSON; the default. `check` is called once all flags are
+// read, and says what else is wrong with them.
+//
+// False when nothing is to be run: --help or --print-config was asked for, and written to `out`.
+// --help comes before every refusal; --print-config prints what would be run with, in YAML that
+// --config takes, the origin of each value beside it. INVALID_ARGUMENT is one line that names the
+// flag, its value and what it can be; other errors are those of `check`.
+absl::StatusOr<bool> ParseFlags(CLI::App& app, int argc, const char* const* argv, std::ostream& out,
+                                absl::FunctionRef<absl::Status()> check);
 
 }  // namespace muster
 

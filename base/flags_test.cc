@@ -15,6 +15,8 @@ namespace muster {
 namespace {
 
 constexpr auto kInvalid = absl::StatusCode::kInvalidArgument;
+// One that only the program itself refuses.
+constexpr char kRefusedAddress[] = "127.0.0.1:1";
 
 // What a daemon's flags can be, of every kind.
 struct Flags {
@@ -35,7 +37,9 @@ constexpr const char* kVariables[] = {
 
 void AddTo(CLI::App& app, Flags& flags) {
   app.add_option("--model", flags.model, "Model")->required()->check(PathOf("directory"));
-  app.add_option("--listen", flags.listen, "Address")->check(AddressToListen());
+  app.add_option("--listen", flags.listen, "Address")
+      ->check(AddressToListen())
+      ->capture_default_str();
   app.add_option("--wait", flags.wait, "Time")
       ->check(DurationBetween(absl::Seconds(1), absl::Minutes(5)));
   app.add_option("--dtype", flags.dtype, "Type")->check(OneOf({"auto", "float32"}));
@@ -44,13 +48,16 @@ void AddTo(CLI::App& app, Flags& flags) {
   AddProcessFlags(app, flags.log_level, flags.die_with_parent);
 }
 
-// False where ParseFlags wrote help.
-absl::StatusOr<bool> ParseInto(Flags& flags, std::vector<std::string> words, std::ostream& help) {
+// False where ParseFlags wrote to `out` and nothing is to be run.
+absl::StatusOr<bool> ParseInto(Flags& flags, std::vector<std::string> words, std::ostream& out) {
   CLI::App app("An example.", "muster-example");
   AddTo(app, flags);
   std::vector<const char*> argv = {"muster-example"};
   for (const std::string& word : words) argv.push_back(word.c_str());
-  return ParseFlags(app, static_cast<int>(argv.size()), argv.data(), help);
+  return ParseFlags(app, static_cast<int>(argv.size()), argv.data(), out, [&flags] {
+    return flags.listen == kRefusedAddress ? absl::InvalidArgumentError("refused by the program")
+                                           : absl::OkStatus();
+  });
 }
 
 class FlagsTest : public ::testing::Test {
@@ -126,12 +133,22 @@ TEST_F(FlagsTest, EveryFlagStandsInTheEnvironment) {
   ExpectNoDefault(flags);
 }
 
-TEST_F(FlagsTest, EveryFlagStandsInAFile) {
+TEST_F(FlagsTest, EveryFlagStandsInAFileOfYaml) {
   ASSERT_OK_AND_ASSIGN(
       const Flags flags,
-      Parse(File({"# a comment", "; another", "", "model = /models/a b", "listen=[::1]:7600",
-                  "  wait = 1500ms  ", "dtype = \"float32\"", "threads = 12\r", "insecure = true",
-                  "log-level = 'debug'", "die-with-parent = yes"}),
+      Parse(File({"# a comment", "---", "model: /models/a b", "listen: '[::1]:7600'",
+                  "wait:   1500ms  # a time", "dtype: \"float32\"", "threads: 12\r",
+                  "insecure: true", "log-level: debug", "die-with-parent: yes"}),
+            false));
+  ExpectNoDefault(flags);
+}
+
+TEST_F(FlagsTest, EveryFlagStandsInAFileOfJson) {
+  ASSERT_OK_AND_ASSIGN(
+      const Flags flags,
+      Parse(File({"{", R"(  "model": "/models/a b", "listen": "[::1]:7600",)",
+                  "\t\"wait\": \"1500ms\",", R"("dtype":"float32","threads":12,)",
+                  R"("insecure": true, "log-level": "debug", "die-with-parent": true})"}),
             false));
   ExpectNoDefault(flags);
 }
@@ -150,7 +167,7 @@ TEST_F(FlagsTest, TheCommandLineComesBeforeTheEnvironmentAndThatBeforeTheFile) {
   SetVariable("MUSTER_WAIT", "2s");
   SetVariable("MUSTER_INSECURE", "false");
   std::vector<std::string> words =
-      File({"threads = 3", "wait = 3s", "listen = 127.0.0.1:3", "insecure = true"});
+      File({"threads: 3", "wait: 3s", "listen: 127.0.0.1:3", "insecure: true"});
   words.insert(words.end(), {"--threads", "1"});
   ASSERT_OK_AND_ASSIGN(const Flags flags, Parse(words));
   EXPECT_EQ(flags.threads, 1);
@@ -160,14 +177,14 @@ TEST_F(FlagsTest, TheCommandLineComesBeforeTheEnvironmentAndThatBeforeTheFile) {
 }
 
 TEST_F(FlagsTest, TheEnvironmentNamesAFileToo) {
-  SetVariable("MUSTER_CONFIG", File({"threads = 9"})[1]);
+  SetVariable("MUSTER_CONFIG", File({"threads: 9"})[1]);
   ASSERT_OK_AND_ASSIGN(const Flags flags, Parse({}));
   EXPECT_EQ(flags.threads, 9);
 }
 
 TEST_F(FlagsTest, TheFileOfTheCommandLineComesBeforeThatOfTheEnvironment) {
   SetVariable("MUSTER_CONFIG", "/nowhere/at/all");
-  ASSERT_OK_AND_ASSIGN(const Flags flags, Parse(File({"threads = 9"})));
+  ASSERT_OK_AND_ASSIGN(const Flags flags, Parse(File({"threads: 9"})));
   EXPECT_EQ(flags.threads, 9);
 }
 
@@ -201,7 +218,7 @@ void ExpectRefused(const absl::StatusOr<Flags>& flags, const BadValue& bad) {
 TEST_F(FlagsTest, ABadValueIsNamedWithItsFlagAndWhatItCanBeWhereverItStands) {
   for (const BadValue& bad : kBadValues) {
     ExpectRefused(Parse({absl::StrCat("--", bad.flag, "=", bad.value)}), bad);
-    ExpectRefused(Parse(File({absl::StrCat(bad.flag, " = ", bad.value)})), bad);
+    ExpectRefused(Parse(File({absl::StrCat(bad.flag, ": '", bad.value, "'")})), bad);
     SetVariable(bad.variable, bad.value);
     ExpectRefused(Parse({}), bad);
     unsetenv(bad.variable);
@@ -209,27 +226,37 @@ TEST_F(FlagsTest, ABadValueIsNamedWithItsFlagAndWhatItCanBeWhereverItStands) {
 }
 
 TEST_F(FlagsTest, AnEmptyValueIsNone) {
-  EXPECT_STATUS(Parse(File({"insecure ="})), kInvalid, "--insecure: '' is not true or false");
-  EXPECT_STATUS(Parse(File({"threads = ''"})), kInvalid, "--threads: '' is not a whole number");
+  EXPECT_STATUS(Parse(File({"insecure:"})), kInvalid, "--insecure: '' is not true or false");
+  EXPECT_STATUS(Parse(File({"threads: ''"})), kInvalid, "--threads: '' is not a whole number");
   EXPECT_STATUS(Parse({"--model", ""}, false), kInvalid,
                 "--model: '' is not the path of a directory");
-  EXPECT_STATUS(Parse(File({"model ="}), false), kInvalid,
+  EXPECT_STATUS(Parse(File({"model:"}), false), kInvalid,
                 "--model: '' is not the path of a directory");
 }
 
-TEST_F(FlagsTest, ALineOfTheFileThatIsNoFlagIsNamed) {
-  for (const char* line : {"trheads = 8", "[worker]", "threads", "= 8", "--threads = 8",
-                           "worker.threads = 8", "help = true", "config = other"}) {
-    const auto flags = Parse(File({"# first", line}));
-    EXPECT_STATUS(flags, kInvalid, absl::StrCat("--config: '", line, "' (line 2) is not"));
+TEST_F(FlagsTest, ANameOfTheFileThatIsNoFlagIsNamedWithItsLine) {
+  for (const char* name :
+       {"trheads", "--threads", "worker.threads", "help", "config", "h", "print-config"}) {
+    const auto flags = Parse(File({"# first", absl::StrCat(name, ": 8")}));
+    EXPECT_STATUS(flags, kInvalid,
+                  absl::StrCat("--config: '", path_, "', line 2: '", name, "' is no flag"));
     EXPECT_STATUS(flags, kInvalid, "muster-example --help");
     EXPECT_TRUE(IsOneLine(flags.status())) << flags.status();
   }
 }
 
+TEST_F(FlagsTest, AFileThatIsNoMappingIsRefusedWithItsLine) {
+  for (const char* line :
+       {"threads = 8", "- threads", "threads: [8]", "threads: {a: 8}", "threads: [8", "[worker]"}) {
+    const auto flags = Parse(File({line}));
+    EXPECT_STATUS(flags, kInvalid, absl::StrCat("--config: '", path_, "', line "));
+    EXPECT_TRUE(IsOneLine(flags.status())) << flags.status();
+  }
+}
+
 TEST_F(FlagsTest, AFlagThatStandsTwiceInTheFileIsNamed) {
-  EXPECT_STATUS(Parse(File({"threads = 2", "threads = 3"})), kInvalid,
-                "--config: 'threads = 3' (line 2) is not");
+  EXPECT_STATUS(Parse(File({"threads: 2", "threads: 3"})), kInvalid,
+                "line 2: 'threads' stands there twice");
 }
 
 TEST_F(FlagsTest, AFileThatCannotBeReadIsNamedWhoeverNamesIt) {
@@ -265,7 +292,7 @@ TEST_F(FlagsTest, HelpNamesEveryVariableAndAsksForNothing) {
 }
 
 TEST_F(FlagsTest, HelpComesBeforeEveryRefusal) {
-  const std::vector<std::string> broken = File({"trheads = 8"});
+  const std::vector<std::string> broken = File({"trheads: 8"});
   SetVariable("MUSTER_THREADS", "0");
   for (const std::string& file : {broken[1], std::string("/nowhere/at/all")}) {
     SetVariable("MUSTER_CONFIG", file);
@@ -275,6 +302,53 @@ TEST_F(FlagsTest, HelpComesBeforeEveryRefusal) {
     EXPECT_FALSE(parsed);
     EXPECT_NE(help.str().find("--threads"), std::string::npos);
   }
+}
+
+// What --print-config prints.
+class PrintConfigTest : public FlagsTest {
+ protected:
+  absl::StatusOr<std::string> Printed(std::vector<std::string> words) {
+    words.emplace_back("--print-config");
+    Flags flags;
+    std::ostringstream out;
+    const absl::StatusOr<bool> parsed = ParseInto(flags, words, out);
+    if (!parsed.ok()) return parsed.status();
+    EXPECT_FALSE(*parsed);
+    return out.str();
+  }
+};
+
+TEST_F(PrintConfigTest, NamesEveryValueWithItsOrigin) {
+  SetVariable("MUSTER_WAIT", "2s");
+  SetVariable("MUSTER_THREADS", "3");
+  std::vector<std::string> words = File({"model: /m", "", "threads: 4", "log-level: debug"});
+  words.insert(words.end(), {"--log-level=off", "--die-with-parent"});
+  ASSERT_OK_AND_ASSIGN(const std::string printed, Printed(words));
+  EXPECT_EQ(printed.substr(printed.find("model:")),
+            "model: /m              # file, line 1\n"
+            "listen: \"127.0.0.1:0\"  # default\n"
+            "wait: \"2s\"             # MUSTER_WAIT\n"
+            "# dtype:               # not set\n"
+            "threads: 3             # MUSTER_THREADS\n"
+            "insecure: false        # default\n"
+            "log-level: \"off\"       # command line\n"
+            "die-with-parent: true  # command line\n");
+}
+
+TEST_F(PrintConfigTest, IsAFileThatSaysTheSame) {
+  ASSERT_OK_AND_ASSIGN(const std::string printed,
+                       Printed({"--model", "a \"b\": #c\\", "--threads=7", "--insecure"}));
+  ASSERT_OK_AND_ASSIGN(const Flags flags, Parse(File({printed}), false));
+  EXPECT_EQ(flags.model, "a \"b\": #c\\");
+  EXPECT_EQ(flags.threads, 7);
+  EXPECT_TRUE(flags.insecure);
+}
+
+TEST_F(PrintConfigTest, RefusesWhatTheProgramWouldRefuse) {
+  EXPECT_STATUS(Printed({}), kInvalid, "--model");
+  EXPECT_STATUS(Printed({"--model=m", "--threads=0"}), kInvalid, "--threads: '0' is not");
+  EXPECT_STATUS(Printed({"--model=m", "--listen", kRefusedAddress}), kInvalid,
+                "refused by the program");
 }
 
 TEST(CheckPlaintext, StaysOnThisMachineUnlessToldOtherwise) {

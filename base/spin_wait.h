@@ -1,14 +1,22 @@
-#ifndef MUSTER_WORKER_DEVICE_CPU_SPIN_WAIT_H_
-#define MUSTER_WORKER_DEVICE_CPU_SPIN_WAIT_H_
+// Waiting without sleeping, for what comes soon or not.
+#ifndef MUSTER_BASE_SPIN_WAIT_H_
+#define MUSTER_BASE_SPIN_WAIT_H_
 
 #include <sched.h>
 
 #include <chrono>
 #include <cstdint>
 
-#include "worker/device/cpu/futex.h"
-
 namespace muster {
+
+// Tells the core that this is a spin.
+inline void CpuRelax() {
+#if defined(__x86_64__)
+  __builtin_ia32_pause();
+#elif defined(__aarch64__)
+  asm volatile("yield");
+#endif
+}
 
 inline int64_t SteadyNowNs() {
   return std::chrono::steady_clock::now().time_since_epoch() / std::chrono::nanoseconds(1);
@@ -36,4 +44,4 @@ bool SpinUntil(int64_t patience_ns, Ready ready) {
 
 }  // namespace muster
 
-#endif  // MUSTER_WORKER_DEVICE_CPU_SPIN_WAIT_H_
+#endif  // MUSTER_BASE_SPIN_WAIT_H_

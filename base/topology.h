@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "absl/time/time.h"
 #include "base/ids.h"
 
 namespace muster {
@@ -65,7 +66,8 @@ struct RankPlacement {
   GlobalRank rank;
   std::string worker_id;
   Incarnation incarnation;
-  std::string address;  // "host:port" of the worker's services
+  std::string address;        // "host:port" of the worker's services
+  std::string local_address;  // the same for this host's callers, "unix:PATH"; may be empty
   friend bool operator==(const RankPlacement&, const RankPlacement&) = default;
 };
 
@@ -161,6 +163,19 @@ struct EpochReport {
   int queued_requests = 0;  // on the leader
 
   friend bool operator==(const EpochReport&, const EpochReport&) = default;
+};
+
+// A client that lost its sequences, having been silent for the length of its lease; mirrors
+// muster.v1.ClientExpiry.
+struct ExpiryReport {
+  ReplicaIndex replica;
+  Epoch epoch;
+  std::string client_id;  // 1 to 128 bytes of any kind
+  absl::Duration lease;
+  int sequences = 0;
+  uint64_t kv_blocks = 0;
+
+  friend bool operator==(const ExpiryReport&, const ExpiryReport&) = default;
 };
 
 }  // namespace muster

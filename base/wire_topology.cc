@@ -11,28 +11,14 @@
 #include "absl/strings/str_cat.h"
 #include "base/digest.h"
 #include "base/status_macros.h"
+#include "base/unix_socket.h"
+#include "base/wire_check.h"
 
 namespace muster {
 namespace {
 
-constexpr uint32_t kMaxAxis = 1024;
 constexpr uint64_t kMaxRanks = 1 << 20;
-constexpr size_t kMaxName = 256;
-constexpr size_t kMaxFailureBytes = 1024;
 constexpr int kMaxEndTokens = 256;
-constexpr int kMaxLedgerEntries = 4096;
-
-absl::Status CheckRange(absl::string_view field, uint64_t value, uint64_t least, uint64_t most) {
-  if (value >= least && value <= most) return absl::OkStatus();
-  return absl::InvalidArgumentError(
-      absl::StrCat(field, " is ", value, "; it can be ", least, " to ", most));
-}
-
-absl::Status CheckLength(absl::string_view field, const std::string& text, size_t most = kMaxName) {
-  if (text.size() <= most) return absl::OkStatus();
-  return absl::InvalidArgumentError(
-      absl::StrCat(field, " has ", text.size(), " bytes; it can have ", most));
-}
 
 v1::Group ToWireGroup(const GroupSpec& group) {
   v1::Group wire;
@@ -56,11 +42,13 @@ absl::StatusOr<RankPlacement> PlacementFromWire(const v1::RankPlacement& wire,
                      " at pp ", at.pp_rank, " cp ", at.cp_rank, " tp ", at.tp_rank));
   }
   MUSTER_RETURN_IF_ERROR(CheckWorkerId(wire.worker_id()));
-  MUSTER_RETURN_IF_ERROR(CheckLength("address", wire.address()));
+  MUSTER_RETURN_IF_ERROR(CheckWireLength("address", wire.address()));
+  MUSTER_RETURN_IF_ERROR(CheckLocalAddress(wire.local_address()));
   return RankPlacement{.rank = GlobalRank(index),
                        .worker_id = wire.worker_id(),
                        .incarnation = Incarnation(wire.incarnation()),
-                       .address = wire.address()};
+                       .address = wire.address(),
+                       .local_address = wire.local_address()};
 }
 
 // Every rank in its place, each with a worker of its own.
@@ -106,14 +94,6 @@ absl::StatusOr<std::vector<GroupSpec>> GroupsFromWire(const v1::Topology& wire,
   return groups;
 }
 
-// One line of ASCII that is not too long, whatever came.
-std::string PlainText(absl::string_view text) {
-  std::string plain(text.substr(0, kMaxFailureBytes));
-  std::replace_if(
-      plain.begin(), plain.end(), [](char c) { return !absl::ascii_isprint(c); }, '?');
-  return plain;
-}
-
 }  // namespace
 
 v1::ParallelConfig ToWire(const ParallelConfig& config) {
@@ -141,6 +121,7 @@ v1::Topology ToWire(const Topology& topology) {
     rank->set_worker_id(placement.worker_id);
     rank->set_incarnation(placement.incarnation.value());
     rank->set_address(placement.address);
+    rank->set_local_address(placement.local_address);
   }
   for (const GroupSpec& group : topology.groups) *wire.add_groups() = ToWireGroup(group);
   return wire;
@@ -165,85 +146,14 @@ v1::ModelSpec ToWire(const ModelSpec& model) {
   return wire;
 }
 
-v1::DeviceReport ToWire(const DeviceReport& device) {
-  v1::DeviceReport wire;
-  wire.set_kind(device.kind);
-  wire.set_ordinal(static_cast<uint32_t>(device.ordinal.value()));
-  wire.set_name(device.name);
-  wire.set_total_bytes(device.total_bytes);
-  wire.set_free_bytes(device.free_bytes);
-  wire.set_threads(static_cast<uint32_t>(device.threads));
-  return wire;
-}
-
-v1::Progress ToWire(const Progress& progress) {
-  v1::Progress wire;
-  wire.set_phase(progress.phase);
-  wire.set_done(progress.done);
-  wire.set_total(progress.total);
-  wire.set_unit(progress.unit);
-  return wire;
-}
-
-v1::LedgerEntry ToWire(const LedgerEntry& entry) {
-  v1::LedgerEntry wire;
-  wire.set_tag(entry.tag);
-  wire.set_bytes(entry.bytes);
-  return wire;
-}
-
-v1::EpochReport ToWire(const EpochReport& report) {
-  v1::EpochReport wire;
-  wire.set_replica(static_cast<uint32_t>(report.replica.value()));
-  wire.set_epoch(report.epoch.value());
-  wire.set_state(ToWire(report.state));
-  *wire.mutable_progress() = ToWire(report.progress);
-  wire.set_step(report.step.value());
-  wire.set_kv_blocks_used(report.kv_blocks_used);
-  wire.set_kv_blocks_total(report.kv_blocks_total);
-  wire.set_tokens(report.tokens);
-  wire.set_queued_requests(static_cast<uint32_t>(report.queued_requests));
-  wire.set_failure(PlainText(report.failure));
-  return wire;
-}
-
-v1::WorkerState ToWire(WorkerState state) { return static_cast<v1::WorkerState>(state); }
-
-google::protobuf::Duration ToWire(absl::Duration duration) {
-  constexpr absl::Duration kLongest = absl::Seconds(315'576'000'000);
-  duration = std::clamp(duration, -kLongest, kLongest);
-  google::protobuf::Duration wire;
-  wire.set_seconds(absl::IDivDuration(duration, absl::Seconds(1), &duration));
-  wire.set_nanos(static_cast<int32_t>(absl::ToInt64Nanoseconds(duration)));
-  return wire;
-}
-
-google::protobuf::Timestamp ToWire(absl::Time time) {
-  constexpr int64_t kFirst = -62'135'596'800;  // 0001-01-01
-  constexpr int64_t kLast = 253'402'300'799;   // 9999-12-31
-  google::protobuf::Timestamp wire;
-  const int64_t seconds = absl::ToUnixSeconds(time);
-  wire.set_seconds(std::clamp(seconds, kFirst, kLast));
-  if (seconds == wire.seconds()) {
-    wire.set_nanos(
-        static_cast<int32_t>(absl::ToInt64Nanoseconds(time - absl::FromUnixSeconds(seconds))));
-  }
-  return wire;
-}
-
-void ToWire(const std::vector<LedgerEntry>& entries,
-            google::protobuf::RepeatedPtrField<v1::LedgerEntry>* wire) {
-  for (const LedgerEntry& entry : entries) *wire->Add() = ToWire(entry);
-}
-
 absl::StatusOr<ParallelConfig> FromWire(const v1::ParallelConfig& wire) {
-  MUSTER_RETURN_IF_ERROR(CheckRange("tp", wire.tp(), 1, kMaxAxis));
-  MUSTER_RETURN_IF_ERROR(CheckRange("cp", wire.cp(), 1, kMaxAxis));
-  MUSTER_RETURN_IF_ERROR(CheckRange("pp", wire.pp(), 1, kMaxAxis));
-  MUSTER_RETURN_IF_ERROR(CheckRange("replicas", wire.replicas(), 1, kMaxAxis));
-  MUSTER_RETURN_IF_ERROR(CheckRange("tp x cp x pp x replicas",
-                                    uint64_t{wire.tp()} * wire.cp() * wire.pp() * wire.replicas(),
-                                    1, kMaxRanks));
+  MUSTER_RETURN_IF_ERROR(CheckWireRange("tp", wire.tp(), 1, kMaxWireAxis));
+  MUSTER_RETURN_IF_ERROR(CheckWireRange("cp", wire.cp(), 1, kMaxWireAxis));
+  MUSTER_RETURN_IF_ERROR(CheckWireRange("pp", wire.pp(), 1, kMaxWireAxis));
+  MUSTER_RETURN_IF_ERROR(CheckWireRange("replicas", wire.replicas(), 1, kMaxWireAxis));
+  MUSTER_RETURN_IF_ERROR(
+      CheckWireRange("tp x cp x pp x replicas",
+                     uint64_t{wire.tp()} * wire.cp() * wire.pp() * wire.replicas(), 1, kMaxRanks));
   return ParallelConfig{.tp = static_cast<int>(wire.tp()),
                         .cp = static_cast<int>(wire.cp()),
                         .pp = static_cast<int>(wire.pp()),
@@ -253,23 +163,23 @@ absl::StatusOr<ParallelConfig> FromWire(const v1::ParallelConfig& wire) {
 absl::StatusOr<Topology> FromWire(const v1::Topology& wire) {
   Topology topology{.epoch = Epoch(wire.epoch()), .term = Term(wire.term())};
   MUSTER_ASSIGN_OR_RETURN(topology.config, FromWire(wire.config()));
-  MUSTER_RETURN_IF_ERROR(CheckRange("topology.replica", wire.replica(), 0,
-                                    static_cast<uint64_t>(topology.config.replicas) - 1));
+  MUSTER_RETURN_IF_ERROR(CheckWireRange("topology.replica", wire.replica(), 0,
+                                        static_cast<uint64_t>(topology.config.replicas) - 1));
   topology.replica = ReplicaIndex(static_cast<int>(wire.replica()));
   MUSTER_RETURN_IF_ERROR(
-      CheckRange("topology.epoch", wire.epoch(), 1, std::numeric_limits<uint64_t>::max()));
+      CheckWireRange("topology.epoch", wire.epoch(), 1, std::numeric_limits<uint64_t>::max()));
   MUSTER_RETURN_IF_ERROR(
-      CheckRange("topology.term", wire.term(), 1, std::numeric_limits<uint64_t>::max()));
+      CheckWireRange("topology.term", wire.term(), 1, std::numeric_limits<uint64_t>::max()));
   MUSTER_ASSIGN_OR_RETURN(topology.ranks, RanksFromWire(wire, topology.config));
   MUSTER_ASSIGN_OR_RETURN(topology.groups, GroupsFromWire(wire, topology.config, topology.epoch));
   return topology;
 }
 
 absl::StatusOr<ModelSpec> FromWire(const v1::ModelSpec& wire) {
-  MUSTER_RETURN_IF_ERROR(CheckLength("model.architecture", wire.architecture()));
-  MUSTER_RETURN_IF_ERROR(CheckLength("model.name", wire.name()));
-  MUSTER_RETURN_IF_ERROR(CheckLength("model.dtype", wire.dtype()));
-  MUSTER_RETURN_IF_ERROR(CheckLength("model.digest", wire.digest()));
+  MUSTER_RETURN_IF_ERROR(CheckWireLength("model.architecture", wire.architecture()));
+  MUSTER_RETURN_IF_ERROR(CheckWireLength("model.name", wire.name()));
+  MUSTER_RETURN_IF_ERROR(CheckWireLength("model.dtype", wire.dtype()));
+  MUSTER_RETURN_IF_ERROR(CheckWireLength("model.digest", wire.digest()));
   // So that products of any three of these fit 63 bits, and heads * head_dim an int.
   const std::tuple<const char*, uint32_t, uint32_t> dimensions[] = {
       {"model.layers", wire.layers(), 4096},
@@ -281,11 +191,11 @@ absl::StatusOr<ModelSpec> FromWire(const v1::ModelSpec& wire) {
       {"model.vocabulary", wire.vocabulary(), 1 << 26},
       {"model.max_positions", wire.max_positions(), 1 << 30}};
   for (const auto& [field, value, most] : dimensions) {
-    MUSTER_RETURN_IF_ERROR(CheckRange(field, value, 1, most));
+    MUSTER_RETURN_IF_ERROR(CheckWireRange(field, value, 1, most));
   }
-  MUSTER_RETURN_IF_ERROR(CheckRange("model.eos_token_ids (count)",
-                                    static_cast<uint64_t>(wire.eos_token_ids_size()), 0,
-                                    kMaxEndTokens));
+  MUSTER_RETURN_IF_ERROR(CheckWireRange("model.eos_token_ids (count)",
+                                        static_cast<uint64_t>(wire.eos_token_ids_size()), 0,
+                                        kMaxEndTokens));
   ModelSpec model{.architecture = wire.architecture(),
                   .name = wire.name(),
                   .layers = static_cast<int>(wire.layers()),
@@ -300,85 +210,10 @@ absl::StatusOr<ModelSpec> FromWire(const v1::ModelSpec& wire) {
                   .digest = wire.digest(),
                   .weight_bytes = wire.weight_bytes()};
   for (uint32_t id : wire.eos_token_ids()) {
-    MUSTER_RETURN_IF_ERROR(CheckRange("model.eos_token_ids", id, 0, 1 << 26));
+    MUSTER_RETURN_IF_ERROR(CheckWireRange("model.eos_token_ids", id, 0, 1 << 26));
     model.eos_token_ids.push_back(static_cast<int>(id));
   }
   return model;
-}
-
-absl::StatusOr<DeviceReport> FromWire(const v1::DeviceReport& wire) {
-  MUSTER_RETURN_IF_ERROR(CheckLength("device.kind", wire.kind()));
-  MUSTER_RETURN_IF_ERROR(CheckLength("device.name", wire.name()));
-  MUSTER_RETURN_IF_ERROR(CheckRange("device.ordinal", wire.ordinal(), 0, 65535));
-  MUSTER_RETURN_IF_ERROR(CheckRange("device.threads", wire.threads(), 0, 65535));
-  return DeviceReport{.kind = wire.kind(),
-                      .ordinal = DeviceOrdinal(static_cast<int>(wire.ordinal())),
-                      .name = wire.name(),
-                      .total_bytes = wire.total_bytes(),
-                      .free_bytes = wire.free_bytes(),
-                      .threads = static_cast<int>(wire.threads())};
-}
-
-absl::StatusOr<Progress> FromWire(const v1::Progress& wire) {
-  MUSTER_RETURN_IF_ERROR(CheckLength("progress.phase", wire.phase()));
-  MUSTER_RETURN_IF_ERROR(CheckLength("progress.unit", wire.unit()));
-  return Progress{
-      .phase = wire.phase(), .done = wire.done(), .total = wire.total(), .unit = wire.unit()};
-}
-
-absl::StatusOr<EpochReport> FromWire(const v1::EpochReport& wire) {
-  EpochReport report{.epoch = Epoch(wire.epoch()),
-                     .step = StepNumber(wire.step()),
-                     .kv_blocks_used = wire.kv_blocks_used(),
-                     .kv_blocks_total = wire.kv_blocks_total(),
-                     .failure = PlainText(wire.failure()),
-                     .tokens = wire.tokens()};
-  MUSTER_RETURN_IF_ERROR(CheckRange("report.replica", wire.replica(), 0, kMaxAxis - 1));
-  MUSTER_RETURN_IF_ERROR(
-      CheckRange("report.epoch", wire.epoch(), 1, std::numeric_limits<uint64_t>::max()));
-  report.replica = ReplicaIndex(static_cast<int>(wire.replica()));
-  MUSTER_RETURN_IF_ERROR(CheckRange("report.queued_requests", wire.queued_requests(), 0,
-                                    std::numeric_limits<int>::max()));
-  report.queued_requests = static_cast<int>(wire.queued_requests());
-  MUSTER_ASSIGN_OR_RETURN(report.state, FromWire(wire.state()));
-  MUSTER_ASSIGN_OR_RETURN(report.progress, FromWire(wire.progress()));
-  return report;
-}
-
-absl::StatusOr<WorkerState> FromWire(v1::WorkerState wire) {
-  MUSTER_RETURN_IF_ERROR(CheckRange("state", static_cast<uint64_t>(wire), v1::WORKER_STATE_ENLISTED,
-                                    v1::WORKER_STATE_FAILED));
-  return static_cast<WorkerState>(wire);
-}
-
-absl::StatusOr<std::vector<LedgerEntry>> FromWire(
-    const google::protobuf::RepeatedPtrField<v1::LedgerEntry>& wire) {
-  MUSTER_RETURN_IF_ERROR(
-      CheckRange("ledger (entries)", static_cast<uint64_t>(wire.size()), 0, kMaxLedgerEntries));
-  std::vector<LedgerEntry> entries;
-  for (const v1::LedgerEntry& entry : wire) {
-    MUSTER_RETURN_IF_ERROR(CheckLength("ledger.tag", entry.tag(), 4096));
-    entries.push_back({.tag = entry.tag(), .bytes = entry.bytes()});
-  }
-  return entries;
-}
-
-absl::StatusOr<absl::Duration> TimeoutFromWire(const google::protobuf::Duration& wire,
-                                               absl::Duration longest) {
-  const absl::Duration timeout = FromWire(wire);
-  if (timeout <= absl::ZeroDuration() || timeout > longest) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("timeout is ", absl::FormatDuration(timeout), "; it can be up to ",
-                     absl::FormatDuration(longest), " and must be positive"));
-  }
-  MUSTER_RETURN_IF_ERROR(
-      CheckRange("timeout (nanoseconds)", static_cast<uint64_t>(wire.nanos()), 0, 999'999'999));
-  return timeout;
-}
-
-absl::Duration FromWire(const google::protobuf::Duration& wire) {
-  return std::max(absl::ZeroDuration(),
-                  absl::Seconds(wire.seconds()) + absl::Nanoseconds(wire.nanos()));
 }
 
 absl::Status CheckWorkerId(absl::string_view worker_id) {

@@ -26,7 +26,8 @@ Topology Example(const ParallelConfig& config = {.tp = 2, .cp = 2, .replicas = 3
     topology.ranks.push_back({.rank = GlobalRank(i),
                               .worker_id = absl::StrCat("gpu-", i),
                               .incarnation = Incarnation(kLargest - static_cast<uint64_t>(i)),
-                              .address = absl::StrCat("127.0.0.1:", 7600 + i)});
+                              .address = absl::StrCat("127.0.0.1:", 7600 + i),
+                              .local_address = absl::StrCat("unix:/run/muster/", i)});
   }
   return topology;
 }
@@ -46,18 +47,6 @@ ModelSpec ExampleModel() {
           .digest = "00000000000000aa",
           .weight_bytes = uint64_t{14} << 30,
           .eos_token_ids = {2, 0, 128009}};
-}
-
-EpochReport ExampleReport() {
-  return {.replica = ReplicaIndex(2),
-          .epoch = Epoch(18),
-          .state = WorkerState::kWarm,
-          .progress = {.phase = "load", .done = 3, .total = 9, .unit = "bytes"},
-          .step = StepNumber(77),
-          .kv_blocks_used = 5,
-          .kv_blocks_total = 6,
-          .tokens = 400,
-          .queued_requests = 3};
 }
 
 // `value` as a message after `change`; reading it must be refused with `field` in the message.
@@ -142,6 +131,15 @@ TEST(WireTopology, RefusesWorkersThatCannotBe) {
   ExpectRefused(Example(), "address has 257 bytes; it can have 256", [](v1::Topology& wire) {
     wire.mutable_ranks(1)->set_address(std::string(257, 'a'));
   });
+  ExpectRefused(Example(), "local address is 'unix:@name'",
+                [](v1::Topology& wire) { wire.mutable_ranks(1)->set_local_address("unix:@name"); });
+}
+
+TEST(WireTopology, AWorkerNeedsNoLocalAddress) {
+  Topology topology = Example();
+  topology.ranks[2].local_address.clear();
+  ASSERT_OK_AND_ASSIGN(const Topology read, FromWire(ToWire(topology)));
+  EXPECT_EQ(read, topology);
 }
 
 TEST(WireTopology, RefusesOneWorkerInTwoPlaces) {
@@ -217,154 +215,6 @@ TEST(WireModelSpec, RefusesLongTextsAndManyEndTokens) {
                 [&](v1::ModelSpec& wire) { wire.add_eos_token_ids(~0u); });
   ExpectRefused(ExampleModel(), "model.eos_token_ids (count) is 257; it can be 0 to 256",
                 [&](v1::ModelSpec& wire) { wire.mutable_eos_token_ids()->Resize(257, 1); });
-}
-
-TEST(WireDeviceReport, GoesThereAndBack) {
-  const DeviceReport device{.kind = "cuda",
-                            .ordinal = DeviceOrdinal(7),
-                            .name = "a GPU",
-                            .total_bytes = kLargest,
-                            .free_bytes = 1,
-                            .threads = 64};
-  ASSERT_OK_AND_ASSIGN(const DeviceReport read, FromWire(ToWire(device)));
-  EXPECT_EQ(read, device);
-}
-
-TEST(WireDeviceReport, RefusesEveryFieldOutOfRange) {
-  const std::string text(257, 'x');
-  const DeviceReport device;
-  ExpectRefused(device, "device.kind has 257", [&](auto& wire) { wire.set_kind(text); });
-  ExpectRefused(device, "device.name has 257", [&](auto& wire) { wire.set_name(text); });
-  ExpectRefused(device, "device.ordinal is 65536; it can be 0 to 65535",
-                [](auto& wire) { wire.set_ordinal(65536); });
-  ExpectRefused(device, "device.threads is 4294967295; it can be 0 to 65535",
-                [](auto& wire) { wire.set_threads(~0u); });
-}
-
-TEST(WireEpochReport, GoesThereAndBack) {
-  ASSERT_OK_AND_ASSIGN(const EpochReport read, FromWire(ToWire(ExampleReport())));
-  EXPECT_EQ(read, ExampleReport());
-}
-
-TEST(WireEpochReport, RefusesEveryFieldOutOfRange) {
-  const std::string text(257, 'x');
-  ExpectRefused(ExampleReport(), "report.replica is 1024; it can be 0 to 1023",
-                [](auto& wire) { wire.set_replica(1024); });
-  ExpectRefused(ExampleReport(), "report.epoch is 0", [](auto& wire) { wire.set_epoch(0); });
-  ExpectRefused(ExampleReport(), "state is 0; it can be 1 to 9",
-                [](auto& wire) { wire.clear_state(); });
-  ExpectRefused(ExampleReport(), "progress.phase has 257 bytes",
-                [&](auto& wire) { wire.mutable_progress()->set_phase(text); });
-  ExpectRefused(ExampleReport(), "progress.unit has 257 bytes",
-                [&](auto& wire) { wire.mutable_progress()->set_unit(text); });
-}
-
-TEST(WireWorkerState, EveryStateGoesThereAndBackAndNoOther) {
-  for (int state = 1; state <= 9; ++state) {
-    ASSERT_OK_AND_ASSIGN(const WorkerState read, FromWire(static_cast<v1::WorkerState>(state)));
-    EXPECT_EQ(ToWire(read), state);
-    EXPECT_EQ(v1::WorkerState_Name(ToWire(read)),
-              absl::StrCat("WORKER_STATE_", WorkerStateName(read)));
-  }
-  for (const int state : {0, 10, -1, std::numeric_limits<int>::min()}) {
-    EXPECT_STATUS(FromWire(static_cast<v1::WorkerState>(state)), kInvalid, "state is ") << state;
-  }
-}
-
-using WireLedger = google::protobuf::RepeatedPtrField<v1::LedgerEntry>;
-
-TEST(WireLedger, GoesThereAndBack) {
-  const std::vector<LedgerEntry> entries = {{"weights", kLargest}, {"workspace/STAGE+CP", 0}};
-  WireLedger wire;
-  ToWire(entries, &wire);
-  ASSERT_OK_AND_ASSIGN(const std::vector<LedgerEntry> read, FromWire(wire));
-  EXPECT_EQ(read, entries);
-}
-
-TEST(WireLedger, RefusesMoreEntriesThanTheLimit) {
-  WireLedger wire;
-  ToWire(std::vector<LedgerEntry>(4096), &wire);
-  EXPECT_OK(FromWire(wire));
-  wire.Add();
-  EXPECT_STATUS(FromWire(wire), kInvalid, "ledger (entries) is 4097; it can be 0 to 4096");
-}
-
-TEST(WireLedger, RefusesALongTag) {
-  WireLedger wire;
-  wire.Add()->set_tag(std::string(4097, 'x'));
-  EXPECT_STATUS(FromWire(wire), kInvalid, "ledger.tag has 4097 bytes; it can have 4096");
-}
-
-google::protobuf::Duration Wire(int64_t seconds, int32_t nanos) {
-  google::protobuf::Duration wire;
-  wire.set_seconds(seconds);
-  wire.set_nanos(nanos);
-  return wire;
-}
-
-TEST(WireDuration, GoesThereAndBackToTheNanosecond) {
-  for (const absl::Duration duration : {absl::ZeroDuration(), absl::Nanoseconds(1),
-                                        absl::Milliseconds(1500), absl::Hours(24 * 365 * 1000)}) {
-    EXPECT_EQ(FromWire(ToWire(duration)), duration);
-  }
-  EXPECT_EQ(ToWire(absl::Milliseconds(-1500)).seconds(), -1);
-  EXPECT_EQ(ToWire(absl::Milliseconds(-1500)).nanos(), -500'000'000);
-}
-
-TEST(WireDuration, AnInfiniteOneIsTheLongestThatTheMessageHolds) {
-  EXPECT_EQ(ToWire(absl::InfiniteDuration()).seconds(), 315'576'000'000);
-  EXPECT_EQ(ToWire(-absl::InfiniteDuration()).seconds(), -315'576'000'000);
-  EXPECT_EQ(ToWire(absl::InfiniteDuration()).nanos(), 0);
-}
-
-TEST(WireDuration, IsNeverReadAsNegative) {
-  EXPECT_EQ(FromWire(Wire(-1, 0)), absl::ZeroDuration());
-  EXPECT_EQ(FromWire(Wire(0, -1)), absl::ZeroDuration());
-  EXPECT_EQ(
-      FromWire(Wire(std::numeric_limits<int64_t>::min(), std::numeric_limits<int32_t>::min())),
-      absl::ZeroDuration());
-}
-
-TEST(WireTimeout, IsReadUpToTheLongest) {
-  ASSERT_OK_AND_ASSIGN(const absl::Duration shortest, TimeoutFromWire(Wire(0, 1), absl::Hours(1)));
-  EXPECT_EQ(shortest, absl::Nanoseconds(1));
-  ASSERT_OK_AND_ASSIGN(const absl::Duration longest,
-                       TimeoutFromWire(Wire(3600, 0), absl::Hours(1)));
-  EXPECT_EQ(longest, absl::Hours(1));
-}
-
-TEST(WireTimeout, RefusesWhatIsNotBetweenZeroAndTheLongest) {
-  constexpr int64_t kMost = std::numeric_limits<int64_t>::max();
-  for (const google::protobuf::Duration& wire :
-       {Wire(0, 0), Wire(-1, 0), Wire(0, -1), Wire(-kMost, 0), Wire(3600, 1), Wire(3601, 0),
-        Wire(315'576'000'001, 0), Wire(kMost, 0), Wire(kMost, 999'999'999),
-        ToWire(absl::InfiniteDuration()), ToWire(-absl::InfiniteDuration())}) {
-    EXPECT_STATUS(TimeoutFromWire(wire, absl::Hours(1)), kInvalid,
-                  "; it can be up to 1h and must be positive");
-  }
-}
-
-TEST(WireTimeout, RefusesNanosecondsThatTheMessageMayNotHold) {
-  for (const google::protobuf::Duration& wire :
-       {Wire(1, 1'000'000'000), Wire(1, -1), Wire(1, std::numeric_limits<int32_t>::max()),
-        Wire(2, std::numeric_limits<int32_t>::min())}) {
-    EXPECT_STATUS(TimeoutFromWire(wire, absl::Hours(1)), kInvalid, "timeout") << wire.nanos();
-  }
-}
-
-TEST(WireTimestamp, HoldsSecondsAndNanosecondsOfEveryYear) {
-  const absl::Time time = absl::FromUnixSeconds(1'700'000'000) + absl::Nanoseconds(5);
-  EXPECT_EQ(ToWire(time).seconds(), 1'700'000'000);
-  EXPECT_EQ(ToWire(time).nanos(), 5);
-  const absl::Time before = absl::FromUnixSeconds(-2) + absl::Nanoseconds(5);
-  EXPECT_EQ(ToWire(before).seconds(), -2);
-  EXPECT_EQ(ToWire(before).nanos(), 5);
-}
-
-TEST(WireTimestamp, StaysWithinTheYearsThatTheMessageHolds) {
-  EXPECT_EQ(ToWire(absl::InfiniteFuture()).seconds(), 253'402'300'799);
-  EXPECT_EQ(ToWire(absl::InfinitePast()).seconds(), -62'135'596'800);
-  EXPECT_EQ(ToWire(absl::InfiniteFuture()).nanos(), 0);
 }
 
 TEST(CheckWorkerId, AllowsWhatPodsAreCalled) {

@@ -81,19 +81,18 @@ void AddOwnFlags(CLI::App& app, CoordinatorOptions& options) {
   AddProcessFlags(app, options.log_level, options.die_with_parent);
 }
 
-absl::StatusOr<std::optional<CoordinatorOptions>> Finish(CoordinatorOptions options,
-                                                         const Texts& texts) {
+absl::Status Finish(const Texts& texts, CoordinatorOptions& options) {
   MUSTER_ASSIGN_OR_RETURN(options.listen, ParseListenAddress(texts.listen));
   MUSTER_RETURN_IF_ERROR(CheckPlaintext("--listen", texts.listen, options.insecure));
   absl::ParseDuration(texts.lease, &options.lease);
   absl::ParseDuration(texts.phase_timeout, &options.phase_timeout);
-  return std::optional<CoordinatorOptions>(std::move(options));
+  return absl::OkStatus();
 }
 
 }  // namespace
 
 absl::StatusOr<std::optional<CoordinatorOptions>> ParseOptions(int argc, const char* const* argv,
-                                                               std::ostream& help) {
+                                                               std::ostream& out) {
   CLI::App app(kDescription, "muster-coordinator");
   app.footer(kFooter);
   CoordinatorOptions options;
@@ -102,9 +101,10 @@ absl::StatusOr<std::optional<CoordinatorOptions>> ParseOptions(int argc, const c
               .phase_timeout = absl::FormatDuration(options.phase_timeout)};
   AddFleetFlags(app, options, texts);
   AddOwnFlags(app, options);
-  MUSTER_ASSIGN_OR_RETURN(const bool runs, ParseFlags(app, argc, argv, help));
+  MUSTER_ASSIGN_OR_RETURN(const bool runs,
+                          ParseFlags(app, argc, argv, out, [&] { return Finish(texts, options); }));
   if (!runs) return std::optional<CoordinatorOptions>();
-  return Finish(std::move(options), texts);
+  return std::optional<CoordinatorOptions>(std::move(options));
 }
 
 }  // namespace muster

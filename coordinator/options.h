@@ -24,10 +24,10 @@ struct CoordinatorOptions {
   bool insecure = false;  // plaintext beyond this machine
 };
 
-// Nothing when --help was asked for and written to `help`. INVALID_ARGUMENT is one line that names
-// the flag, its value and what it can be.
+// Nothing when --help or --print-config was asked for and written to `out`. INVALID_ARGUMENT is one
+// line that names the flag, its value and what it can be.
 absl::StatusOr<std::optional<CoordinatorOptions>> ParseOptions(int argc, const char* const* argv,
-                                                               std::ostream& help);
+                                                               std::ostream& out);
 
 }  // namespace muster
 

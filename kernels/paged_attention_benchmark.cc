@@ -13,6 +13,7 @@
 #include "kernels/benchmark_timer.h"
 #include "kernels/huge_array.h"
 #include "kernels/paged_attention.h"
+#include "kernels/streaming_read.h"
 
 namespace muster {
 namespace {
@@ -117,8 +118,8 @@ int Main(int32_t heads, int32_t kv_heads, int32_t head_dim) {
         return 1;
       }
       const double bytes = bench.KvBytes(context);
-      const double read =
-          MedianSeconds(kPasses, [&] { StreamingRead(bench.arena(), static_cast<size_t>(bytes)); });
+      const double read = MedianSeconds(
+          kPasses, [&] { StreamingReadCpu(bench.arena(), static_cast<size_t>(bytes)); });
       const double seconds =
           MedianSeconds(rows > 32 ? 1 : kPasses, [&] { bench.Run(rows, context); });
       std::printf("%5d %8d %10.2f %8.1f %12.1f %10.1f\n", int(rows), int(context), seconds * 1e3,

@@ -11,6 +11,7 @@
 #include "kernels/benchmark_timer.h"
 #include "kernels/huge_array.h"
 #include "kernels/skinny_matmul.h"
+#include "kernels/streaming_read.h"
 
 namespace muster {
 namespace {
@@ -93,8 +94,8 @@ double ReadSeconds(Workload& load, int threads) {
   return MedianSeconds(kPasses, [&] {
     RunThreads(threads, [&](int thread) {
       const size_t bytes = load.weights.size() * 2 / threads;
-      StreamingRead(reinterpret_cast<const std::byte*>(load.weights.data()) + thread * bytes,
-                    bytes);
+      StreamingReadCpu(reinterpret_cast<const std::byte*>(load.weights.data()) + thread * bytes,
+                       bytes);
     });
   });
 }

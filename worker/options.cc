@@ -17,6 +17,7 @@
 #include "base/flags.h"
 #include "base/listen_address.h"
 #include "base/status_macros.h"
+#include "base/unix_socket.h"
 
 namespace muster {
 namespace {
@@ -37,6 +38,8 @@ constexpr int kMaxThreads = 1024;
 constexpr int kMaxOrdinal = 1023;
 constexpr uint64_t kMinKvMemory = 4ull << 10;
 constexpr uint64_t kMaxKvMemory = 16ull << 40;
+constexpr absl::Duration kShortestLease = absl::Seconds(1);
+constexpr absl::Duration kLongestLease = absl::Hours(24);
 
 const std::vector<std::string> kPhases = {
     "load",           "warmup/probe",   "warmup/vote",      "warmup/allocate",    "warmup/exchange",
@@ -55,6 +58,11 @@ std::string CheckWorkerId(const std::string& value) {
   const bool allowed = std::all_of(value.begin(), value.end(), IsIdCharacter);
   if (allowed && !value.empty() && value.size() <= 128) return "";
   return FlagRefusal(value, "1 to 128 letters, digits, '.', '_' and '-'");
+}
+
+std::string CheckUnixSocket(const std::string& value) {
+  const absl::Status status = CheckUnixPath(value);
+  return status.ok() ? "" : absl::StrCat("'", value, "': ", status.message());
 }
 
 // Nothing when `text` is no size or more than 64 bits hold.
@@ -113,13 +121,14 @@ int UsableProcessors() {
 // What is text on the command line and something else in WorkerOptions.
 struct Texts {
   std::string kv_memory = "512MiB";
+  std::string client_lease = "10m";
   std::string fault;
   int device_ordinal = 0;
   bool no_fusion = false;
   bool no_graphs = false;
 };
 
-void AddFleetFlags(CLI::App& app, WorkerOptions& options) {
+void AddFleetFlags(CLI::App& app, WorkerOptions& options, Texts& texts) {
   app.add_option("--coordinator", options.coordinator, "Where the coordinator listens")
       ->required()
       ->type_name("HOST:PORT")
@@ -129,12 +138,22 @@ void AddFleetFlags(CLI::App& app, WorkerOptions& options) {
       ->type_name("HOST:PORT")
       ->check(AddressToListen())
       ->capture_default_str();
+  app.add_option("--unix-socket", options.unix_socket,
+                 "Path of a Unix socket to listen on as well, for clients of this host; in a "
+                 "directory of this user with mode 0700")
+      ->type_name("PATH")
+      ->check(CLI::Validator(CheckUnixSocket, ""));
   app.add_option(
          "--worker-id", options.worker_id,
          "Stable name within the fleet: with it, a restarted worker is known again (default: "
          "host name and process id)")
       ->type_name("ID")
       ->check(CLI::Validator(CheckWorkerId, ""));
+  app.add_option("--client-lease", texts.client_lease,
+                 "How long a client may be silent before its sequences are given back, e.g. 10m")
+      ->type_name("DURATION")
+      ->check(DurationBetween(kShortestLease, kLongestLease))
+      ->capture_default_str();
   app.add_flag("--insecure", options.insecure,
                "Allow plaintext beyond this machine; without it, --listen and --coordinator must "
                "be loopback addresses");
@@ -162,10 +181,11 @@ void AddModelFlags(CLI::App& app, WorkerOptions& options, Texts& texts) {
 
 void AddDeviceFlags(CLI::App& app, WorkerOptions& options, Texts& texts) {
   app.add_option("--threads", options.threads,
-                 "Threads that compute; with several workers on one machine, give each its share "
-                 "(default: all processors that this process may use)")
+                 "Threads that compute, by itself all processors that this process may use; with "
+                 "several workers on one machine, give each its share")
       ->type_name("N")
-      ->check(WholeNumber(1, kMaxThreads));
+      ->check(WholeNumber(1, kMaxThreads))
+      ->capture_default_str();
   app.add_option("--device-ordinal", texts.device_ordinal, "Index of the device on its host")
       ->type_name("N")
       ->check(WholeNumber(0, kMaxOrdinal))
@@ -185,36 +205,38 @@ void AddOwnFlags(CLI::App& app, WorkerOptions& options, Texts& texts) {
       ->check(CLI::Validator(CheckFault, ""));
 }
 
-absl::StatusOr<std::optional<WorkerOptions>> Finish(WorkerOptions options, const Texts& texts) {
+absl::Status Finish(const Texts& texts, WorkerOptions& options) {
   for (const auto& [flag, address] :
        {std::pair("--listen", options.listen), std::pair("--coordinator", options.coordinator)}) {
     MUSTER_RETURN_IF_ERROR(CheckPlaintext(flag, address, options.insecure));
   }
   if (options.worker_id.empty()) options.worker_id = DefaultWorkerId();
   options.kv_memory = ParseSize(texts.kv_memory).value_or(options.kv_memory);
+  absl::ParseDuration(texts.client_lease, &options.client_lease);
   options.fault = ParseFault(texts.fault);
   options.device_ordinal = DeviceOrdinal(texts.device_ordinal);
   options.fusion = !texts.no_fusion;
   options.graphs = !texts.no_graphs;
-  return std::optional<WorkerOptions>(std::move(options));
+  return absl::OkStatus();
 }
 
 }  // namespace
 
 absl::StatusOr<std::optional<WorkerOptions>> ParseOptions(int argc, const char* const* argv,
-                                                          std::ostream& help) {
+                                                          std::ostream& out) {
   CLI::App app(kDescription, "muster-worker");
   app.footer(kFooter);
   WorkerOptions options;
   options.threads = UsableProcessors();
   Texts texts;
-  AddFleetFlags(app, options);
+  AddFleetFlags(app, options, texts);
   AddModelFlags(app, options, texts);
   AddDeviceFlags(app, options, texts);
   AddOwnFlags(app, options, texts);
-  MUSTER_ASSIGN_OR_RETURN(const bool runs, ParseFlags(app, argc, argv, help));
+  MUSTER_ASSIGN_OR_RETURN(const bool runs,
+                          ParseFlags(app, argc, argv, out, [&] { return Finish(texts, options); }));
   if (!runs) return std::optional<WorkerOptions>();
-  return Finish(std::move(options), texts);
+  return std::optional<WorkerOptions>(std::move(options));
 }
 
 }  // namespace muster

@@ -8,6 +8,7 @@
 #include <string>
 
 #include "absl/status/statusor.h"
+#include "absl/time/time.h"
 #include "base/ids.h"
 
 namespace muster {
@@ -25,11 +26,13 @@ struct Fault {
 struct WorkerOptions {
   std::string coordinator;             // "host:port"
   std::string listen = "127.0.0.1:0";  // "host:port"; port 0 is chosen by the system
+  std::string unix_socket;             // path of a socket to listen on as well; empty for none
   std::string worker_id;               // 1 to 128 of [A-Za-z0-9._-]
   std::string model;                   // directory
   std::string dtype = "auto";          // "auto", "float32" or "bfloat16"
   int threads = 1;                     // 1 to 1,024
   uint64_t kv_memory = 512ull << 20;   // bytes of KV blocks of this rank
+  absl::Duration client_lease = absl::Minutes(10);  // of a silent client on its sequences
   DeviceOrdinal device_ordinal;
   bool fusion = true;  // all-reduce, residual and norm as one operation
   bool graphs = true;  // replay captured graphs where a bucket fits
@@ -40,10 +43,11 @@ struct WorkerOptions {
 };
 
 // Defaults that are not in the struct: `worker_id` is the host's name and the process id, `threads`
-// the processors that this process may use. Nothing when --help was asked for and written to
-// `help`. INVALID_ARGUMENT is one line that names the flag, its value and what it can be.
+// the processors that this process may use. Nothing when --help or
+// --print-config was asked for and written to `out`. INVALID_ARGUMENT is one line that names the
+// flag, its value and what it can be.
 absl::StatusOr<std::optional<WorkerOptions>> ParseOptions(int argc, const char* const* argv,
-                                                          std::ostream& help);
+                                                          std::ostream& out);
 
 }  // namespace muster
 

@@ -14,6 +14,7 @@
 #include "base/listen_address.h"
 #include "base/logging.h"
 #include "base/status_macros.h"
+#include "base/unix_socket.h"
 #include "worker/advertised_address.h"
 #include "worker/engine/cpu_engine_backend.h"
 #include "worker/service/coordinator_channel.h"
@@ -37,7 +38,13 @@ Incarnation RandomIncarnation() {
 EpochContext::Options ContextOptions(const WorkerOptions& options) {
   return {.fusion = options.fusion ? Fusion::kFused : Fusion::kUnfused,
           .graphs = options.graphs,
-          .kv_memory = options.kv_memory};
+          .kv_memory = options.kv_memory,
+          .client_lease = options.client_lease};
+}
+
+// "unix:PATH", or nothing.
+std::string LocalAddress(const WorkerOptions& options) {
+  return options.unix_socket.empty() ? "" : UnixAddress(options.unix_socket);
 }
 
 // What a phase that begins sets off, once: see WorkerOptions::fault.
@@ -92,22 +99,35 @@ WorkerDaemon::WorkerDaemon(const WorkerOptions& options, ModelSource model)
 WorkerDaemon::~WorkerDaemon() { Stop(); }
 
 EpochListener WorkerDaemon::Listener() {
-  return {.on_progress = FaultOf(options_),
-          .on_activated = [this](ReplicaIndex replica,
-                                 Epoch epoch) { health_.EpochActivated(replica, epoch); },
-          .on_ended = [this](ReplicaIndex replica,
-                             Epoch epoch) { health_.EpochEnded(replica, epoch); }};
+  return {
+      .on_progress = FaultOf(options_),
+      .on_activated = [this](ReplicaIndex replica,
+                             Epoch epoch) { health_.EpochActivated(replica, epoch); },
+      .on_ended = [this](ReplicaIndex replica, Epoch epoch) { health_.EpochEnded(replica, epoch); },
+      .on_client_expired =
+          [this](ReplicaIndex replica, Epoch epoch, const ClientExpiry& expiry) {
+            expiries_.Put({.replica = replica,
+                           .epoch = epoch,
+                           .client_id = expiry.client_id,
+                           .lease = expiry.lease,
+                           .sequences = expiry.sequences,
+                           .kv_blocks = static_cast<uint64_t>(expiry.kv_blocks)});
+          }};
 }
 
 absl::Status WorkerDaemon::Listen() {
   MUSTER_ASSIGN_OR_RETURN(const ListenAddress listen, ParseListenAddress(options_.listen));
   MUSTER_ASSIGN_OR_RETURN(
       server_, WorkerServer::Start(
-                   listen, {MakeInferenceService(epochs_),
-                            MakeWorkerControlService(options_.worker_id, incarnation_, epochs_)}));
+                   listen,
+                   {MakeInferenceService(epochs_),
+                    MakeWorkerControlService(options_.worker_id, incarnation_, epochs_,
+                                             [this] { return backend_->Measure(model_.dtype); })},
+                   options_.unix_socket));
   health_.Attach(server_->health());
-  Logger().Info("listening on ", server_->address().ToString(), " with ", model_.spec.name, " in ",
-                model_.spec.dtype);
+  const std::string local = LocalAddress(options_);
+  Logger().Info("listening on ", server_->address().ToString(), local.empty() ? "" : " and ", local,
+                " with ", model_.spec.name, " in ", model_.spec.dtype);
   if (IsLoopback(server_->address())) return absl::OkStatus();
   Logger().Warning("INSECURE: plaintext on ", server_->address().ToString(),
                    ": whoever reaches this port can read and change everything");
@@ -122,11 +142,13 @@ void WorkerDaemon::Enlist(OnRefused on_refused) {
                     .address = AdvertisedAddress(server_->address(), options_.coordinator),
                     .device = backend_->device().Report(),
                     .model = model_.spec,
-                    .build = kBuild},
+                    .build = kBuild,
+                    .local_address = LocalAddress(options_)},
       MembershipCallbacks{
           .progress = [this] { return epochs_.progress(); },
           .reports = [this] { return epochs_.Reports(); },
           .history = [this] { return epochs_.History(); },
+          .take_expiries = [this] { return expiries_.Take(); },
           .on_welcome =
               [this](Term term) {
                 Logger().Info("enlisted at ", options_.coordinator, ", term ", term.value());

@@ -12,6 +12,7 @@
 #include "worker/engine/worker_epochs.h"
 #include "worker/model/model_source.h"
 #include "worker/options.h"
+#include "worker/service/expiry_outbox.h"
 #include "worker/service/health_reporter.h"
 #include "worker/service/membership_client.h"
 #include "worker/service/worker_server.h"
@@ -23,7 +24,7 @@ class WorkerDaemon {
   // Called once at most, on another thread: no coordinator will ever take this worker in.
   using OnRefused = std::function<void(const absl::Status&)>;
 
-  // It listens, and enlists for as long as it lives. UNAVAILABLE (it cannot listen).
+  // It listens, and enlists for as long as it lives. Errors: those of WorkerServer::Start.
   static absl::StatusOr<std::unique_ptr<WorkerDaemon>> Start(const WorkerOptions& options,
                                                              ModelSource model,
                                                              OnRefused on_refused);
@@ -49,6 +50,7 @@ class WorkerDaemon {
   const std::unique_ptr<EngineBackend> backend_;
 
   HealthReporter health_;
+  ExpiryOutbox expiries_;
   WorkerEpochs epochs_;
   std::unique_ptr<WorkerServer> server_;        // constant after Start
   std::optional<MembershipClient> membership_;  // constant after Start

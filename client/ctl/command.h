@@ -6,6 +6,7 @@
 #include <string>
 
 #include "absl/status/status.h"
+#include "client/ctl/report.h"
 
 namespace CLI {
 class App;
@@ -16,7 +17,9 @@ namespace muster::ctl {
 // Options before or after every command.
 struct GlobalOptions {
   std::string coordinator;  // "host:port"; empty: see FindCoordinator
-  bool json = false;
+  Output output = Output::kTable;
+
+  bool for_people() const { return output == Output::kTable; }
 };
 
 // Runs after the whole command line is read; returns the program's exit status.
@@ -30,6 +33,14 @@ void AddTopologyCommand(CLI::App& app, const GlobalOptions& global, Command& cho
 void AddPlanCommand(CLI::App& app, const GlobalOptions& global, Command& chosen);
 void AddEventsCommand(CLI::App& app, const GlobalOptions& global, Command& chosen);
 void AddForwardCommand(CLI::App& app, const GlobalOptions& global, Command& chosen);
+void AddBenchCommand(CLI::App& app, const GlobalOptions& global, Command& chosen);
+void AddTopCommand(CLI::App& app, const GlobalOptions& global, Command& chosen);
+// They describe `app` as it is when they run.
+void AddCompletionCommand(CLI::App& app, const GlobalOptions& global, Command& chosen);
+void AddManCommand(CLI::App& app, const GlobalOptions& global, Command& chosen);
+
+// What a command ends with when a signal asked it to.
+constexpr int kInterrupted = 130;
 
 // 0 when OK; otherwise says why on stderr, "musterctl: ...", and returns 1.
 int ExitStatus(const absl::Status& status);

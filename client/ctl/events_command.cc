@@ -34,7 +34,11 @@ absl::Status RunEvents(bool follow, const GlobalOptions& global) {
   const FleetClient client(address);
   const auto print = [&](const v1::WatchEventsResponse& event) {
     // Whoever follows through a pipe wants every line at once.
-    std::cout << (global.json ? ToLine(EventJson(event)) : Line(event)) << std::endl;
+    if (global.for_people()) {
+      std::cout << Line(event) << std::endl;
+    } else {
+      WriteReport(std::cout, global.output, EventJson(event));
+    }
   };
   if (follow) return client.FollowEvents(print);
   MUSTER_ASSIGN_OR_RETURN(const auto events, client.Events(0));

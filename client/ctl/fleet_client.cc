@@ -141,4 +141,13 @@ std::unique_ptr<grpc::ClientContext> InferenceClient::Context() const {
   return ContextWithin(timeout_);
 }
 
+absl::StatusOr<v1::MeasureDeviceResponse> MeasureDevice(const std::string& address,
+                                                        absl::Duration timeout) {
+  const auto stub = v1::WorkerControl::NewStub(Connect(address));
+  v1::MeasureDeviceResponse response;
+  const auto status = stub->MeasureDevice(ContextWithin(timeout).get(), {}, &response);
+  if (!status.ok()) return FromGrpc(status);
+  return response;
+}
+
 }  // namespace muster::ctl

@@ -12,6 +12,7 @@
 #include "absl/time/time.h"
 #include "proto/muster/v1/fleet.grpc.pb.h"
 #include "proto/muster/v1/inference.grpc.pb.h"
+#include "proto/muster/v1/worker_control.grpc.pb.h"
 
 namespace muster::ctl {
 
@@ -67,6 +68,11 @@ class InferenceClient {
   const absl::Duration timeout_;
   const std::unique_ptr<v1::Inference::Stub> stub_;
 };
+
+// What the device of the worker at `address` can do, measured now.
+// Errors: as of WorkerControl.MeasureDevice.
+absl::StatusOr<v1::MeasureDeviceResponse> MeasureDevice(const std::string& address,
+                                                        absl::Duration timeout);
 
 }  // namespace muster::ctl
 

@@ -121,6 +121,8 @@ Json WorkerJson(const v1::WorkerStatus& worker) {
                       {"unit", worker.progress().unit()}};
   json["heartbeat_age_ms"] = Milliseconds(worker.heartbeat_age());
   json["step"] = worker.step();
+  json["tokens"] = worker.tokens();
+  json["queued_requests"] = worker.queued_requests();
   json["kv_blocks_used"] = worker.kv_blocks_used();
   json["kv_blocks_total"] = worker.kv_blocks_total();
   return json;

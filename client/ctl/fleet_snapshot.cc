@@ -2,8 +2,11 @@
 
 #include <algorithm>
 
+#include "absl/strings/str_cat.h"
 #include "base/status_macros.h"
 #include "base/wire_status.h"
+#include "client/ctl/fleet_json.h"
+#include "client/ctl/text.h"
 
 namespace muster::ctl {
 
@@ -33,6 +36,19 @@ absl::Status FirstFailure(const FleetSnapshot& snapshot) {
 
 std::string LeaderAddress(const v1::ReplicaStatus& replica) {
   return replica.topology().ranks_size() > 0 ? replica.topology().ranks(0).address() : "";
+}
+
+absl::StatusOr<v1::ReplicaStatus> FindServing(const FleetClient& client, uint32_t replica) {
+  MUSTER_ASSIGN_OR_RETURN(const auto topology, client.GetTopology());
+  for (const auto& status : topology.replicas()) {
+    if (status.replica() != replica) continue;
+    if (status.state() == v1::REPLICA_STATE_SERVING) return status;
+    return absl::UnavailableError(
+        absl::StrCat("replica ", replica, " is ", StateName(status.state()), " and does not serve",
+                     status.has_failure() ? absl::StrCat(": ", status.failure().message()) : ""));
+  }
+  return absl::NotFoundError(absl::StrCat("there is no replica ", replica, ": the fleet has ",
+                                          Count(topology.replicas_size(), "replica")));
 }
 
 }  // namespace muster::ctl

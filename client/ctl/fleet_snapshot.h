@@ -32,6 +32,10 @@ absl::Status FirstFailure(const FleetSnapshot& snapshot);
 // The address of a replica's leader; empty while it has no topology.
 std::string LeaderAddress(const v1::ReplicaStatus& replica);
 
+// A replica that serves, by its index. Errors: NOT_FOUND (says how many there are), UNAVAILABLE (it
+// does not serve, and why), and as of FleetClient.
+absl::StatusOr<v1::ReplicaStatus> FindServing(const FleetClient& client, uint32_t replica);
+
 }  // namespace muster::ctl
 
 #endif  // MUSTER_CLIENT_CTL_FLEET_SNAPSHOT_H_

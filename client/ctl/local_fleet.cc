@@ -7,10 +7,12 @@
 #include <filesystem>
 #include <fstream>
 #include <thread>
+#include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
 #include "base/status_macros.h"
+#include "base/unix_socket.h"
 #include "client/ctl/coordinator_record.h"
 
 namespace muster::ctl {
@@ -79,6 +81,13 @@ std::vector<std::string> WorkerCommand(const LocalFleetOptions& options, const s
   return command;
 }
 
+// Of a worker of this fleet, with others' fleets beside it; empty where there can be none.
+std::string SocketPath(const CoordinatorRecord& record, int index) {
+  std::string path =
+      absl::StrCat(record.directory(), "/up-", getpid(), "-", LocalFleet::WorkerId(index), ".sock");
+  return PrepareUnixSocket(path).ok() ? path : "";
+}
+
 // Removes the file when it goes.
 struct TemporaryFile {
   std::string path;
@@ -142,17 +151,26 @@ absl::Status LocalFleet::AwaitCoordinator(const std::string& port_file, SignalQu
 
 absl::Status LocalFleet::StartWorkers(const LocalFleetOptions& options,
                                       const std::string& bin_dir) {
+  MUSTER_ASSIGN_OR_RETURN(const CoordinatorRecord record, CoordinatorRecord::Open());
   for (int i = 0; i < options.workers(); ++i) {
-    MUSTER_ASSIGN_OR_RETURN(
-        auto process,
-        ChildProcess::Start(
-            {.name = absl::StrCat("worker ", WorkerId(i)),
-             .command = WorkerCommand(options, bin_dir + "/muster-worker", coordinator_address_, i),
-             .log_path = LogPath(options, WorkerId(i))}));
+    std::vector<std::string> command =
+        WorkerCommand(options, bin_dir + "/muster-worker", coordinator_address_, i);
+    if (const std::string socket = SocketPath(record, i); !socket.empty()) {
+      command.insert(command.end(), {"--unix-socket", socket});
+      sockets_.push_back(socket);
+    }
+    MUSTER_ASSIGN_OR_RETURN(auto process,
+                            ChildProcess::Start({.name = absl::StrCat("worker ", WorkerId(i)),
+                                                 .command = std::move(command),
+                                                 .log_path = LogPath(options, WorkerId(i))}));
     processes_.push_back(std::move(process));
   }
   taken_.resize(processes_.size());
   return absl::OkStatus();
+}
+
+LocalFleet::~LocalFleet() {
+  for (const std::string& socket : sockets_) unlink(socket.c_str());
 }
 
 std::vector<const ChildProcess*> LocalFleet::TakeEnded() {

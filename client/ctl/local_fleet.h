@@ -38,9 +38,13 @@ struct LocalFleetOptions {
   int workers() const { return tp * cp * replicas; }
 };
 
-// Workers are named w0, w1, ... Not thread-safe; see ChildProcess.
+// Workers are named w0, w1, ... Each listens on a Unix socket as well, where this user has a
+// directory of his own for it. Not thread-safe; see ChildProcess.
 class LocalFleet {
  public:
+  // Removes the sockets of workers that could not do so themselves.
+  ~LocalFleet();
+
   // Starts the coordinator, waits until it listens, starts the workers.
   // Errors: NOT_FOUND (a program is missing), CANCELLED (a signal asked to end), UNAVAILABLE (the
   // coordinator ended, with its own words, or did not listen in time).
@@ -71,6 +75,7 @@ class LocalFleet {
   std::vector<std::unique_ptr<ChildProcess>> processes_;
   std::vector<bool> taken_;  // by index into processes_
   std::string coordinator_address_;
+  std::vector<std::string> sockets_;  // paths, of workers that have one
 };
 
 }  // namespace muster::ctl

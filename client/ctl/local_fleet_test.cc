@@ -7,6 +7,7 @@
 
 #include <algorithm>
 #include <cstdlib>
+#include <filesystem>
 #include <fstream>
 
 #include "tests/support/status_matchers.h"
@@ -21,6 +22,13 @@ echo 127.0.0.1:4242 > "$port.new"; mv "$port.new" "$port"
 exec sleep 1000
 )";
 constexpr char kWorker[] = "#!/bin/sh\nexec sleep 1000\n";
+// Makes a file of the name of its socket; ends where it is given none.
+constexpr char kSocketNaming[] = R"(#!/bin/sh
+while [ $# -gt 0 ]; do [ "$1" = --unix-socket ] && socket=$2; shift; done
+[ -n "$socket" ] || exit 1
+touch "$socket"
+exec sleep 1000
+)";
 constexpr char kDeafWorker[] = "#!/bin/sh\ntrap '' TERM\nwhile true; do sleep 1000; done\n";
 constexpr char kFailing[] = "#!/bin/sh\necho \"$(basename $0): it is full\" >&2; exit 1\n";
 
@@ -31,8 +39,12 @@ class LocalFleetTest : public ::testing::Test {
     ASSERT_NE(mkdtemp(pattern.data()), nullptr);
     options_.bin_dir = pattern;
     options_.model = "/model";
-    setenv("XDG_RUNTIME_DIR", pattern.c_str(), 1);
+    // A path of its own that sockets have room in.
+    runtime_ = "/tmp/fleet-XXXXXX";
+    ASSERT_NE(mkdtemp(runtime_.data()), nullptr);
+    setenv("XDG_RUNTIME_DIR", runtime_.c_str(), 1);
   }
+  void TearDown() override { std::filesystem::remove_all(runtime_); }
 
   void Install(const std::string& program, const char* script) {
     const std::string path = options_.bin_dir + "/" + program;
@@ -41,6 +53,7 @@ class LocalFleetTest : public ::testing::Test {
   }
 
   LocalFleetOptions options_;
+  std::string runtime_;
   SignalQueue signals_;
 };
 
@@ -53,6 +66,28 @@ TEST_F(LocalFleetTest, StartsACoordinatorAndAWorkerForEachRank) {
   EXPECT_EQ(fleet->coordinator_address(), "127.0.0.1:4242");
   EXPECT_EQ(fleet->processes().size(), 1u + 3 * 2 * 2);
   EXPECT_TRUE(fleet->TakeEnded().empty());
+}
+
+TEST_F(LocalFleetTest, EveryWorkerHasASocketInTheUsersOwnDirectoryThatGoesWithTheFleet) {
+  Install("muster-coordinator", kCoordinator);
+  Install("muster-worker", kSocketNaming);
+  ASSERT_OK_AND_ASSIGN(auto fleet, LocalFleet::Start(options_, signals_));
+  const std::string mine = runtime_ + "/muster/up-" + std::to_string(getpid());
+  for (const char* worker : {"-w0.sock", "-w1.sock"}) {
+    while (access((mine + worker).c_str(), F_OK) != 0) signals_.Wait(absl::Milliseconds(1));
+  }
+  fleet->Stop(signals_);
+  fleet.reset();
+  EXPECT_NE(access((mine + "-w0.sock").c_str(), F_OK), 0);
+  EXPECT_NE(access((mine + "-w1.sock").c_str(), F_OK), 0);
+}
+
+TEST_F(LocalFleetTest, WorkersHaveNoSocketWhereOthersCouldReachIt) {
+  Install("muster-coordinator", kCoordinator);
+  Install("muster-worker", kSocketNaming);
+  ASSERT_EQ(mkdir((runtime_ + "/muster").c_str(), 0755), 0);
+  ASSERT_OK_AND_ASSIGN(auto fleet, LocalFleet::Start(options_, signals_));
+  while (fleet->TakeEnded().empty()) signals_.Wait(absl::Milliseconds(1));
 }
 
 TEST_F(LocalFleetTest, StopLeavesNothingAndKillsTheDeaf) {

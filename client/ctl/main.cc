@@ -7,6 +7,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "client/ctl/command.h"
+#include "client/ctl/command_tree.h"
 
 namespace muster::ctl {
 namespace {
@@ -17,7 +18,8 @@ constexpr char kDescription[] =
     "last `musterctl up` started.";
 
 constexpr char kFooter[] =
-    "Exit status: 0 when all went well, 1 when it did not, 2 when the command line is wrong.";
+    "Exit status: 0 when all went well, 1 when it did not, 2 when the command line is wrong, 130\n"
+    "when a signal broke off what was under way.";
 
 // Help that says what an option wants in a word, and its default after the description.
 class HelpText : public CLI::Formatter {
@@ -25,18 +27,30 @@ class HelpText : public CLI::Formatter {
   HelpText() { column_width(26); }
 
   std::string make_option_opts(const CLI::Option* option) const override {
-    // What validators add comes after a colon.
-    const std::string type = option->get_type_name();
-    return type.empty() ? "" : " " + type.substr(0, type.find(':'));
+    const std::string value = ValueText(*option);
+    return value.empty() ? "" : " " + value;
   }
 
   std::string make_option_desc(const CLI::Option* option) const override {
-    const std::string preset = option->get_default_str();
-    const std::string remark = option->get_required() ? "required" : "default: " + preset;
-    const bool plain = !option->get_required() && preset.empty();
-    return option->get_description() + (plain ? "" : " (" + remark + ")");
+    return DescriptionText(*option);
   }
 };
+
+void AddOutput(CLI::App& app, Output& output) {
+  app.add_option_function<std::string>(
+         "--output",
+         [&output](const std::string& name) {
+           output = name == "json"   ? Output::kJson
+                    : name == "yaml" ? Output::kYaml
+                                     : Output::kTable;
+         },
+         "Print tables for people, or json or yaml for programs")
+      ->check(CLI::IsMember({"table", "json", "yaml"}))
+      ->type_name("FORMAT")
+      ->default_str("table");
+  app.add_flag_callback(
+      "--json", [&output] { output = Output::kJson; }, "As --output json");
+}
 
 int Run(int argc, char** argv) {
   CLI::App app(kDescription, "musterctl");
@@ -46,10 +60,11 @@ int Run(int argc, char** argv) {
   app.fallthrough();
   GlobalOptions global;
   app.add_option("--coordinator", global.coordinator, "Its host:port")->type_name("ADDRESS");
-  app.add_flag("--json", global.json, "Print JSON");
+  AddOutput(app, global.output);
   Command chosen;
-  for (auto* add : {AddUpCommand, AddStatusCommand, AddTopologyCommand, AddPlanCommand,
-                    AddEventsCommand, AddForwardCommand}) {
+  for (auto* add :
+       {AddUpCommand, AddStatusCommand, AddTopologyCommand, AddPlanCommand, AddEventsCommand,
+        AddForwardCommand, AddBenchCommand, AddTopCommand, AddCompletionCommand, AddManCommand}) {
     add(app, global, chosen);
   }
   try {

@@ -45,8 +45,8 @@ absl::Status RunPlan(const PlanOptions& options, const GlobalOptions& global) {
   config.set_pp(1);
   config.set_replicas(options.replicas);
   MUSTER_ASSIGN_OR_RETURN(const auto plan, client.PlanTopology(config));
-  if (global.json) {
-    std::cout << ToLine(PlanJson(plan)) << "\n";
+  if (!global.for_people()) {
+    WriteReport(std::cout, global.output, PlanJson(plan));
     return absl::OkStatus();
   }
   MUSTER_ASSIGN_OR_RETURN(const auto workers, client.ListWorkers());

@@ -1,15 +1,13 @@
 // `musterctl status`: who holds which rank, and how they are.
 #include <CLI/CLI.hpp>
 #include <iostream>
-#include <map>
 
 #include "absl/strings/str_cat.h"
-#include "absl/strings/str_format.h"
-#include "absl/time/clock.h"
 #include "base/status_macros.h"
 #include "client/ctl/command.h"
 #include "client/ctl/fleet_json.h"
 #include "client/ctl/fleet_snapshot.h"
+#include "client/ctl/fleet_text.h"
 #include "client/ctl/text.h"
 #include "client/ctl/topology_picture.h"
 
@@ -18,41 +16,16 @@ namespace {
 
 constexpr int kBarWidth = 8;
 
-std::string Since(const google::protobuf::Timestamp& time) {
-  const absl::Time then = absl::FromUnixSeconds(time.seconds()) + absl::Nanoseconds(time.nanos());
-  return HumanDuration(absl::Now() - then);
-}
-
-// "epoch 7   tp=2 cp=2   serving 3 h 12 min"
-std::string Headline(const v1::ReplicaStatus& replica, const v1::ParallelConfig& wanted) {
-  const bool planned = replica.has_topology();
-  const v1::ParallelConfig& config = planned ? replica.topology().config() : wanted;
-  std::string line = planned ? absl::StrCat("epoch ", replica.topology().epoch(), "   ") : "";
-  absl::StrAppend(&line, ParallelSizes(config), "   ");
-  if (replica.state() == v1::REPLICA_STATE_SERVING && replica.has_serving_since()) {
-    return absl::StrCat(line, "serving ", Since(replica.serving_since()));
-  }
-  return absl::StrCat(line, StateName(replica.state()));
-}
-
-std::string KvUsed(const v1::WorkerStatus& worker) {
-  if (worker.kv_blocks_total() == 0) return "-";
-  const double fraction =
-      static_cast<double>(worker.kv_blocks_used()) / static_cast<double>(worker.kv_blocks_total());
-  return absl::StrFormat("%s %3.0f %%", Bar(fraction, kBarWidth), 100 * fraction);
-}
-
 std::vector<std::string> Row(const v1::WorkerStatus& worker) {
   const std::string rank = worker.has_rank() ? absl::StrCat(worker.rank()) : "-";
   const bool leader = worker.has_rank() && worker.rank() == 0;
-  const bool standby = !worker.has_rank() && worker.state() == v1::WORKER_STATE_ENLISTED;
   return {rank,
           leader ? "*" : "",
           worker.worker_id(),
           DeviceName(worker.device()),
-          standby ? "STANDBY" : StateName(worker.state()),
+          WorkerStateName(worker),
           worker.step() == 0 ? "-" : WithCommas(worker.step()),
-          KvUsed(worker),
+          KvUsed(worker.kv_blocks_used(), worker.kv_blocks_total(), kBarWidth),
           HumanDuration(absl::Milliseconds(Milliseconds(worker.heartbeat_age())))};
 }
 
@@ -67,11 +40,8 @@ Table WorkerTable() {
                 {"HEARTBEAT", Table::Align::kRight}});
 }
 
-void PrintWorkers(std::vector<const v1::WorkerStatus*> workers) {
+void PrintWorkers(const std::vector<const v1::WorkerStatus*>& workers) {
   if (workers.empty()) return;
-  std::sort(workers.begin(), workers.end(), [](const auto* a, const auto* b) {
-    return std::make_pair(!a->has_rank(), a->rank()) < std::make_pair(!b->has_rank(), b->rank());
-  });
   Table table = WorkerTable();
   for (const auto* worker : workers) table.AddRow(Row(*worker));
   std::cout << table.ToString();
@@ -83,22 +53,18 @@ void Print(const v1::GetTopologyResponse& topology, const v1::ListWorkersRespons
   std::cout << absl::StrCat("FLEET  ", Count(count, "replica"), "   ",
                             Count(workers.workers_size(), "worker"), "   coordinator ", coordinator,
                             " (term ", topology.term(), ")\n");
-  std::map<uint32_t, std::vector<const v1::WorkerStatus*>> by_replica;
-  std::vector<const v1::WorkerStatus*> standby;
-  for (const auto& worker : workers.workers()) {
-    (worker.has_replica() ? by_replica[worker.replica()] : standby).push_back(&worker);
-  }
+  WorkerGroups groups = GroupWorkers(workers);
   for (const auto& replica : topology.replicas()) {
     std::cout << absl::StrCat("\nREPLICA ", replica.replica(), "  ",
-                              Headline(replica, topology.config()), "\n");
+                              ReplicaHeadline(replica, topology.config()), "\n");
     if (replica.has_failure() && replica.state() != v1::REPLICA_STATE_SERVING) {
       std::cout << absl::StrCat("  ", replica.failure().message(), "\n");
     }
-    PrintWorkers(by_replica[replica.replica()]);
+    PrintWorkers(groups.by_replica[replica.replica()]);
   }
-  if (!standby.empty()) {
+  if (!groups.without_rank.empty()) {
     std::cout << "\nWITHOUT A RANK\n";
-    PrintWorkers(standby);
+    PrintWorkers(groups.without_rank);
   }
   std::cout << "\n* leader: the worker that schedulers call\n";
 }
@@ -108,7 +74,7 @@ absl::Status RunStatus(const GlobalOptions& global) {
   const FleetClient client(address);
   MUSTER_ASSIGN_OR_RETURN(const auto topology, client.GetTopology());
   MUSTER_ASSIGN_OR_RETURN(const auto workers, client.ListWorkers());
-  if (!global.json) {
+  if (global.for_people()) {
     Print(topology, workers, client.address());
     return absl::OkStatus();
   }
@@ -120,7 +86,7 @@ absl::Status RunStatus(const GlobalOptions& global) {
   }
   json["workers"] = Json::array();
   for (const auto& worker : workers.workers()) json["workers"].push_back(WorkerJson(worker));
-  std::cout << ToLine(json) << "\n";
+  WriteReport(std::cout, global.output, json);
   return absl::OkStatus();
 }
 

@@ -42,12 +42,12 @@ absl::Status RunTopology(const GlobalOptions& global) {
   bool first = true;
   for (const auto& replica : topology.replicas()) {
     json["replicas"].push_back(ReplicaJson(replica));
-    if (global.json) continue;
+    if (!global.for_people()) continue;
     if (!first) std::cout << "\n";
     first = false;
     Print(replica, workers);
   }
-  if (global.json) std::cout << ToLine(json) << "\n";
+  if (!global.for_people()) WriteReport(std::cout, global.output, json);
   return absl::OkStatus();
 }
 

@@ -258,7 +258,10 @@ void AddUpCommand(CLI::App& app, const GlobalOptions& global, Command& chosen) {
       const size_t colon = fault.find(':');
       fleet.faults[fault.substr(0, colon)] = fault.substr(colon + 1);
     }
-    chosen = [options, &global] { return RunUp(*options, global.json); };
+    if (global.output == Output::kYaml) {
+      throw CLI::ValidationError("--output", "up tells what happens as lines of json, not as yaml");
+    }
+    chosen = [options, &global] { return RunUp(*options, !global.for_people()); };
   });
 }
 

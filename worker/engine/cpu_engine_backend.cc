@@ -1,5 +1,6 @@
 #include "worker/engine/cpu_engine_backend.h"
 
+#include "worker/model/cpu/cpu_device_speed.h"
 #include "worker/model/cpu/cpu_ops.h"
 
 namespace muster {
@@ -10,6 +11,10 @@ CpuEngineBackend::CpuEngineBackend(const CpuDeviceOptions& device,
 
 std::unique_ptr<Ops> CpuEngineBackend::MakeOps(Ledger& ledger) {
   return std::make_unique<CpuOps>(device_, ledger);
+}
+
+absl::StatusOr<DeviceSpeed> CpuEngineBackend::Measure(DType dtype) {
+  return MeasureCpu(device_, dtype);
 }
 
 }  // namespace muster

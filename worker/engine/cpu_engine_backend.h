@@ -19,6 +19,7 @@ class CpuEngineBackend final : public EngineBackend {
   CollectiveBackend& collectives() override { return collectives_; }
   StepRingBackend& rings() override { return rings_; }
   std::unique_ptr<Ops> MakeOps(Ledger& ledger) override;
+  absl::StatusOr<DeviceSpeed> Measure(DType dtype) override;
 
  private:
   CpuDevice device_;

@@ -12,6 +12,7 @@
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
+#include "base/clock.h"
 #include "base/error.h"
 #include "base/status_macros.h"
 #include "tests/support/local_replica.h"
@@ -68,7 +69,8 @@ class EpochContextTest : public ::testing::Test {
                     .rank = GlobalRank(rank),
                     .model = subject_.model,
                     .backend = *backends_.back(),
-                    .rendezvous = std::make_unique<testing::LocalRendezvous>(board_, Epoch(1))});
+                    .rendezvous = std::make_unique<testing::LocalRendezvous>(board_, Epoch(1)),
+                    .on_client_expired = [this](const auto& it) { expired_.push_back(it); }});
       EXPECT_OK(context);
       contexts.push_back(*std::move(context));
     }
@@ -78,6 +80,7 @@ class EpochContextTest : public ::testing::Test {
   Subject subject_;
   testing::LocalRendezvousBoard board_;
   std::vector<std::unique_ptr<CpuEngineBackend>> backends_;
+  std::vector<ClientExpiry> expired_;  // of the leader's thread until it has answered
 };
 
 SequenceSlice Slice(std::string id, std::vector<uint32_t> tokens, uint32_t position = 0) {
@@ -151,6 +154,45 @@ TEST_F(EpochContextTest, TakesNoRequestBeforeActivateNorWhileItDrains) {
   EXPECT_STATUS(ForwardAndWait(*context.engine(), batch).status(), absl::StatusCode::kUnavailable,
                 "takes no requests now");
   EXPECT_OK(context.Drain(absl::Seconds(10)));
+}
+
+TEST_F(EpochContextTest, ASilentClientLosesItsSequencesAndSomebodyIsToldSo) {
+  FakeClock clock;
+  const auto contexts = Assign({}, [&](int, EpochContext::Options& options) {
+    options.client_lease = absl::Seconds(90);
+    options.clock = &clock;
+  });
+  EpochContext& context = *contexts[0];
+  ASSERT_OK(context.Load());
+  ASSERT_OK(context.Warmup(absl::Seconds(30)));
+  ASSERT_OK(context.Capture(absl::Seconds(30)));
+  ASSERT_OK(context.Activate());
+  Engine& engine = *context.engine();
+  const std::vector<uint32_t> two_blocks(17, 1);
+  ASSERT_OK(ForwardAndWait(
+      engine, {.client_id = "silent", .slices = {Slice("a", two_blocks), Slice("b", {1})}}));
+  clock.Advance(absl::Seconds(60));
+  ASSERT_OK(ForwardAndWait(engine, {.client_id = "alive", .slices = {Slice("a", {1, 2})}}));
+  EXPECT_TRUE(expired_.empty());
+  clock.Advance(absl::Seconds(30));
+  ASSERT_OK(ForwardAndWait(engine, {.client_id = "alive", .slices = {Slice("a", {3}, 2)}}));
+  ASSERT_EQ(expired_.size(), 1u);
+  EXPECT_EQ(expired_[0].client_id, "silent");
+  EXPECT_EQ(expired_[0].lease, absl::Seconds(90));
+  EXPECT_EQ(expired_[0].sequences, 2);
+  EXPECT_EQ(expired_[0].kv_blocks, 3);
+  EXPECT_EQ(engine.capacity().sequences, 1);
+  EXPECT_EQ(engine.capacity().free_blocks, engine.capacity().total_blocks - 1);
+}
+
+TEST_F(EpochContextTest, ReportsTheTokensThatItRan) {
+  const auto replica = Form({.config = {.cp = 2}});
+  ASSERT_NE(replica, nullptr);
+  const std::vector<uint32_t> prompt(7, 1);
+  ASSERT_OK(ForwardAndWait(replica->engine(), {.client_id = "c", .slices = {Slice("a", prompt)}}));
+  ASSERT_OK(ForwardAndWait(replica->engine(), {.client_id = "c", .slices = {Slice("a", {1}, 7)}}));
+  EXPECT_EQ(replica->context(0).Report().tokens, 8u) << "padding is not counted";
+  EXPECT_EQ(replica->context(0).Report().queued_requests, 0);
 }
 
 TEST_F(EpochContextTest, ARefusedBatchChangesNothing) {

@@ -55,6 +55,10 @@ absl::StatusOr<std::unique_ptr<HeldEpoch>> HeldEpoch::Create(Options options,
   HeldEpoch* const self = held.get();
   assignment.on_progress = [self](const Progress& progress) { self->OnProgress(progress); };
   assignment.on_failed = [self](const absl::Status&) { self->OnFailed(); };
+  assignment.on_client_expired = [self](const ClientExpiry& expiry) {
+    self->options_.listener.on_client_expired(self->topology_.replica, self->topology_.epoch,
+                                              expiry);
+  };
   MUSTER_ASSIGN_OR_RETURN(held->context_,
                           EpochContext::Create(self->options_.context, std::move(assignment)));
   {

@@ -43,6 +43,9 @@ struct EpochListener {
   std::function<void(ReplicaIndex, Epoch)> on_activated = [](ReplicaIndex, Epoch) {};
   // It was active and takes no steps any more: drained, failed or given back.
   std::function<void(ReplicaIndex, Epoch)> on_ended = [](ReplicaIndex, Epoch) {};
+  // A client of the epoch, which is led from here, has lost its sequences.
+  std::function<void(ReplicaIndex, Epoch, const ClientExpiry&)> on_client_expired =
+      [](ReplicaIndex, Epoch, const ClientExpiry&) {};
 };
 
 // Runs its commands one after another on a thread of its own, the preparing thread. When the epoch

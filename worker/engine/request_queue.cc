@@ -5,10 +5,13 @@
 
 #include "absl/strings/str_cat.h"
 #include "base/error.h"
+#include "base/spin_wait.h"
 #include "base/status_macros.h"
 
 namespace muster {
 namespace {
+
+constexpr int64_t kSpinNs = 100'000;
 
 absl::Status Reused(const ForwardBatch& batch) {
   return MakeError(absl::StatusCode::kInvalidArgument,
@@ -77,6 +80,7 @@ std::optional<ForwardAnswer> RequestQueue::Admit(ForwardBatch& batch, uint64_t b
   const ForwardBatch& kept = request->batch;
   if (!kept.request_id.empty()) in_flight_[{kept.client_id, kept.request_id}] = request;
   queue_.push_back(std::move(request));
+  ready_.store(true, std::memory_order_release);
   return std::nullopt;
 }
 
@@ -95,6 +99,7 @@ void RequestQueue::PushOrder(Order order, Done<Result> done) {
     if (refused.ok()) refused = CheckOpen();
     if (refused.ok()) {
       queue_.push_back(Request{std::move(order), std::move(done)});
+      ready_.store(true, std::memory_order_release);
       return;
     }
   }
@@ -125,8 +130,14 @@ void RequestQueue::LetGo(const std::string& client) {
 }
 
 absl::StatusOr<RequestQueue::Work> RequestQueue::Next() {
+  {
+    absl::MutexLock lock(&mu_);
+    busy_ = false;
+  }
+  // A scheduler that waits for one step before it asks for the next is back before a thread that
+  // went to sleep would have woken up.
+  SpinUntil(kSpinNs, [this] { return ready_.load(std::memory_order_acquire); });
   absl::MutexLock lock(&mu_);
-  busy_ = false;
   const auto wanted = [this]() ABSL_SHARED_LOCKS_REQUIRED(mu_) {
     return !stopped_.ok() || !queue_.empty();
   };
@@ -145,10 +156,18 @@ absl::StatusOr<RequestQueue::Work> RequestQueue::Next() {
   busy_ = true;
   Work work = std::move(queue_.front());
   queue_.pop_front();
+  ready_.store(!queue_.empty(), std::memory_order_relaxed);
   return work;
 }
 
-absl::Status RequestQueue::StillWanted(const Forward& request) const {
+void RequestQueue::Forget(const Forward& request) {
+  const ForwardBatch& batch = request.batch;
+  if (batch.request_id.empty()) return;
+  const auto found = in_flight_.find({batch.client_id, batch.request_id});
+  if (found != in_flight_.end() && found->second.get() == &request) in_flight_.erase(found);
+}
+
+absl::Status RequestQueue::StillWanted(const Forward& request) {
   absl::MutexLock lock(&mu_);
   absl::Status given_up;
   for (const ForwardCall& call : request.calls) {
@@ -156,6 +175,7 @@ absl::Status RequestQueue::StillWanted(const Forward& request) const {
     if (status.ok()) return status;
     given_up.Update(status);
   }
+  Forget(request);
   return given_up;
 }
 
@@ -165,11 +185,9 @@ void RequestQueue::Answer(const Forward& request, const ForwardAnswer& answer) {
     absl::MutexLock lock(&mu_);
     const ForwardBatch& batch = request.batch;
     leases_.LetGo(batch.client_id, options_.clock->Now());
-    if (!batch.request_id.empty()) {
-      in_flight_.erase({batch.client_id, batch.request_id});
-      if (answer.ok()) {
-        record_.Keep(batch.client_id, batch.request_id, {.body = request.body, .result = *answer});
-      }
+    Forget(request);
+    if (answer.ok() && !batch.request_id.empty()) {
+      record_.Keep(batch.client_id, batch.request_id, {.body = request.body, .result = *answer});
     }
     calls = request.calls;
   }
@@ -204,6 +222,7 @@ absl::Status RequestQueue::Stop(const absl::Status& reason) {
     why = stopped_;
     open_ = false;
     waiting.swap(queue_);
+    ready_.store(true, std::memory_order_release);
   }
   for (Work& work : waiting) {
     if (auto* forward = std::get_if<std::shared_ptr<Forward>>(&work)) Answer(**forward, why);

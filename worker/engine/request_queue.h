@@ -2,6 +2,7 @@
 #ifndef MUSTER_WORKER_ENGINE_REQUEST_QUEUE_H_
 #define MUSTER_WORKER_ENGINE_REQUEST_QUEUE_H_
 
+#include <atomic>
 #include <deque>
 #include <functional>
 #include <memory>
@@ -96,8 +97,9 @@ class RequestQueue {
 
   // The next piece of work: waits for one. The reason of Stop.
   absl::StatusOr<Work> Next() ABSL_LOCKS_EXCLUDED(mu_);
-  // OK unless all callers have given up: the reason of the first.
-  absl::Status StillWanted(const Forward& request) const ABSL_LOCKS_EXCLUDED(mu_);
+  // OK unless all callers have given up: the reason of the first. It must then not be run, and who
+  // asks again makes a new request.
+  absl::Status StillWanted(const Forward& request) ABSL_LOCKS_EXCLUDED(mu_);
   // Answers all callers; results are kept for retries.
   void Answer(const Forward& request, const ForwardAnswer& answer) ABSL_LOCKS_EXCLUDED(mu_);
 
@@ -115,6 +117,8 @@ class RequestQueue {
   const Options& options() const { return options_; }
 
  private:
+  // No retry joins it any more.
+  void Forget(const Forward& request) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   // OK, or why nothing is let in.
   absl::Status CheckEpoch(std::optional<Epoch> expected) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   absl::Status CheckOpen() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
@@ -142,6 +146,9 @@ class RequestQueue {
   bool open_ ABSL_GUARDED_BY(mu_) = false;
   bool busy_ ABSL_GUARDED_BY(mu_) = false;
   absl::Status stopped_ ABSL_GUARDED_BY(mu_);
+
+  // Whether Next would find something, for those who look without the lock.
+  std::atomic<bool> ready_{false};
 };
 
 }  // namespace muster

@@ -6,6 +6,7 @@
 #include <new>
 
 #include "absl/strings/str_cat.h"
+#include "base/spin_wait.h"
 #include "base/status_macros.h"
 #include "worker/device/cpu/futex.h"
 

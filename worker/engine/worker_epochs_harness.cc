@@ -62,12 +62,13 @@ std::vector<std::string> PendingCall::phases() const {
 }
 
 TestWorker::TestWorker(int rank, LocalRendezvousBoard& board, const ModelSource& model,
-                       const Wrap& wrap)
+                       const Wrap& wrap, const Clock& clock)
     : rank_(rank), backend_({.ordinal = DeviceOrdinal(rank)}, {}) {
   epochs_ = std::make_unique<WorkerEpochs>(
-      WorkerEpochs::Options{.worker_id = NameOf(rank),
-                            .incarnation = IncarnationOf(rank),
-                            .context = {.kv_memory = kKvMemory, .buckets = {4, 1}}},
+      WorkerEpochs::Options{
+          .worker_id = NameOf(rank),
+          .incarnation = IncarnationOf(rank),
+          .context = {.kv_memory = kKvMemory, .buckets = {4, 1}, .clock = &clock}},
       WorkerEpochs::Parts{
           .model = model,
           .backend = backend_,
@@ -77,7 +78,11 @@ TestWorker::TestWorker(int rank, LocalRendezvousBoard& board, const ModelSource&
               },
           .listener = {
               .on_activated = [this](ReplicaIndex, Epoch epoch) { Note("activated", epoch); },
-              .on_ended = [this](ReplicaIndex, Epoch epoch) { Note("ended", epoch); }}});
+              .on_ended = [this](ReplicaIndex, Epoch epoch) { Note("ended", epoch); },
+              .on_client_expired =
+                  [this](ReplicaIndex, Epoch epoch, const ClientExpiry& expiry) {
+                    Note("expired", epoch, absl::StrCat(" '", expiry.client_id, "'"));
+                  }}});
 }
 
 absl::Status TestWorker::Assign(Epoch epoch, const ParallelConfig& config) {
@@ -130,9 +135,9 @@ std::vector<std::string> TestWorker::events() const {
   return events_;
 }
 
-void TestWorker::Note(const char* what, Epoch epoch) {
+void TestWorker::Note(absl::string_view what, Epoch epoch, absl::string_view whom) {
   absl::MutexLock lock(&mu_);
-  events_.push_back(absl::StrCat(what, " ", epoch.value()));
+  events_.push_back(absl::StrCat(what, " ", epoch.value(), whom));
 }
 
 absl::Status RunOnAll(const std::vector<TestWorker*>& workers, EpochCommand command, Epoch epoch) {

@@ -10,7 +10,9 @@
 
 #include "absl/base/thread_annotations.h"
 #include "absl/status/statusor.h"
+#include "absl/strings/string_view.h"
 #include "absl/synchronization/mutex.h"
+#include "base/clock.h"
 #include "tests/support/local_rendezvous.h"
 #include "worker/engine/cpu_engine_backend.h"
 #include "worker/engine/worker_epochs.h"
@@ -50,10 +52,12 @@ class TestWorker {
  public:
   using Wrap = std::function<std::unique_ptr<Rendezvous>(std::unique_ptr<Rendezvous>)>;
 
-  // `board` and `model` outlive it. `wrap` puts faults around the rendezvous of its epochs.
+  // `board`, `model` and `clock` outlive it. `wrap` puts faults around the rendezvous of its
+  // epochs; `clock` is that of their clients' leases.
   TestWorker(
       int rank, LocalRendezvousBoard& board, const ModelSource& model,
-      const Wrap& wrap = [](std::unique_ptr<Rendezvous> it) { return it; });
+      const Wrap& wrap = [](std::unique_ptr<Rendezvous> it) { return it; },
+      const Clock& clock = Clock::Real());
 
   WorkerEpochs& epochs() { return *epochs_; }
 
@@ -67,11 +71,12 @@ class TestWorker {
 
   // State of an epoch that it holds.
   WorkerState StateOf(Epoch epoch);
-  // "activated 1", "ended 1", ... as they were told.
+  // "activated 1", "ended 1", "expired 1 'c'", ... as they were told.
   std::vector<std::string> events() const ABSL_LOCKS_EXCLUDED(mu_);
 
  private:
-  void Note(const char* what, Epoch epoch) ABSL_LOCKS_EXCLUDED(mu_);
+  void Note(absl::string_view what, Epoch epoch, absl::string_view whom = "")
+      ABSL_LOCKS_EXCLUDED(mu_);
 
   const int rank_;
   mutable absl::Mutex mu_;

@@ -2,9 +2,11 @@
 
 #include <gtest/gtest.h>
 
+#include <future>
 #include <set>
 
 #include "absl/strings/str_cat.h"
+#include "base/clock.h"
 #include "base/error.h"
 #include "tests/support/status_matchers.h"
 #include "worker/engine/worker_epochs_harness.h"
@@ -348,6 +350,22 @@ TEST_F(WorkerEpochsTest, AServingEpochThatFailsServesNoMore) {
   EXPECT_TRUE(DetailOf(status).retriable);
   ASSERT_OK(worker_->Run(EpochCommand::kRelease, kFirst));
   EXPECT_EQ(worker_->events().size(), 2u) << "its end is told once";
+}
+
+TEST_F(WorkerEpochsTest, AClientThatLosesItsSequencesIsToldOf) {
+  FakeClock clock;
+  TestWorker leader(
+      0, board_, model_, [](auto it) { return it; }, clock);
+  ASSERT_OK(leader.Reach(WorkerState::kServing, kFirst));
+  ASSERT_OK_AND_ASSIGN(const auto serving, leader.epochs().Serving());
+  ASSERT_OK(StartForward(serving->engine(), "s", {1, 2}, 0).get());
+  clock.Advance(absl::Minutes(10));
+  // Whoever comes next wakes the engine.
+  std::promise<int> freed;
+  serving->engine().Free({.client_id = "other", .sequence_ids = {"none"}},
+                         [&](const absl::StatusOr<int>& count) { freed.set_value(*count); });
+  EXPECT_EQ(freed.get_future().get(), 0);
+  EXPECT_EQ(leader.events(), (std::vector<std::string>{"activated 1", "expired 1 'test'"}));
 }
 
 TEST_F(WorkerEpochsTest, TheNextEpochIsPreparedWhileOneServes) {

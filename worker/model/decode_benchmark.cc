@@ -19,6 +19,7 @@
 #include "absl/strings/str_cat.h"
 #include "base/status_macros.h"
 #include "kernels/benchmark_timer.h"
+#include "kernels/streaming_read.h"
 #include "tests/support/local_rendezvous.h"
 #include "worker/model/checkpoint_writer.h"
 #include "worker/model/model_rank.h"
@@ -153,7 +154,7 @@ class PlainRead {
     const Clock::time_point start = Clock::now();
     const size_t half = buffer_.size() / 2;
     device_.pool().Run(
-        2, [&](int part) { StreamingRead(buffer_.as<std::byte>() + part * half, half); });
+        2, [&](int part) { StreamingReadCpu(buffer_.as<std::byte>() + part * half, half); });
     return SecondsSince(start);
   }
 

@@ -29,6 +29,7 @@ v1::EnlistRequest MakeEnlistment(const WorkerProfile& profile,
   *enlistment->mutable_device() = ToWire(profile.device);
   *enlistment->mutable_model() = ToWire(profile.model);
   enlistment->set_build(profile.build);
+  enlistment->set_local_address(profile.local_address);
   for (const EpochReport& report : epochs) *enlistment->add_epochs() = ToWire(report);
   return request;
 }
@@ -36,8 +37,9 @@ v1::EnlistRequest MakeEnlistment(const WorkerProfile& profile,
 }  // namespace
 
 EnlistStream::EnlistStream(const std::shared_ptr<grpc::Channel>& coordinator,
-                           const WorkerProfile& profile, const MembershipCallbacks& callbacks)
-    : coordinator_(coordinator), profile_(profile), callbacks_(callbacks) {}
+                           const WorkerProfile& profile, const MembershipCallbacks& callbacks,
+                           std::vector<ExpiryReport>& untold)
+    : coordinator_(coordinator), profile_(profile), callbacks_(callbacks), untold_(untold) {}
 
 EnlistStream::~EnlistStream() = default;
 
@@ -113,6 +115,13 @@ void EnlistStream::SendHeartbeat() {
   heartbeat->set_progress(callbacks_.progress());
   for (const EpochReport& report : callbacks_.reports()) {
     *heartbeat->add_epochs() = ToWire(report);
+  }
+  // A write into a stream that has just ended can seem to succeed; not so one before a whole
+  // interval in which the stream lived on.
+  if (request_.has_heartbeat()) untold_.clear();
+  if (untold_.empty()) untold_ = callbacks_.take_expiries();
+  for (const ExpiryReport& expiry : untold_) {
+    *heartbeat->add_client_expiries() = ToWire(expiry);
   }
   Write(std::move(request));
 }

@@ -6,6 +6,7 @@
 #include <grpcpp/support/async_stream.h>
 
 #include <memory>
+#include <vector>
 
 #include "absl/status/status.h"
 #include "absl/time/time.h"
@@ -21,9 +22,10 @@ namespace muster {
 // One Enlist call from its start to its end.
 class EnlistStream {
  public:
-  // Borrows all three.
+  // Borrows all. `untold` are the expiries that the coordinator may not have heard of when the
+  // stream before ended, and in the end those of this one.
   EnlistStream(const std::shared_ptr<grpc::Channel>& coordinator, const WorkerProfile& profile,
-               const MembershipCallbacks& callbacks);
+               const MembershipCallbacks& callbacks, std::vector<ExpiryReport>& untold);
   ~EnlistStream();
 
   // Enlists, then sends heartbeats and hands on notices until the stream ends. Once. Never OK: why
@@ -54,6 +56,7 @@ class EnlistStream {
   const std::shared_ptr<grpc::Channel>& coordinator_;
   const WorkerProfile& profile_;
   const MembershipCallbacks& callbacks_;
+  std::vector<ExpiryReport>& untold_;
 
   grpc::ClientContext context_;
   grpc::CompletionQueue queue_;

@@ -83,13 +83,21 @@ grpc::Status FakeMembership::Enlist(
     if (!refusal_.ok()) return ToGrpc(refusal_);
     v1::EnlistResponse welcome;
     welcome.mutable_welcome()->set_term(term_);
-    *welcome.mutable_welcome()->mutable_heartbeat_interval() = ToWire(absl::Milliseconds(1));
+    // Long enough, where the stream is to break, for the worker to hear of it before the next.
+    const absl::Duration interval = absl::Milliseconds(held_ ? 100 : 1);
+    *welcome.mutable_welcome()->mutable_heartbeat_interval() = ToWire(interval);
     stream->Write(welcome);
+    if (held_) {
+      const auto interrupted = [this]() ABSL_SHARED_LOCKS_REQUIRED(mu_) { return !held_; };
+      AwaitOrAbort(mu_, interrupted, "the interruption");
+      return ToGrpc(absl::UnavailableError("interrupted"));
+    }
     stream_ = stream;
   }
   while (stream->Read(&request)) {
     absl::MutexLock lock(&mu_);
     heartbeat_ = request.heartbeat();
+    for (const auto& expiry : heartbeat_.client_expiries()) expired_.push_back(expiry.client_id());
     ++heartbeats_;
   }
   absl::MutexLock lock(&mu_);
@@ -115,6 +123,23 @@ v1::Heartbeat FakeMembership::AwaitHeartbeats(int count) {
   const auto ready = [&]() ABSL_SHARED_LOCKS_REQUIRED(mu_) { return heartbeats_ >= count; };
   AwaitOrAbort(mu_, ready, "heartbeats");
   return heartbeat_;
+}
+
+std::vector<std::string> FakeMembership::AwaitExpiries(size_t count) {
+  absl::MutexLock lock(&mu_);
+  const auto ready = [&]() ABSL_SHARED_LOCKS_REQUIRED(mu_) { return expired_.size() >= count; };
+  AwaitOrAbort(mu_, ready, "expiries");
+  return expired_;
+}
+
+void FakeMembership::HoldNextStream() {
+  absl::MutexLock lock(&mu_);
+  held_ = true;
+}
+
+void FakeMembership::Interrupt() {
+  absl::MutexLock lock(&mu_);
+  held_ = false;
 }
 
 void FakeMembership::Send(const v1::EnlistResponse& notice) {

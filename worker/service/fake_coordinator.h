@@ -57,6 +57,12 @@ class FakeMembership : public v1::Membership::Service {
   v1::Enlistment AwaitEnlistment();
   // The heartbeat that came last, waiting until there are `count`.
   v1::Heartbeat AwaitHeartbeats(int count);
+  // The clients that were told to have lost their sequences, in all heartbeats, waiting until
+  // there are `count`.
+  std::vector<std::string> AwaitExpiries(size_t count);
+  // Reads nothing of the next stream after its welcome, until Interrupt ends it with UNAVAILABLE.
+  void HoldNextStream();
+  void Interrupt();
   // To the worker that is enlisted.
   void Send(const v1::EnlistResponse& notice);
   // Waits until a worker's stream has ended.
@@ -71,6 +77,8 @@ class FakeMembership : public v1::Membership::Service {
       nullptr;
   std::vector<v1::Enlistment> enlistments_ ABSL_GUARDED_BY(mu_);
   v1::Heartbeat heartbeat_ ABSL_GUARDED_BY(mu_);
+  std::vector<std::string> expired_ ABSL_GUARDED_BY(mu_);
+  bool held_ ABSL_GUARDED_BY(mu_) = false;
   int heartbeats_ ABSL_GUARDED_BY(mu_) = 0;
   int ended_ ABSL_GUARDED_BY(mu_) = 0;
 };

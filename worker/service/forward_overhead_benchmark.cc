@@ -1,160 +1,45 @@
 // What a Forward costs beyond the device: client time minus device time of single-token decode
-// steps on a serving world-1 leader, beside a bare gRPC echo of the same messages over the same
-// transport, in turns within one run. A third server echoes after it has read memory for as long
-// as the step computed: what the caches and sleeping cores that a long step leaves behind cost any
-// server.
+// steps on a serving leader, through Forward and ForwardStream, over loopback TCP and a Unix
+// socket, each beside a bare gRPC echo of the same messages through the same API over the same
+// transport, in turns of a hundred steps within one run.
 //
-//   musterctl up --model DIR --cp 1       prints the coordinator's address
+//   musterctl up --model DIR --cp 1 --threads 1      prints the coordinator's address
 //   forward_overhead_benchmark --coordinator HOST:PORT [--steps 2000]
 //
-// The leader is that of replica 0. The echo server is this binary again, in a process of its own,
-// with the callback API as the worker has it.
-#include <fcntl.h>
+// The leader is that of replica 0; the socket is the one it advertises.
 #include <grpcpp/grpcpp.h>
-#include <signal.h>
-#include <sys/mman.h>
-#include <sys/prctl.h>
-#include <sys/sendfile.h>
-#include <sys/wait.h>
+#include <stdlib.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <chrono>
-#include <condition_variable>
 #include <cstdio>
 #include <cstdlib>
-#include <functional>
+#include <limits>
 #include <memory>
-#include <mutex>
 #include <string>
-#include <thread>
-#include <utility>
 #include <vector>
 
-#include "kernels/benchmark_timer.h"
 #include "proto/muster/v1/fleet.grpc.pb.h"
 #include "proto/muster/v1/inference.grpc.pb.h"
+#include "worker/service/echo_server.h"
 
 namespace muster {
 namespace {
 
-constexpr int kWarmupSteps = 50;
+constexpr int kTurn = 100;
 
 double Now() {
   return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
 }
 
+double Microseconds(const google::protobuf::Duration& duration) {
+  return 1e6 * static_cast<double>(duration.seconds()) + 1e-3 * duration.nanos();
+}
+
 double Percentile(std::vector<double> values, double share) {
   std::sort(values.begin(), values.end());
   return values[static_cast<size_t>(share * static_cast<double>(values.size() - 1))];
-}
-
-// Reads memory for a while on a thread of its own, one call after another.
-class Reader {
- public:
-  void Run(double seconds, std::function<void(double took)> done) {
-    std::lock_guard lock(mu_);
-    seconds_ = seconds;
-    done_ = std::move(done);
-    wanted_.notify_one();
-  }
-
- private:
-  static constexpr size_t kBytes = size_t{256} << 20;
-  static constexpr size_t kPiece = size_t{1} << 20;
-
-  void Loop() {
-    std::unique_lock lock(mu_);
-    while (true) {
-      wanted_.wait(lock, [this] { return done_ != nullptr; });
-      const double start = Now();
-      for (size_t at = 0; Now() - start < seconds_; at = (at + kPiece) % kBytes) {
-        StreamingRead(memory_.data() + at, kPiece);
-      }
-      std::exchange(done_, nullptr)(Now() - start);
-    }
-  }
-
-  std::vector<std::byte> memory_ = std::vector<std::byte>(kBytes);
-  std::mutex mu_;
-  std::condition_variable wanted_;
-  double seconds_ = 0;
-  std::function<void(double)> done_;
-  std::thread thread_{[this] { Loop(); }};  // until the process ends
-};
-
-// Answers what a decode step answers, without doing anything, or after as many nanoseconds of
-// reading as the seed says.
-class Echo : public v1::Inference::CallbackService {
-  grpc::ServerUnaryReactor* Forward(grpc::CallbackServerContext* context,
-                                    const v1::ForwardRequest* request,
-                                    v1::ForwardResponse* response) override {
-    v1::SliceOutput* output = response->add_outputs();
-    output->set_sequence_id(request->slices(0).sequence_id());
-    output->set_sampled_token(request->slices(0).token_ids(0));
-    output->set_sampled_logprob(-0.5f);
-    response->set_epoch(1);
-    response->set_step(request->slices(0).first_position());
-    response->set_bucket(1);
-    response->mutable_queue_time()->set_nanos(1'000);
-    response->mutable_relay_time()->set_nanos(1'000);
-    response->mutable_device_time()->set_nanos(0);
-    grpc::ServerUnaryReactor* reactor = context->DefaultReactor();
-    const uint64_t work = request->slices(0).sampling().seed();
-    if (work == 0) {
-      reactor->Finish(grpc::Status::OK);
-      return reactor;
-    }
-    reader_.Run(1e-9 * static_cast<double>(work), [reactor, response](double took) {
-      response->mutable_device_time()->set_nanos(static_cast<int>(1e9 * took));
-      reactor->Finish(grpc::Status::OK);
-    });
-    return reactor;
-  }
-
-  Reader reader_;
-};
-
-// Writes the port to `pipe` and serves until the parent dies.
-int ServeEcho(int pipe) {
-  prctl(PR_SET_PDEATHSIG, SIGKILL);
-  Echo echo;
-  grpc::ServerBuilder builder;
-  int port = 0;
-  builder.AddListeningPort("127.0.0.1:0", grpc::InsecureServerCredentials(), &port);
-  builder.RegisterService(&echo);
-  auto server = builder.BuildAndStart();
-  if (server == nullptr || write(pipe, &port, sizeof(port)) != sizeof(port)) return 1;
-  server->Wait();
-  return 0;
-}
-
-// A descriptor of the same program in other pages. A server that runs the client's own pages finds
-// its code in the caches, where the client has just used it; a worker never does.
-int CopyOfThisProgram() {
-  const int from = open("/proc/self/exe", O_RDONLY);
-  const int to = memfd_create("echo", 0);
-  while (sendfile(to, from, nullptr, size_t{1} << 30) > 0) {
-  }
-  return to;
-}
-
-// The port of an echo server in a new process; 0 when it did not start.
-int StartEcho() {
-  int pipe_fds[2];
-  if (pipe(pipe_fds) != 0) return 0;
-  const pid_t child = fork();
-  if (child == 0) {
-    const std::string fd = std::to_string(pipe_fds[1]);
-    const std::string copy = "/proc/self/fd/" + std::to_string(CopyOfThisProgram());
-    execl(copy.c_str(), "forward_overhead_benchmark", "--serve-echo", fd.c_str(), nullptr);
-    _exit(127);
-  }
-  close(pipe_fds[1]);  // so that the read ends when the child does
-  int port = 0;
-  const bool complete = read(pipe_fds[0], &port, sizeof(port)) == sizeof(port);
-  close(pipe_fds[0]);
-  return complete ? port : 0;
 }
 
 std::shared_ptr<grpc::Channel> Connect(const std::string& address) {
@@ -165,78 +50,99 @@ std::shared_ptr<grpc::Channel> Connect(const std::string& address) {
 
 void ExitUnlessOk(const grpc::Status& status) {
   if (status.ok()) return;
-  std::fprintf(stderr, "forward_overhead_benchmark: %s\n", status.error_message().c_str());
+  std::fprintf(stderr, "forward_overhead_benchmark: %s (code %d)\n", status.error_message().c_str(),
+               status.error_code());
   std::exit(1);
 }
 
-// Where rank 0 of replica 0 listens.
-std::string FindLeader(const std::string& coordinator) {
+// Microseconds of single steps.
+struct Times {
+  std::vector<double> overhead, queue, relay, device;
+};
+
+// Decode steps of one sequence, begun anew whenever it has filled the context.
+class Decoder {
+ public:
+  Decoder(const std::string& address, bool streams, int context_tokens)
+      : stub_(v1::Inference::NewStub(Connect(address))), context_tokens_(context_tokens) {
+    if (streams) stream_ = stub_->ForwardStream(&stream_context_);
+    request_.set_client_id("forward-overhead-" + std::to_string(getpid()));
+    v1::SequenceSlice* slice = request_.add_slices();
+    slice->set_sequence_id(address + (streams ? " streamed" : " called"));
+    slice->add_token_ids(1);
+    slice->set_sample(true);
+  }
+
+  // Exits with the error when a step is refused.
+  void Run(int steps) {
+    for (int i = 0; i < steps; ++i) Step();
+  }
+  void Free() {
+    v1::FreeSequencesRequest request;
+    request.set_client_id(request_.client_id());
+    request.add_sequence_ids(request_.slices(0).sequence_id());
+    v1::FreeSequencesResponse freed;
+    grpc::ClientContext context;
+    ExitUnlessOk(stub_->FreeSequences(&context, request, &freed));
+  }
+  const Times& times() const { return times_; }
+  void Forget() { times_ = {}; }
+
+ private:
+  void Step() {
+    if (position_ == context_tokens_) {
+      Free();
+      position_ = 0;
+    }
+    v1::SequenceSlice* slice = request_.mutable_slices(0);
+    slice->set_first_position(static_cast<uint32_t>(position_++));
+    const double start = Now();
+    const v1::ForwardResponse& response = stream_ != nullptr ? Stream() : Call();
+    const double took = 1e6 * (Now() - start);
+    if (response.outputs_size() != 1 || !response.outputs(0).has_sampled_token()) {
+      ExitUnlessOk({grpc::StatusCode::INTERNAL, "a step sampled no token"});
+    }
+    slice->set_token_ids(0, response.outputs(0).sampled_token());
+    times_.device.push_back(Microseconds(response.device_time()));
+    times_.overhead.push_back(took - times_.device.back());
+    times_.queue.push_back(Microseconds(response.queue_time()));
+    times_.relay.push_back(Microseconds(response.relay_time()));
+  }
+  const v1::ForwardResponse& Call() {
+    grpc::ClientContext context;
+    response_.Clear();
+    ExitUnlessOk(stub_->Forward(&context, request_, &response_));
+    return response_;
+  }
+  const v1::ForwardResponse& Stream() {
+    if (!stream_->Write(request_) || !stream_->Read(&streamed_)) ExitUnlessOk(stream_->Finish());
+    if (streamed_.has_error()) {
+      ExitUnlessOk({grpc::StatusCode::UNKNOWN, streamed_.error().message()});
+    }
+    return streamed_.response();
+  }
+
+  const std::unique_ptr<v1::Inference::Stub> stub_;
+  const int context_tokens_;
+  grpc::ClientContext stream_context_;
+  std::unique_ptr<grpc::ClientReaderWriter<v1::ForwardRequest, v1::ForwardStreamResponse>> stream_;
+  v1::ForwardRequest request_;
+  v1::ForwardResponse response_;
+  v1::ForwardStreamResponse streamed_;
+  int position_ = 0;
+  Times times_;
+};
+
+// Rank 0 of replica 0.
+v1::RankPlacement FindLeader(const std::string& coordinator) {
   v1::GetTopologyResponse response;
   grpc::ClientContext context;
   ExitUnlessOk(v1::Fleet::NewStub(Connect(coordinator))->GetTopology(&context, {}, &response));
   if (response.replicas_size() == 0 || response.replicas(0).state() != v1::REPLICA_STATE_SERVING) {
     ExitUnlessOk({grpc::StatusCode::UNAVAILABLE, "replica 0 does not serve now"});
   }
-  return response.replicas(0).topology().ranks(0).address();
+  return response.replicas(0).topology().ranks(0);
 }
-
-struct Call {
-  double client_seconds = 0;
-  double device_seconds = 0;
-};
-
-// Decode steps of one sequence, begun anew whenever it has filled the context.
-class Decoder {
- public:
-  Decoder(const std::string& address, int context_tokens)
-      : stub_(v1::Inference::NewStub(Connect(address))), context_tokens_(context_tokens) {}
-
-  // Exits with the error when the step is refused. `seed` means nothing to a greedy step; an echo
-  // works for as many nanoseconds.
-  Call Step(uint64_t seed = 0) {
-    if (position_ == context_tokens_) Free();
-    v1::ForwardRequest request;
-    request.set_client_id(client_id_);
-    v1::SequenceSlice* slice = request.add_slices();
-    slice->set_sequence_id(kSequence);
-    slice->add_token_ids(token_);
-    slice->set_first_position(static_cast<uint32_t>(position_++));
-    slice->set_sample(true);
-    slice->mutable_sampling()->set_seed(seed);
-    v1::ForwardResponse response;
-    grpc::ClientContext context;
-    const double start = Now();
-    const grpc::Status status = stub_->Forward(&context, request, &response);
-    const double end = Now();
-    ExitUnlessOk(status);
-    if (response.outputs_size() != 1 || !response.outputs(0).has_sampled_token()) {
-      ExitUnlessOk({grpc::StatusCode::INTERNAL, "a step sampled no token"});
-    }
-    token_ = response.outputs(0).sampled_token();
-    const auto& device = response.device_time();
-    return {end - start, static_cast<double>(device.seconds()) + 1e-9 * device.nanos()};
-  }
-
-  void Free() {
-    v1::FreeSequencesRequest request;
-    request.set_client_id(client_id_);
-    request.add_sequence_ids(kSequence);
-    v1::FreeSequencesResponse freed;
-    grpc::ClientContext context;
-    ExitUnlessOk(stub_->FreeSequences(&context, request, &freed));
-    position_ = 0;
-  }
-
- private:
-  static constexpr char kSequence[] = "sequence";
-
-  const std::unique_ptr<v1::Inference::Stub> stub_;
-  const int context_tokens_;
-  // Of this process, so that a run that failed leaves nothing in the way of the next.
-  const std::string client_id_ = "forward-overhead-" + std::to_string(getpid());
-  int position_ = 0;
-  uint32_t token_ = 1;
-};
 
 // Longest sequence of the model that `leader` serves.
 int ContextOf(const std::string& leader) {
@@ -246,52 +152,67 @@ int ContextOf(const std::string& leader) {
   return static_cast<int>(response.capacity().max_prompt_tokens());
 }
 
-// Client time minus device time, in microseconds.
-struct Overheads {
-  std::vector<double> forward, bare, working;
-
-  void Add(std::vector<double>& to, const Call& call) {
-    to.push_back(1e6 * (call.client_seconds - call.device_seconds));
-  }
+// One way of asking, of the worker and of the echo.
+struct Pair {
+  std::string name;
+  std::unique_ptr<Decoder> worker, echo;
 };
 
-void Print(const Overheads& overheads) {
-  std::printf("| what | p50 us | p99 us |\n| --- | --- | --- |\n");
-  const auto row = [](const char* what, const std::vector<double>& values) {
-    std::printf("| %s | %.0f | %.0f |\n", what, Percentile(values, 0.5), Percentile(values, 0.99));
-  };
-  row("Forward", overheads.forward);
-  row("bare echo of the same messages", overheads.bare);
-  row("echo after reading memory for as long", overheads.working);
-  const double forward = Percentile(overheads.forward, 0.5);
-  std::printf("Forward is %.0f us above the bare echo, %.0f us above the one that works (p50)\n",
-              forward - Percentile(overheads.bare, 0.5),
-              forward - Percentile(overheads.working, 0.5));
+std::vector<Pair> Pairs(const v1::RankPlacement& leader, const EchoServer& echo) {
+  const int context = ContextOf(leader.address());
+  std::vector<Pair> pairs;
+  for (const bool streams : {false, true}) {
+    const std::string call = streams ? "ForwardStream" : "Forward";
+    const auto add = [&](const std::string& transport, const std::string& to,
+                         const std::string& beside) {
+      pairs.push_back(
+          {call + ", " + transport, std::make_unique<Decoder>(to, streams, context),
+           std::make_unique<Decoder>(beside, streams, std::numeric_limits<int>::max())});
+    };
+    add("TCP", leader.address(), echo.tcp);
+    if (!leader.local_address().empty()) {
+      add("Unix socket", leader.local_address(), echo.unix_socket);
+    }
+  }
+  return pairs;
+}
+
+void Print(const std::vector<Pair>& pairs) {
+  std::printf(
+      "| what | p50 us | p99 us | echo p50 | echo p99 | above it | of which queue, relay |"
+      " device us |\n| --- | --- | --- | --- | --- | --- | --- | --- |\n");
+  for (const Pair& pair : pairs) {
+    const Times& worker = pair.worker->times();
+    const std::vector<double>& echo = pair.echo->times().overhead;
+    const double p50 = Percentile(worker.overhead, 0.5), echo_p50 = Percentile(echo, 0.5);
+    std::printf("| %s | %.0f | %.0f | %.0f | %.0f | %.0f | %.1f, %.1f | %.0f |\n",
+                pair.name.c_str(), p50, Percentile(worker.overhead, 0.99), echo_p50,
+                Percentile(echo, 0.99), p50 - echo_p50, Percentile(worker.queue, 0.5),
+                Percentile(worker.relay, 0.5), Percentile(worker.device, 0.5));
+  }
 }
 
 int Compare(const std::string& coordinator, int steps) {
-  const int port = StartEcho();
-  if (port == 0) {
+  char directory[] = "/tmp/muster-echo-XXXXXX";
+  if (mkdtemp(directory) == nullptr) return 1;
+  const EchoServer echo = StartEchoServer(directory);
+  if (echo.tcp.empty()) {
     std::fprintf(stderr, "forward_overhead_benchmark: the echo server did not start\n");
     return 1;
   }
-  const std::string leader = FindLeader(coordinator);
-  Decoder worker(leader, ContextOf(leader));
-  Decoder echo("127.0.0.1:" + std::to_string(port), 2 * (steps + kWarmupSteps));
-  Overheads overheads;
-  for (int i = 0; i < steps + kWarmupSteps; ++i) {
-    // In this order, since the two that are compared must both come after a step that has left
-    // nothing of their server in the caches.
-    const Call forward = worker.Step();
-    const Call working = echo.Step(static_cast<uint64_t>(1e9 * forward.device_seconds));
-    const Call bare = echo.Step();
-    if (i < kWarmupSteps) continue;
-    overheads.Add(overheads.forward, forward);
-    overheads.Add(overheads.bare, bare);
-    overheads.Add(overheads.working, working);
+  const std::vector<Pair> pairs = Pairs(FindLeader(coordinator), echo);
+  for (int done = -kTurn; done < steps; done += kTurn) {
+    for (const Pair& pair : pairs) {
+      for (Decoder* decoder : {pair.worker.get(), pair.echo.get()}) {
+        decoder->Run(kTurn);
+        if (done < 0) decoder->Forget();
+      }
+    }
   }
-  worker.Free();
-  Print(overheads);
+  for (const Pair& pair : pairs) pair.worker->Free();
+  Print(pairs);
+  unlink((std::string(directory) + "/echo.sock").c_str());
+  rmdir(directory);
   return 0;
 }
 
@@ -299,12 +220,14 @@ int Compare(const std::string& coordinator, int steps) {
 }  // namespace muster
 
 int main(int argc, char** argv) {
+  if (argc == 4 && std::string(argv[1]) == "--serve-echo") {
+    return muster::ServeEcho(argv[2], std::atoi(argv[3]));
+  }
   std::string coordinator;
   int steps = 2000;
   bool understood = argc % 2 == 1;
   for (int i = 1; i + 1 < argc; i += 2) {
     const std::string flag = argv[i];
-    if (flag == "--serve-echo") return muster::ServeEcho(std::atoi(argv[i + 1]));
     if (flag == "--coordinator") {
       coordinator = argv[i + 1];
     } else if (flag == "--steps") {

@@ -78,7 +78,7 @@ void MembershipClient::Run() {
 }
 
 absl::Status MembershipClient::Enlist(bool* welcomed) {
-  EnlistStream stream(coordinator_, profile_, callbacks_);
+  EnlistStream stream(coordinator_, profile_, callbacks_, untold_);
   {
     absl::MutexLock lock(&mu_);
     if (stopping_) return absl::OkStatus();

@@ -31,6 +31,7 @@ struct WorkerProfile {
   DeviceReport device;
   ModelSpec model;
   std::string build;
+  std::string local_address;  // "unix:PATH" of the same services; may be empty
 };
 
 // Called on the client's thread, one at a time; heartbeats wait meanwhile, so each returns within
@@ -43,6 +44,9 @@ struct MembershipCallbacks {
   // The same, and of each replica the newest epoch that the worker has known, if it holds it no
   // more: sent when it enlists.
   std::function<std::vector<EpochReport>()> history;
+  // Clients that lost their sequences since the last call, at most ExpiryOutbox::kMost. They are
+  // told to the coordinator once, by the next stream if this one breaks before.
+  std::function<std::vector<ExpiryReport>()> take_expiries;
   // Enlisted, for the first time or again; a higher term is another coordinator.
   std::function<void(Term)> on_welcome;
   // The coordinator gave the epoch up: end every wait on it.
@@ -81,6 +85,9 @@ class MembershipClient {
   const std::shared_ptr<grpc::Channel> coordinator_;
   const WorkerProfile profile_;
   const MembershipCallbacks callbacks_;
+
+  // The client's thread only.
+  std::vector<ExpiryReport> untold_;  // taken, and perhaps not heard
 
   absl::Mutex mu_;
   bool stopping_ ABSL_GUARDED_BY(mu_) = false;

@@ -17,6 +17,7 @@
 #include "base/wire_topology.h"
 #include "tests/support/status_matchers.h"
 #include "worker/service/coordinator_channel.h"
+#include "worker/service/expiry_outbox.h"
 #include "worker/service/fake_coordinator.h"
 
 namespace muster {
@@ -34,15 +35,23 @@ struct Abort {
 struct RecordingWorker {
   std::atomic<uint64_t> progress = 41;
   std::vector<EpochReport> reports, history;
+  ExpiryOutbox expiries;
+  std::promise<void> took_expiries;
   std::promise<Term> welcomed;
   std::promise<Abort> aborted;
   std::promise<absl::Status> refused;
-  std::atomic<bool> was_welcomed = false;
+  std::atomic<bool> was_welcomed = false, has_taken = false;
 
   MembershipCallbacks Callbacks() {
     return {.progress = [this] { return progress++; },
             .reports = [this] { return reports; },
             .history = [this] { return history; },
+            .take_expiries =
+                [this] {
+                  auto taken = expiries.Take();
+                  if (!taken.empty() && !has_taken.exchange(true)) took_expiries.set_value();
+                  return taken;
+                },
             .on_welcome =
                 [this](Term term) {
                   if (!was_welcomed.exchange(true)) welcomed.set_value(term);
@@ -68,7 +77,25 @@ WorkerProfile MakeProfile() {
           .address = "127.0.0.1:4000",
           .device = {.kind = "cpu", .ordinal = DeviceOrdinal(3), .threads = 2},
           .model = {.architecture = "LlamaForCausalLM", .layers = 30, .heads = 9},
-          .build = "0.1.0"};
+          .build = "0.1.0",
+          .local_address = "unix:/run/muster/w3.sock"};
+}
+
+// Of "bench-7", or so.
+ExpiryReport ExpiryOf(const std::string& client) {
+  return {.replica = ReplicaIndex(1),
+          .epoch = Epoch(6),
+          .client_id = client,
+          .lease = absl::Minutes(10),
+          .sequences = 3,
+          .kv_blocks = 12};
+}
+
+// Heartbeats, larger together than what a stream takes without being read.
+std::vector<EpochReport> LongReports() {
+  const EpochReport failed{
+      .epoch = Epoch(1), .state = WorkerState::kFailed, .failure = std::string(1024, 'x')};
+  return std::vector<EpochReport>(64, failed);
 }
 
 TEST(MembershipClient, EnlistsWithItsProfileAndIsWelcomed) {
@@ -83,6 +110,7 @@ TEST(MembershipClient, EnlistsWithItsProfileAndIsWelcomed) {
   EXPECT_EQ(enlistment.device().ordinal(), 3u);
   EXPECT_EQ(enlistment.model().layers(), 30u);
   EXPECT_EQ(enlistment.build(), "0.1.0");
+  EXPECT_EQ(enlistment.local_address(), "unix:/run/muster/w3.sock");
   EXPECT_EQ(Await(worker.welcomed), Term(9));
 }
 
@@ -102,6 +130,51 @@ TEST(MembershipClient, HeartbeatsCarryProgressAndReports) {
   ASSERT_EQ(heartbeat.epochs_size(), 1);
   ASSERT_OK_AND_ASSIGN(const EpochReport report, FromWire(heartbeat.epochs(0)));
   EXPECT_EQ(report, worker.reports[0]);
+}
+
+TEST(MembershipClient, TellsOfEveryClientThatExpiredOnce) {
+  FakeMembership coordinator;
+  FakeServer server(coordinator);
+  RecordingWorker worker;
+  worker.expiries.Put(ExpiryOf("a"));
+  worker.expiries.Put(ExpiryOf("b"));
+  MembershipClient client(ConnectCoordinator(server.address()), MakeProfile(), worker.Callbacks());
+  coordinator.AwaitExpiries(2);
+  worker.expiries.Put(ExpiryOf("c"));
+  coordinator.AwaitExpiries(3);
+  coordinator.AwaitHeartbeats(20);
+  EXPECT_EQ(coordinator.AwaitExpiries(3), (std::vector<std::string>{"a", "b", "c"}));
+}
+
+TEST(MembershipClient, WhatExpiresWithoutACoordinatorIsToldToTheNext) {
+  FakeMembership before(1), after(2);
+  auto server = std::make_unique<FakeServer>(before);
+  const int port = server->port();
+  RecordingWorker worker;
+  MembershipClient client(ConnectCoordinator(server->address()), MakeProfile(), worker.Callbacks());
+  before.AwaitHeartbeats(1);
+  server.reset();
+  worker.expiries.Put(ExpiryOf("meanwhile"));
+  const FakeServer again(after, port);
+  after.AwaitExpiries(1);
+  after.AwaitHeartbeats(20);
+  EXPECT_EQ(after.AwaitExpiries(1), std::vector<std::string>{"meanwhile"});
+}
+
+TEST(MembershipClient, WhatABrokenStreamDidNotSendIsToldByTheNextOnce) {
+  FakeMembership coordinator;
+  coordinator.HoldNextStream();
+  FakeServer server(coordinator);
+  RecordingWorker worker;
+  worker.reports = LongReports();
+  worker.expiries.Put(ExpiryOf("a"));
+  MembershipClient client(ConnectCoordinator(server.address()), MakeProfile(), worker.Callbacks());
+  ASSERT_EQ(worker.took_expiries.get_future().wait_for(kPatience), std::future_status::ready);
+  worker.expiries.Put(ExpiryOf("b"));
+  coordinator.Interrupt();
+  coordinator.AwaitExpiries(2);
+  coordinator.AwaitHeartbeats(20);
+  EXPECT_EQ(coordinator.AwaitExpiries(2), (std::vector<std::string>{"a", "b"}));
 }
 
 TEST(MembershipClient, EnlistsWithTheEpochsItHasKnown) {

@@ -4,8 +4,13 @@
 #include <grpcpp/support/server_callback.h>
 
 #include <algorithm>
+#include <atomic>
+#include <functional>
+#include <thread>
 #include <utility>
 
+#include "absl/base/thread_annotations.h"
+#include "absl/synchronization/mutex.h"
 #include "base/status_macros.h"
 #include "base/wire_status.h"
 #include "base/wire_topology.h"
@@ -32,10 +37,49 @@ EpochWatcher FinishWith(ServerUnaryReactor* reactor) {
   }};
 }
 
+// Measures the device when it is asked to, away from gRPC's threads. Whoever asks meanwhile is
+// refused rather than left waiting: a measurement beside another would find half of everything.
+class DeviceMeasurement {
+ public:
+  using OnDone = std::function<void(const absl::StatusOr<DeviceSpeed>&)>;
+
+  explicit DeviceMeasurement(MeasureDevice measure) : measure_(std::move(measure)) {}
+  ~DeviceMeasurement() {
+    absl::MutexLock lock(&mu_);
+    if (thread_.joinable()) thread_.join();
+  }
+
+  void Start(OnDone on_done) ABSL_LOCKS_EXCLUDED(mu_) {
+    absl::MutexLock lock(&mu_);
+    if (running_) {
+      return on_done(absl::UnavailableError(
+          "this device is being measured for somebody else; try again in a second"));
+    }
+    // The former one has nothing left to do.
+    if (thread_.joinable()) thread_.join();
+    running_ = true;
+    thread_ = std::thread([this, on_done = std::move(on_done)] {
+      const absl::StatusOr<DeviceSpeed> speed = measure_();
+      running_ = false;
+      on_done(speed);
+    });
+  }
+
+ private:
+  const MeasureDevice measure_;
+  std::atomic<bool> running_{false};
+  absl::Mutex mu_;
+  std::thread thread_ ABSL_GUARDED_BY(mu_);
+};
+
 class WorkerControlService final : public v1::WorkerControl::CallbackService {
  public:
-  WorkerControlService(const std::string& worker_id, Incarnation incarnation, WorkerEpochs& epochs)
-      : worker_id_(worker_id), incarnation_(incarnation), epochs_(epochs) {}
+  WorkerControlService(const std::string& worker_id, Incarnation incarnation, WorkerEpochs& epochs,
+                       muster::MeasureDevice measure)
+      : worker_id_(worker_id),
+        incarnation_(incarnation),
+        epochs_(epochs),
+        measurement_(std::move(measure)) {}
 
   ServerUnaryReactor* Assign(CallbackServerContext* context, const v1::AssignRequest* request,
                              v1::AssignResponse*) override {
@@ -95,6 +139,19 @@ class WorkerControlService final : public v1::WorkerControl::CallbackService {
     return Finish(context->DefaultReactor(), absl::OkStatus());
   }
 
+  ServerUnaryReactor* MeasureDevice(CallbackServerContext* context, const v1::MeasureDeviceRequest*,
+                                    v1::MeasureDeviceResponse* response) override {
+    ServerUnaryReactor* reactor = context->DefaultReactor();
+    measurement_.Start([reactor, response](const absl::StatusOr<DeviceSpeed>& speed) {
+      if (speed.ok()) {
+        response->set_read_bytes_per_second(speed->read_bytes_per_second);
+        response->set_matrix_flops_per_second(speed->matrix_flops_per_second);
+      }
+      Finish(reactor, speed.status());
+    });
+    return reactor;
+  }
+
  private:
   absl::Status TakeRank(const v1::AssignRequest& request) {
     MUSTER_ASSIGN_OR_RETURN(const EpochCall call, FromWire(request.header()));
@@ -116,14 +173,16 @@ class WorkerControlService final : public v1::WorkerControl::CallbackService {
   const std::string worker_id_;
   const Incarnation incarnation_;
   WorkerEpochs& epochs_;
+  DeviceMeasurement measurement_;
 };
 
 }  // namespace
 
 std::shared_ptr<grpc::Service> MakeWorkerControlService(const std::string& worker_id,
                                                         Incarnation incarnation,
-                                                        WorkerEpochs& epochs) {
-  return std::make_shared<WorkerControlService>(worker_id, incarnation, epochs);
+                                                        WorkerEpochs& epochs,
+                                                        MeasureDevice measure) {
+  return std::make_shared<WorkerControlService>(worker_id, incarnation, epochs, std::move(measure));
 }
 
 }  // namespace muster

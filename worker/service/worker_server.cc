@@ -10,8 +10,11 @@
 #include <utility>
 
 #include "absl/memory/memory.h"
+#include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
 #include "base/logging.h"
+#include "base/status_macros.h"
+#include "base/unix_socket.h"
 #include "worker/service/message_limit.h"
 
 namespace muster {
@@ -23,7 +26,9 @@ void LogOfGrpc(gpr_log_func_args* args) { LogLine(LogLevel::kDebug, "grpc", args
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<WorkerServer>> WorkerServer::Start(
-    const ListenAddress& listen, std::vector<std::shared_ptr<grpc::Service>> services) {
+    const ListenAddress& listen, std::vector<std::shared_ptr<grpc::Service>> services,
+    const std::string& unix_socket) {
+  if (!unix_socket.empty()) MUSTER_RETURN_IF_ERROR(PrepareUnixSocket(unix_socket));
   gpr_set_log_function(LogOfGrpc);
   grpc::EnableDefaultHealthCheckService(true);
   grpc::reflection::InitProtoReflectionServerBuilderPlugin();
@@ -32,11 +37,17 @@ absl::StatusOr<std::unique_ptr<WorkerServer>> WorkerServer::Start(
   builder.AddChannelArgument(GRPC_ARG_ALLOW_REUSEPORT, 0);
   builder.SetMaxReceiveMessageSize(kMaxMessageBytes);
   builder.SetMaxSendMessageSize(kMaxMessageBytes);
-  ListenAddress address = listen;
+  ListenAddress address{.host = listen.host};
   builder.AddListeningPort(listen.ToString(), grpc::InsecureServerCredentials(), &address.port);
+  if (!unix_socket.empty()) {
+    builder.AddListeningPort(UnixAddress(unix_socket), grpc::InsecureServerCredentials());
+  }
   for (const auto& service : services) builder.RegisterService(service.get());
   std::unique_ptr<grpc::Server> server = builder.BuildAndStart();
-  if (server == nullptr || address.port == 0) return ExplainListenFailure(listen);
+  if (address.port == 0) return ExplainListenFailure(listen);
+  if (server == nullptr) {
+    return absl::UnavailableError(absl::StrCat("cannot listen on ", unix_socket));
+  }
   return absl::WrapUnique(
       new WorkerServer(std::move(address), std::move(services), std::move(server)));
 }

@@ -3,6 +3,7 @@
 #define MUSTER_WORKER_SERVICE_WORKER_SERVER_H_
 
 #include <memory>
+#include <string>
 #include <vector>
 
 #include "absl/status/statusor.h"
@@ -20,9 +21,12 @@ namespace muster {
 // Health, reflection and the services given to it, in plaintext. Messages have at most 64 MiB.
 class WorkerServer {
  public:
-  // Listens from now on; port 0 takes any free one. UNAVAILABLE says why it cannot listen.
+  // Listens from now on; port 0 takes any free one. Where `unix_socket` names a path, it listens
+  // there as well. UNAVAILABLE says why it cannot listen; other errors are those of
+  // PrepareUnixSocket.
   static absl::StatusOr<std::unique_ptr<WorkerServer>> Start(
-      const ListenAddress& listen, std::vector<std::shared_ptr<grpc::Service>> services);
+      const ListenAddress& listen, std::vector<std::shared_ptr<grpc::Service>> services,
+      const std::string& unix_socket = "");
   // As Stop(0).
   ~WorkerServer();
 
@@ -31,8 +35,8 @@ class WorkerServer {
   // Lives as long as this.
   grpc::HealthCheckServiceInterface* health() const;
 
-  // Takes no calls any more, and cancels those that have not ended within `grace`. Whoever answers
-  // them must do so.
+  // Takes no calls any more, removes the Unix socket, and cancels the calls that have not ended
+  // within `grace`. Whoever answers them must do so.
   void Stop(absl::Duration grace);
 
  private:

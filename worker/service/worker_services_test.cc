@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include "absl/strings/str_cat.h"
+#include "absl/synchronization/notification.h"
 #include "base/error.h"
 #include "base/wire_status.h"
 #include "base/wire_topology.h"
@@ -31,12 +32,12 @@ constexpr uint32_t kVocabulary = 101;
 struct ServingWorker {
   ServingWorker(int rank, LocalRendezvousBoard& board, const ModelSource& model)
       : worker(rank, board, model) {
-    auto started =
-        WorkerServer::Start({.host = "127.0.0.1"},
-                            {MakeInferenceService(worker.epochs()),
-                             MakeWorkerControlService(
-                                 absl::StrCat("w", rank),
-                                 Incarnation(static_cast<uint64_t>(100 + rank)), worker.epochs())});
+    auto started = WorkerServer::Start(
+        {.host = "127.0.0.1"},
+        {MakeInferenceService(worker.epochs()),
+         MakeWorkerControlService(absl::StrCat("w", rank),
+                                  Incarnation(static_cast<uint64_t>(100 + rank)), worker.epochs(),
+                                  [this] { return measure(); })});
     EXPECT_OK(started);
     server = *std::move(started);
     const auto channel =
@@ -47,6 +48,8 @@ struct ServingWorker {
   ~ServingWorker() { worker.epochs().Close(absl::UnavailableError("the test ends")); }
 
   TestWorker worker;
+  // Set it before the call.
+  MeasureDevice measure = [] { return DeviceSpeed{}; };
   std::unique_ptr<WorkerServer> server;
   std::unique_ptr<v1::Inference::Stub> inference;
   std::unique_ptr<v1::WorkerControl::Stub> control;
@@ -414,6 +417,39 @@ TEST_F(WorkerServicesTest, TheModelAndTheLimitsOfAStepAreTold) {
   ASSERT_EQ(response.buckets_size(), 2);
   EXPECT_EQ(response.buckets(0), 4u);
   EXPECT_EQ(response.buckets(1), 1u);
+}
+
+absl::StatusOr<v1::MeasureDeviceResponse> Measure(ServingWorker& worker) {
+  grpc::ClientContext context;
+  v1::MeasureDeviceResponse response;
+  const absl::Status status = FromGrpc(worker.control->MeasureDevice(&context, {}, &response));
+  if (!status.ok()) return status;
+  return response;
+}
+
+TEST_F(WorkerServicesTest, TheDeviceIsMeasuredWithOrWithoutAnEpoch) {
+  ServeAlone();
+  worker_->measure = [] { return DeviceSpeed{3e9, 4e12}; };
+  ASSERT_OK_AND_ASSIGN(const auto speed, Measure(*worker_));
+  EXPECT_EQ(speed.read_bytes_per_second(), 3e9);
+  EXPECT_EQ(speed.matrix_flops_per_second(), 4e12);
+  worker_->measure = [] { return absl::ResourceExhaustedError("no room"); };
+  EXPECT_STATUS(Measure(*worker_), absl::StatusCode::kResourceExhausted, "no room");
+}
+
+TEST_F(WorkerServicesTest, WhoeverMeasuresBesideAnotherIsRefusedAndTold) {
+  ServeAlone();
+  absl::Notification measuring, go_on;
+  worker_->measure = [&] {
+    measuring.Notify();
+    go_on.WaitForNotification();
+    return DeviceSpeed{};
+  };
+  std::thread first([this] { EXPECT_OK(Measure(*worker_).status()); });
+  measuring.WaitForNotification();
+  EXPECT_STATUS(Measure(*worker_), absl::StatusCode::kUnavailable, "measured for somebody else");
+  go_on.Notify();
+  first.join();
 }
 
 TEST_F(WorkerServicesTest, AnEpochThatEndsAnswersRequestsInFlight) {

@@ -9,8 +9,8 @@
 #include "base/digest.h"
 #include "base/error.h"
 #include "base/status_macros.h"
+#include "base/spin_wait.h"
 #include "worker/device/cpu/futex.h"
-#include "worker/device/cpu/spin_wait.h"
 
 namespace muster {
 namespace {

@@ -29,15 +29,6 @@ inline void FutexWakeAll(std::atomic<uint32_t>& word, FutexScope scope) {
   syscall(SYS_futex, &word, FUTEX_WAKE | static_cast<int>(scope), INT_MAX, nullptr, nullptr, 0);
 }
 
-// Tells the core that this is a spin.
-inline void CpuRelax() {
-#if defined(__x86_64__)
-  __builtin_ia32_pause();
-#elif defined(__aarch64__)
-  asm volatile("yield");
-#endif
-}
-
 }  // namespace muster
 
 #endif  // MUSTER_WORKER_DEVICE_CPU_FUTEX_H_

@@ -1,9 +1,9 @@
+#include "base/spin_wait.h"
 #include "worker/device/cpu/thread_pool.h"
 
 #include <algorithm>
 
 #include "worker/device/cpu/futex.h"
-#include "worker/device/cpu/spin_wait.h"
 
 namespace muster {
 namespace {
