@@ -27,6 +27,7 @@ enum class EventKind {
   kPhaseDone = 5,
   kServing = 6,
   kEpochFailed = 7,
+  kClientExpired = 8,
 };
 
 struct Event {

@@ -6,6 +6,7 @@
 #include "absl/strings/str_cat.h"
 #include "base/error.h"
 #include "base/status_macros.h"
+#include "base/text.h"
 
 namespace muster {
 namespace {
@@ -67,16 +68,25 @@ void Membership::Heartbeat(LeaseId lease, uint64_t progress, std::vector<EpochRe
   member->view.epochs = std::move(epochs);
 }
 
+void Membership::ReportExpiries(LeaseId lease, const std::vector<ExpiryReport>& expiries) {
+  absl::MutexLock order(&order_mu_);
+  const std::optional<WorkerInfo> worker = HolderOf(lease);
+  if (!worker.has_value() || listener_ == nullptr) return;
+  for (const ExpiryReport& expiry : expiries) listener_->OnClientExpired(*worker, expiry);
+}
+
 void Membership::EndLease(LeaseId lease, absl::string_view why) {
   absl::MutexLock order(&order_mu_);
-  std::string worker_id;
-  {
-    absl::MutexLock lock(&mu_);
-    const Member* member = FindLease(lease);
-    if (member == nullptr) return;
-    worker_id = member->view.info.worker_id;
+  const std::optional<WorkerInfo> worker = HolderOf(lease);
+  if (worker.has_value()) End(lease, Lost(worker->worker_id, why));
+}
+
+std::optional<WorkerInfo> Membership::HolderOf(LeaseId lease) const {
+  absl::MutexLock lock(&mu_);
+  for (const auto& [id, member] : members_) {
+    if (member.lease == lease) return member.view.info;
   }
-  End(lease, Lost(worker_id, why));
+  return std::nullopt;
 }
 
 void Membership::Tick() {
@@ -191,6 +201,13 @@ std::string DescribeProgress(const Progress& progress) {
     absl::StrAppend(&text, ", ", progress.done, " of ", progress.total, " ", progress.unit);
   }
   return text;
+}
+
+std::string DescribeExpiry(const ExpiryReport& expiry) {
+  return absl::StrCat("client ", QuotedId(expiry.client_id), " was silent for ",
+                      InUnits(expiry.lease), ": ",
+                      Counted(static_cast<uint64_t>(expiry.sequences), "sequence"), " and ",
+                      Counted(expiry.kv_blocks, "KV block"), " were given back");
 }
 
 }  // namespace muster

@@ -29,6 +29,7 @@ struct WorkerInfo {
   ModelSpec model;
   std::string build;
   std::vector<EpochReport> epochs;  // held from an earlier lease
+  std::string local_address;        // "unix:PATH" of the same services; may be empty
 };
 
 // A member and the newest that is known of it.
@@ -64,6 +65,7 @@ class MembershipListener {
   // call Snapshot, ReportProgress and Abort.
   virtual void OnEnlisted(const WorkerInfo& worker) = 0;
   virtual void OnLost(const WorkerInfo& worker, const absl::Status& reason) = 0;
+  virtual void OnClientExpired(const WorkerInfo& worker, const ExpiryReport& expiry) = 0;
 };
 
 using LeaseId = StrongId<struct LeaseIdTag, uint64_t>;
@@ -86,6 +88,11 @@ class Membership {
   // Ignored when the lease is over.
   void Heartbeat(LeaseId lease, uint64_t progress, std::vector<EpochReport> epochs)
       ABSL_LOCKS_EXCLUDED(mu_);
+
+  // Clients of the worker that have lost their sequences, each to be told of once. Ignored when the
+  // lease is over.
+  void ReportExpiries(LeaseId lease, const std::vector<ExpiryReport>& expiries)
+      ABSL_LOCKS_EXCLUDED(order_mu_, mu_);
 
   // The worker is lost, unless the lease is over already. `why` is for people, such as "its
   // connection broke".
@@ -120,6 +127,7 @@ class Membership {
   absl::StatusOr<LeaseId> Admit(const WorkerInfo& worker, std::shared_ptr<LeaseHolder> holder)
       ABSL_LOCKS_EXCLUDED(mu_);
   std::optional<LeaseId> LeaseOf(const WorkerInfo& worker) const ABSL_LOCKS_EXCLUDED(mu_);
+  std::optional<WorkerInfo> HolderOf(LeaseId lease) const ABSL_LOCKS_EXCLUDED(mu_);
   void End(LeaseId lease, const absl::Status& reason) ABSL_EXCLUSIVE_LOCKS_REQUIRED(order_mu_)
       ABSL_LOCKS_EXCLUDED(mu_);
   Member* FindLease(LeaseId lease) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
@@ -141,6 +149,9 @@ class Membership {
 
 // "in warmup/exchange, 3 of 7 handles", or "in no phase".
 std::string DescribeProgress(const Progress& progress);
+
+// "client 'bench-7' was silent for 10 min: 3 sequences and 12 KV blocks were given back".
+std::string DescribeExpiry(const ExpiryReport& expiry);
 
 }  // namespace muster
 

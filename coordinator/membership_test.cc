@@ -26,6 +26,9 @@ class RecordingListener : public MembershipListener {
     EXPECT_EQ(DetailOf(reason).reason, ErrorReason::kRankLost);
     Add(absl::StrCat("-", worker.worker_id, ": ", reason.message()));
   }
+  void OnClientExpired(const WorkerInfo& worker, const ExpiryReport& expiry) override {
+    Add(absl::StrCat(worker.worker_id, ": ", DescribeExpiry(expiry)));
+  }
 
   std::vector<std::string> heard() const {
     absl::MutexLock lock(&mu_);
@@ -63,6 +66,41 @@ TEST_F(MembershipTest, AWorkerIsAMemberFromItsEnlistmentOn) {
   EXPECT_EQ(view->last_heartbeat, clock_.Now());
   EXPECT_EQ(listener_.heard(), std::vector<std::string>{"+w0"});
   EXPECT_FALSE(membership_.Find("w1").has_value());
+}
+
+TEST_F(MembershipTest, ClientsThatExpiredAreToldOfInTheirOrder) {
+  ASSERT_OK_AND_ASSIGN(const LeaseId lease, Enlist("w0", 1));
+  membership_.ReportExpiries(lease, {{.client_id = "a", .lease = absl::Seconds(1)},
+                                     {.client_id = "b", .lease = absl::Seconds(1)}});
+  EXPECT_EQ(
+      listener_.heard(),
+      (std::vector<std::string>{
+          "+w0", "w0: client 'a' was silent for 1 s: 0 sequences and 0 KV blocks were given back",
+          "w0: client 'b' was silent for 1 s: 0 sequences and 0 KV blocks were given back"}));
+}
+
+TEST_F(MembershipTest, NobodyHearsOfClientsOfAWorkerWhoseLeaseIsOver) {
+  ASSERT_OK_AND_ASSIGN(const LeaseId lease, Enlist("w0", 1));
+  membership_.EndLease(lease, "its connection broke");
+  membership_.ReportExpiries(lease, {{.client_id = "a"}});
+  EXPECT_EQ(listener_.heard().back(), "-w0: its connection broke");
+}
+
+TEST(DescribeExpiry, SaysWhoWasSilentAndWhatItLost) {
+  EXPECT_EQ(
+      DescribeExpiry(
+          {.client_id = "bench-7", .lease = absl::Minutes(10), .sequences = 3, .kv_blocks = 12}),
+      "client 'bench-7' was silent for 10 min: 3 sequences and 12 KV blocks were given back");
+  EXPECT_EQ(DescribeExpiry(
+                {.client_id = "a", .lease = absl::Seconds(90), .sequences = 1, .kv_blocks = 1}),
+            "client 'a' was silent for 1 min 30 s: 1 sequence and 1 KV block were given back");
+  EXPECT_EQ(
+      DescribeExpiry({.client_id = "two\nlines\x1b",
+                      .lease = absl::Hours(24),
+                      .sequences = 1024,
+                      .kv_blocks = 1'234'567}),
+      "client 'two\\nlines\\x1b' was silent for 24 h: 1,024 sequences and 1,234,567 KV blocks "
+      "were given back");
 }
 
 TEST_F(MembershipTest, SilenceLongerThanTheLeaseEndsIt) {

@@ -161,7 +161,8 @@ Topology MakeTopology(const PlanRequest& request, const ReplicaSlot& slot, const
     topology.ranks.push_back({.rank = GlobalRank(static_cast<int>(rank)),
                               .worker_id = seats[rank]->worker_id,
                               .incarnation = seats[rank]->incarnation,
-                              .address = seats[rank]->address});
+                              .address = seats[rank]->address,
+                              .local_address = seats[rank]->local_address});
   }
   return topology;
 }

@@ -25,6 +25,7 @@ struct Candidate {
   Incarnation incarnation;
   std::string address;
   ModelSpec model;
+  std::string local_address;
 };
 
 // A replica to place.

@@ -34,7 +34,8 @@ Candidate ToCandidate(const WorkerInfo& worker) {
   return {.worker_id = worker.worker_id,
           .incarnation = worker.incarnation,
           .address = worker.address,
-          .model = worker.model};
+          .model = worker.model,
+          .local_address = worker.local_address};
 }
 
 Reconfiguration::Reconfiguration(const Options& options, const Clock& clock, Membership& membership,
@@ -88,6 +89,14 @@ void Reconfiguration::OnLost(const WorkerInfo& worker, const absl::Status& reaso
     for (auto& replica : replicas_) replica->OnWorkerLost(worker, reason);
   });
   client_.Forget(worker.address, worker.incarnation);
+}
+
+void Reconfiguration::OnClientExpired(const WorkerInfo& worker, const ExpiryReport& expiry) {
+  events_.Append({.kind = EventKind::kClientExpired,
+                  .replica = expiry.replica,
+                  .epoch = expiry.epoch,
+                  .worker_id = worker.worker_id,
+                  .message = DescribeExpiry(expiry)});
 }
 
 void Reconfiguration::EmitLost(const WorkerInfo& worker, const absl::Status& reason) {

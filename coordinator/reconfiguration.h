@@ -41,6 +41,7 @@ class Reconfiguration : public MembershipListener {
   void OnEnlisted(const WorkerInfo& worker) override ABSL_LOCKS_EXCLUDED(mu_);
   void OnLost(const WorkerInfo& worker, const absl::Status& reason) override
       ABSL_LOCKS_EXCLUDED(mu_);
+  void OnClientExpired(const WorkerInfo& worker, const ExpiryReport& expiry) override;
   void Tick() ABSL_LOCKS_EXCLUDED(mu_);
 
   const Options& options() const { return options_; }

@@ -56,6 +56,10 @@ void TestFleet::Heartbeat(const std::string& id, uint64_t progress,
   coordinator_.membership().Heartbeat(member.lease, progress, std::move(epochs));
 }
 
+void TestFleet::ReportExpiry(const std::string& id, const ExpiryReport& expiry) {
+  coordinator_.membership().ReportExpiries(members_.at(id).lease, {expiry});
+}
+
 void TestFleet::Advance(absl::Duration by, absl::Duration step,
                         const std::vector<std::string>& frozen) {
   for (absl::Duration passed; passed < by; passed += step) {

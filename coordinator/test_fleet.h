@@ -30,6 +30,7 @@ class TestFleet {
   void Lose(const std::string& id);
   // With `progress` of its own and what it says of its epochs.
   void Heartbeat(const std::string& id, uint64_t progress, std::vector<EpochReport> epochs = {});
+  void ReportExpiry(const std::string& id, const ExpiryReport& expiry);
   // What the newest process under this id was told.
   const RecordingHolder& holder(const std::string& id) const { return *members_.at(id).holder; }
 

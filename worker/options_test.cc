@@ -39,6 +39,8 @@ TEST(WorkerOptions, HaveTheirDefaults) {
   EXPECT_EQ(options->listen, "127.0.0.1:0");
   EXPECT_EQ(options->dtype, "auto");
   EXPECT_EQ(options->kv_memory, uint64_t{512} << 20);
+  EXPECT_EQ(options->client_lease, absl::Minutes(10));
+  EXPECT_EQ(options->unix_socket, "");
   EXPECT_GE(options->threads, 1);
   EXPECT_TRUE(options->fusion);
   EXPECT_TRUE(options->graphs);
@@ -48,12 +50,29 @@ TEST(WorkerOptions, HaveTheirDefaults) {
 }
 
 TEST(WorkerOptions, TakeEveryFlag) {
-  ASSERT_OK_AND_ASSIGN(
-      const auto options,
-      Parse({"--listen", "localhost:7700", "--worker-id", "gpu-3.a_b", "--dtype", "bfloat16",
-             "--threads", "12", "--kv-memory", "2GiB", "--device-ordinal", "5", "--no-fusion",
-             "--no-graphs", "--fault", "kill@warmup/exchange", "--log-level", "debug",
-             "--die-with-parent"}));
+  ASSERT_OK_AND_ASSIGN(const auto options, Parse({"--listen",
+                                                  "localhost:7700",
+                                                  "--worker-id",
+                                                  "gpu-3.a_b",
+                                                  "--dtype",
+                                                  "bfloat16",
+                                                  "--threads",
+                                                  "12",
+                                                  "--kv-memory",
+                                                  "2GiB",
+                                                  "--device-ordinal",
+                                                  "5",
+                                                  "--no-fusion",
+                                                  "--no-graphs",
+                                                  "--fault",
+                                                  "kill@warmup/exchange",
+                                                  "--log-level",
+                                                  "debug",
+                                                  "--die-with-parent",
+                                                  "--client-lease",
+                                                  "90s",
+                                                  "--unix-socket",
+                                                  "/run/muster/w0.sock"}));
   ASSERT_TRUE(options.has_value());
   EXPECT_EQ(options->listen, "localhost:7700");
   EXPECT_EQ(options->worker_id, "gpu-3.a_b");
@@ -66,6 +85,8 @@ TEST(WorkerOptions, TakeEveryFlag) {
   EXPECT_EQ(options->fault, (Fault{Fault::Action::kKill, "warmup/exchange"}));
   EXPECT_EQ(options->log_level, "debug");
   EXPECT_TRUE(options->die_with_parent);
+  EXPECT_EQ(options->client_lease, absl::Seconds(90));
+  EXPECT_EQ(options->unix_socket, "/run/muster/w0.sock");
 }
 
 TEST(WorkerOptions, HelpNamesEveryFlagAndAsksForNothingElse) {
@@ -75,7 +96,7 @@ TEST(WorkerOptions, HelpNamesEveryFlagAndAsksForNothingElse) {
   for (const char* flag :
        {"--coordinator", "--listen", "--worker-id", "--model", "--dtype", "--threads",
         "--kv-memory", "--device-ordinal", "--no-fusion", "--no-graphs", "--fault", "--log-level",
-        "--die-with-parent", "--insecure", "Exit status"}) {
+        "--die-with-parent", "--insecure", "--client-lease", "--unix-socket", "Exit status"}) {
     EXPECT_NE(help.str().find(flag), std::string::npos) << flag << "\n" << help.str();
   }
 }
@@ -93,6 +114,7 @@ TEST(WorkerOptions, SizesAreBytesOrBinaryUnits) {
 }
 
 TEST(WorkerOptions, RefusalsNameFlagValueAndLimitInOneLine) {
+  const std::string long_path = "/" + std::string(107, 'a');
   const struct {
     const char* flag;
     const char* value;
@@ -111,6 +133,11 @@ TEST(WorkerOptions, RefusalsNameFlagValueAndLimitInOneLine) {
       {"--listen", "127.0.0.1:70000", "to 65535"},
       {"--worker-id", "a b", "1 to 128"},
       {"--worker-id", "", "1 to 128"},
+      {"--client-lease", "999ms", "from 1s to 24h"},
+      {"--client-lease", "25h", "from 1s to 24h"},
+      {"--client-lease", "10", "from 1s to 24h"},
+      {"--unix-socket", "w0.sock", "is not the absolute path of a socket"},
+      {"--unix-socket", long_path.c_str(), "has 108 bytes; it can have 107"},
       {"--fault", "kill@lunch", "warmup/exchange"},
       {"--fault", "maim@load", "kill@PHASE or stop@PHASE"},
   };

@@ -61,6 +61,8 @@ v1::WorkerStatus ToWire(const WorkerStatus& worker) {
   wire.set_step(worker.report.step.value());
   wire.set_kv_blocks_used(worker.report.kv_blocks_used);
   wire.set_kv_blocks_total(worker.report.kv_blocks_total);
+  wire.set_tokens(worker.report.tokens);
+  wire.set_queued_requests(static_cast<uint32_t>(worker.report.queued_requests));
   return wire;
 }
 

@@ -69,7 +69,9 @@ TEST_F(FleetServiceTest, WorkersAreListedWithTheirRanksOrWithout) {
                    {{.epoch = Epoch(1),
                      .state = WorkerState::kLoaded,
                      .progress = {"load", 3, 9, "bytes"},
-                     .kv_blocks_total = 5}});
+                     .kv_blocks_total = 5,
+                     .tokens = 1456,
+                     .queued_requests = 7}});
   v1::ListWorkersResponse response;
   ASSERT_TRUE(stub_->ListWorkers(&context_, v1::ListWorkersRequest(), &response).ok());
   ASSERT_EQ(response.workers_size(), 3);
@@ -80,6 +82,8 @@ TEST_F(FleetServiceTest, WorkersAreListedWithTheirRanksOrWithout) {
   EXPECT_EQ(ranked.state(), v1::WORKER_STATE_LOADED);
   EXPECT_EQ(ranked.progress().total(), 9u);
   EXPECT_EQ(ranked.kv_blocks_total(), 5u);
+  EXPECT_EQ(ranked.tokens(), 1456u);
+  EXPECT_EQ(ranked.queued_requests(), 7u);
   EXPECT_EQ(ranked.model().name(), "llama-test");
   EXPECT_EQ(ranked.device().kind(), "cpu");
   EXPECT_FALSE(response.workers(2).has_rank());
@@ -160,6 +164,19 @@ TEST_F(FleetServiceTest, AFollowerGetsEventsAsTheyHappen) {
   EXPECT_EQ(event.rank(), 1u);
   EXPECT_EQ(event.epoch(), 1u);
   EXPECT_EQ(event.phase(), "assign");
+}
+
+TEST_F(FleetServiceTest, AClientThatExpiredIsAnEventOfItsReplicaAndEpoch) {
+  fleet_.Enlist("w0");
+  fleet_.ReportExpiry("w0", {.epoch = Epoch(6), .client_id = "c", .lease = absl::Seconds(1)});
+  const Events events = WatchEvents(2, /*no_follow=*/true);
+  v1::WatchEventsResponse event;
+  ASSERT_TRUE(events->Read(&event));
+  EXPECT_EQ(event.kind(), v1::EVENT_KIND_CLIENT_EXPIRED);
+  EXPECT_TRUE(event.has_replica());
+  EXPECT_EQ(event.replica(), 0u);
+  EXPECT_EQ(event.epoch(), 6u);
+  EXPECT_EQ(event.worker_id(), "w0");
 }
 
 TEST_F(FleetServiceTest, AStoppingCoordinatorEndsTheWatchers) {

@@ -48,7 +48,10 @@ absl::Status LeaseStream::OnEnlistment(const v1::Enlistment& wire) {
 
 absl::Status LeaseStream::OnHeartbeat(const v1::Heartbeat& wire) {
   MUSTER_ASSIGN_OR_RETURN(std::vector<EpochReport> reports, ReportsFromWire(wire.epochs()));
+  MUSTER_ASSIGN_OR_RETURN(const std::vector<ExpiryReport> expiries,
+                          ExpiriesFromWire(wire.client_expiries()));
   membership_.Heartbeat(*lease_, wire.progress(), std::move(reports));
+  if (!expiries.empty()) membership_.ReportExpiries(*lease_, expiries);
   return absl::OkStatus();
 }
 

@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include <functional>
+#include <memory>
 #include <string>
 #include <vector>
 
@@ -19,6 +20,23 @@ v1::Enlistment W(int index) {
   return EnlistmentOf(TestWorker("w" + std::to_string(index), static_cast<uint64_t>(index) + 1));
 }
 
+ExpiryReport ExampleExpiry() {
+  return {.replica = ReplicaIndex(2),
+          .epoch = Epoch(6),
+          .client_id = "bench-7",
+          .lease = absl::Minutes(10),
+          .sequences = 3,
+          .kv_blocks = 12};
+}
+
+v1::Heartbeat HeartbeatOf(const ExpiryReport& expiry) {
+  v1::Heartbeat heartbeat;
+  *heartbeat.add_client_expiries() = ToWire(expiry);
+  return heartbeat;
+}
+
+v1::ClientExpiry& Expiry(v1::Heartbeat& heartbeat) { return *heartbeat.mutable_client_expiries(0); }
+
 class MembershipServiceTest : public ::testing::Test {
  protected:
   Membership& membership() { return served_.fleet.coordinator().membership(); }
@@ -26,6 +44,7 @@ class MembershipServiceTest : public ::testing::Test {
 
   ServedFleet served_{{.cp = 2}};
   TestFleet& fleet_ = served_.fleet;
+  std::vector<std::unique_ptr<EnlistedWorker>> workers_;
 };
 
 TEST_F(MembershipServiceTest, AnEnlistmentIsAnsweredByAWelcomeAndMakesAMember) {
@@ -48,6 +67,61 @@ TEST_F(MembershipServiceTest, HeartbeatsReachTheRegistry) {
   ASSERT_TRUE(worker.Heartbeat(heartbeat));
   ASSERT_TRUE(Eventually([&] { return membership().Find("w0")->progress == 5; }));
   EXPECT_EQ(membership().Find("w0")->epochs.at(0).step, StepNumber(41));
+}
+
+TEST_F(MembershipServiceTest, AClientThatExpiredIsAnEvent) {
+  EnlistedWorker worker(served_.channel, W(0));
+  worker.Read();
+  ASSERT_TRUE(worker.Heartbeat(HeartbeatOf(ExampleExpiry())));
+  ASSERT_TRUE(worker.Heartbeat({}));
+  ASSERT_TRUE(Eventually([&] { return !fleet_.events(EventKind::kClientExpired).empty(); }));
+  const Event event = fleet_.events(EventKind::kClientExpired).at(0);
+  EXPECT_EQ(event.replica, ReplicaIndex(2));
+  EXPECT_EQ(event.epoch, Epoch(6));
+  EXPECT_EQ(event.worker_id, "w0");
+  EXPECT_EQ(event.message,
+            "client 'bench-7' was silent for 10 min: 3 sequences and 12 KV blocks were given back");
+}
+
+TEST_F(MembershipServiceTest, AMalformedExpiryIsRefusedByItsField) {
+  const struct {
+    const char* message;
+    std::function<void(v1::Heartbeat&)> spoil;
+  } cases[] = {
+      {"expiry.client_id (bytes) is 0", [](auto& h) { Expiry(h).clear_client_id(); }},
+      {"expiry.client_id (bytes) is 129; it can be 1 to 128",
+       [](auto& h) { Expiry(h).set_client_id(std::string(129, 'a')); }},
+      {"expiry.epoch is 0", [](auto& h) { Expiry(h).set_epoch(0); }},
+      {"expiry.replica is 1024", [](auto& h) { Expiry(h).set_replica(1024); }},
+      {"expiry.lease: ", [](auto& h) { Expiry(h).clear_lease(); }},
+      {"client_expiries has 65 entries; it can have 64",
+       [](auto& h) {
+         for (int i = 0; i < 64; ++i) *h.add_client_expiries() = ToWire(ExampleExpiry());
+       }},
+  };
+  for (const auto& c : cases) {
+    EnlistedWorker worker(served_.channel, W(0));
+    worker.Read();
+    v1::Heartbeat heartbeat = HeartbeatOf(ExampleExpiry());
+    c.spoil(heartbeat);
+    worker.Heartbeat(heartbeat);
+    EXPECT_STATUS(worker.End(), kInvalid, c.message);
+    ASSERT_TRUE(Eventually([&] { return !IsMember("w0"); }));
+  }
+  EXPECT_TRUE(fleet_.events(EventKind::kClientExpired).empty());
+}
+
+TEST_F(MembershipServiceTest, AWorkersLocalAddressIsThatOfItsRank) {
+  for (const int i : {0, 1}) {
+    v1::Enlistment enlistment = W(i);
+    if (i == 1) enlistment.set_local_address("unix:/run/muster/w1.sock");
+    workers_.push_back(std::make_unique<EnlistedWorker>(served_.channel, enlistment));
+    workers_.back()->Read();
+  }
+  const ReplicaStatus replica = fleet_.replica();
+  ASSERT_TRUE(replica.topology.has_value());
+  EXPECT_EQ(replica.topology->ranks.at(0).local_address, "");
+  EXPECT_EQ(replica.topology->ranks.at(1).local_address, "unix:/run/muster/w1.sock");
 }
 
 TEST_F(MembershipServiceTest, TheEndOfTheStreamIsTheLossOfTheWorker) {
@@ -90,6 +164,9 @@ TEST_F(MembershipServiceTest, AMalformedEnlistmentIsRefusedByItsField) {
       {"'somewhere' is not host:port", [](auto& e) { e.set_address("somewhere"); }},
       {"address is 'host:0'", [](auto& e) { e.set_address("host:0"); }},
       {"address has 300 bytes", [](auto& e) { e.set_address(std::string(300, 'a')); }},
+      {"local address is '127.0.0.1:80'", [](auto& e) { e.set_local_address("127.0.0.1:80"); }},
+      {"local address has 129 bytes",
+       [](auto& e) { e.set_local_address("unix:/" + std::string(123, 'a')); }},
       {"build has 257 bytes", [](auto& e) { e.set_build(std::string(257, 'b')); }},
       {"model.heads is 0", [](auto& e) { e.mutable_model()->set_heads(0); }},
       {"device.threads", [](auto& e) { e.mutable_device()->set_threads(70000); }},

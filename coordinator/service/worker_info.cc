@@ -5,12 +5,13 @@
 #include "absl/strings/str_cat.h"
 #include "base/listen_address.h"
 #include "base/status_macros.h"
+#include "base/unix_socket.h"
 #include "base/wire_topology.h"
 
 namespace muster {
 namespace {
 
-constexpr int kMaxEpochs = 64;
+constexpr int kMostReports = 64;
 constexpr size_t kMaxTextBytes = 256;
 
 absl::Status CheckText(absl::string_view field, const std::string& text) {
@@ -26,6 +27,21 @@ absl::Status CheckAddress(const std::string& text) {
   return absl::InvalidArgumentError(absl::StrCat("address is '", text, "'; its port can't be 0"));
 }
 
+template <typename Value, typename Wire>
+absl::StatusOr<std::vector<Value>> AllFromWire(
+    absl::string_view field, const google::protobuf::RepeatedPtrField<Wire>& wire) {
+  if (wire.size() > kMostReports) {
+    return absl::InvalidArgumentError(
+        absl::StrCat(field, " has ", wire.size(), " entries; it can have ", kMostReports));
+  }
+  std::vector<Value> values;
+  for (const Wire& it : wire) {
+    MUSTER_ASSIGN_OR_RETURN(Value checked, FromWire(it));
+    values.push_back(std::move(checked));
+  }
+  return values;
+}
+
 }  // namespace
 
 absl::StatusOr<WorkerInfo> WorkerInfoFromWire(const v1::Enlistment& wire) {
@@ -34,11 +50,13 @@ absl::StatusOr<WorkerInfo> WorkerInfoFromWire(const v1::Enlistment& wire) {
     return absl::InvalidArgumentError("incarnation is 0; it can be any other number");
   }
   MUSTER_RETURN_IF_ERROR(CheckAddress(wire.address()));
+  MUSTER_RETURN_IF_ERROR(CheckLocalAddress(wire.local_address()));
   MUSTER_RETURN_IF_ERROR(CheckText("build", wire.build()));
   WorkerInfo worker{.worker_id = wire.worker_id(),
                     .incarnation = Incarnation(wire.incarnation()),
                     .address = wire.address(),
-                    .build = wire.build()};
+                    .build = wire.build(),
+                    .local_address = wire.local_address()};
   MUSTER_ASSIGN_OR_RETURN(worker.device, FromWire(wire.device()));
   MUSTER_ASSIGN_OR_RETURN(worker.model, FromWire(wire.model()));
   MUSTER_ASSIGN_OR_RETURN(worker.epochs, ReportsFromWire(wire.epochs()));
@@ -47,16 +65,12 @@ absl::StatusOr<WorkerInfo> WorkerInfoFromWire(const v1::Enlistment& wire) {
 
 absl::StatusOr<std::vector<EpochReport>> ReportsFromWire(
     const google::protobuf::RepeatedPtrField<v1::EpochReport>& wire) {
-  if (wire.size() > kMaxEpochs) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("epochs has ", wire.size(), " entries; it can have ", kMaxEpochs));
-  }
-  std::vector<EpochReport> reports;
-  for (const v1::EpochReport& report : wire) {
-    MUSTER_ASSIGN_OR_RETURN(EpochReport checked, FromWire(report));
-    reports.push_back(std::move(checked));
-  }
-  return reports;
+  return AllFromWire<EpochReport>("epochs", wire);
+}
+
+absl::StatusOr<std::vector<ExpiryReport>> ExpiriesFromWire(
+    const google::protobuf::RepeatedPtrField<v1::ClientExpiry>& wire) {
+  return AllFromWire<ExpiryReport>("client_expiries", wire);
 }
 
 }  // namespace muster

@@ -15,9 +15,11 @@ namespace muster {
 
 absl::StatusOr<WorkerInfo> WorkerInfoFromWire(const v1::Enlistment& wire);
 
-// At most 64.
+// Both: at most 64.
 absl::StatusOr<std::vector<EpochReport>> ReportsFromWire(
     const google::protobuf::RepeatedPtrField<v1::EpochReport>& wire);
+absl::StatusOr<std::vector<ExpiryReport>> ExpiriesFromWire(
+    const google::protobuf::RepeatedPtrField<v1::ClientExpiry>& wire);
 
 }  // namespace muster
 
