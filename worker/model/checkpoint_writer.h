@@ -10,7 +10,7 @@
 #include "absl/status/status.h"
 #include "absl/strings/string_view.h"
 #include "kernels/dtype.h"
-#include "worker/model/config.h"
+#include "worker/model/model_config.h"
 
 namespace muster {
 

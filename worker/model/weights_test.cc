@@ -8,7 +8,7 @@
 #include "tests/support/status_matchers.h"
 #include "worker/device/cpu/cpu_device.h"
 #include "worker/model/checkpoint_writer.h"
-#include "worker/model/llama_weights.h"
+#include "worker/model/dense_decoder_weights.h"
 #include "worker/model/model_spec.h"
 
 namespace muster {
@@ -83,10 +83,10 @@ class WeightsTest : public ::testing::Test {
     checkpoint_ = *std::move(checkpoint);
   }
 
-  absl::StatusOr<LlamaWeights> Load(const ModelConfig& config, ParallelConfig parallel, int rank,
+  absl::StatusOr<DenseWeights> Load(const ModelConfig& config, ParallelConfig parallel, int rank,
                                     DType dtype, LoadProgress progress = nullptr) {
     const ModelSpec spec = ToSpec(config, *checkpoint_, dtype);
-    return LoadLlamaWeights({.config = config,
+    return LoadDenseWeights({.config = config,
                              .checkpoint = *checkpoint_,
                              .shape = *RankShape::Create(spec, parallel, GlobalRank(rank)),
                              .dtype = dtype,
@@ -124,17 +124,18 @@ TEST_F(WeightsTest, ShardsOfAllRanksMakeTheWhole) {
   for (int rank = 0; rank < 6; ++rank) {
     const auto weights = Load(kConfig, parallel, rank, DType::kFloat32);
     ASSERT_OK(weights);
-    const LlamaLayerWeights& layer = weights->layers[1];
+    const DenseLayerWeights& layer = weights->layers[1];
     AppendRows(embedding, AllOf(weights->embedding));
-    AppendRows(gate, RowsOf(layer.gate_up, 0, layer.gate_up.n / 2));
-    AppendRows(up, RowsOf(layer.gate_up, layer.gate_up.n / 2, layer.gate_up.n));
-    AppendColumns(down, AllOf(layer.down));
+    AppendRows(gate, RowsOf(layer.gate_up.weights, 0, layer.gate_up.weights.n / 2));
+    AppendRows(up,
+               RowsOf(layer.gate_up.weights, layer.gate_up.weights.n / 2, layer.gate_up.weights.n));
+    AppendColumns(down, AllOf(layer.down.weights));
     const int tp_rank = rank % 3;
     const int cp_rank = rank / 3;
-    o_shards[tp_rank * 2 + cp_rank] = AllOf(layer.o);
+    o_shards[tp_rank * 2 + cp_rank] = AllOf(layer.o.weights);
     if (cp_rank != 0) continue;  // as its peer of TP rank and CP rank 0
-    AppendRows(q, RowsOf(layer.qkv, 0, 2 * kHeadDim));
-    AppendRows(k, RowsOf(layer.qkv, 2 * kHeadDim, 3 * kHeadDim));
+    AppendRows(q, RowsOf(layer.qkv.weights, 0, 2 * kHeadDim));
+    AppendRows(k, RowsOf(layer.qkv.weights, 2 * kHeadDim, 3 * kHeadDim));
   }
   Dense o;
   for (const Dense& shard : o_shards) AppendColumns(o, shard);
@@ -153,12 +154,12 @@ TEST_F(WeightsTest, TiedEmbeddingsAreHeldOnce) {
   Write(RandomLlama(tied, DType::kBFloat16, 7));
   const auto weights = Load(tied, {}, 0, DType::kBFloat16);
   ASSERT_OK(weights);
-  EXPECT_EQ(weights->lm_head.data, weights->embedding.data);
+  EXPECT_EQ(weights->lm_head.weights.data, weights->embedding.data);
 
   Write(RandomLlama(kConfig, DType::kBFloat16, 7));
   const auto untied = Load(kConfig, {}, 0, DType::kBFloat16);
   ASSERT_OK(untied);
-  EXPECT_NE(untied->lm_head.data, untied->embedding.data);
+  EXPECT_NE(untied->lm_head.weights.data, untied->embedding.data);
 }
 
 TEST_F(WeightsTest, EveryTypeBecomesTheModels) {
@@ -171,8 +172,8 @@ TEST_F(WeightsTest, EveryTypeBecomesTheModels) {
     for (const DType held : {DType::kFloat32, DType::kBFloat16}) {
       const auto weights = Load(kConfig, {}, 0, held);
       ASSERT_OK(weights);
-      EXPECT_EQ(weights->lm_head.dtype, held);
-      EXPECT_EQ(AllOf(weights->lm_head), TensorOf("lm_head.weight")) << Name(stored);
+      EXPECT_EQ(weights->lm_head.weights.dtype, held);
+      EXPECT_EQ(AllOf(weights->lm_head.weights), TensorOf("lm_head.weight")) << Name(stored);
       const TensorValues& norm = tensors_.at("model.norm.weight");
       for (int i = 0; i < kHidden; ++i) {
         EXPECT_NEAR(weights->final_norm[i], norm.values[i], 0.005f);
