@@ -10,6 +10,7 @@
 #include "base/error.h"
 #include "tests/support/status_matchers.h"
 #include "worker/model/checkpoint_writer.h"
+#include "worker/model/rope_table.h"
 
 namespace muster {
 namespace {
@@ -180,6 +181,36 @@ TEST(ModelConfigTest, YarnTakesTheNumbersOfItsFields) {
   ASSERT_OK(told);
   EXPECT_EQ(told->rope.attention_factor, 1.25);
   EXPECT_EQ(told->max_positions, 16384);  // max_position_embeddings is the original then
+}
+
+// What _compute_yarn_parameters of transformers 5.17 gives for the same fields.
+TEST(ModelConfigTest, YarnHasTheFrequenciesOfTransformers) {
+  const struct {
+    const char* fields;
+    std::vector<double> frequencies;
+    double attention_factor;
+  } kCases[] = {
+      {R"("rope_theta": 1e6, "factor": 4.0, "original_max_position_embeddings": 32768)",
+       {1.0, 0.177828, 0.0316228, 0.00421756, 0.0005, 4.4457e-05, 7.90569e-06, 1.40585e-06},
+       1.138629436111989},
+      {R"("rope_theta": 10000.0, "factor": 40.0, "original_max_position_embeddings": 4096,
+          "beta_fast": 32, "beta_slow": 1, "mscale": 0.707, "mscale_all_dim": 1.0)",
+       {1.0, 0.316228, 0.1, 0.0239147, 0.005125, 0.000849862, 2.5e-05, 7.90569e-06},
+       0.9210423553163399},
+      {R"("rope_theta": 150000.0, "factor": 32.0, "original_max_position_embeddings": 4096,
+          "truncate": false)",
+       {1.0, 0.225418, 0.0508133, 0.00679496, 0.000456484, 1.81883e-05, 4.09998e-06, 9.24209e-07},
+       1.3465735902799727},
+  };
+  for (const auto& it : kCases) {
+    const auto config = Scaled(absl::StrCat(R"({"rope_type": "yarn", )", it.fields, "}"));
+    ASSERT_OK(config);
+    EXPECT_DOUBLE_EQ(config->rope.attention_factor, it.attention_factor);
+    const std::vector<double> frequencies = RopeFrequencies(config->rope, 16);
+    for (size_t i = 0; i < it.frequencies.size(); ++i) {
+      EXPECT_NEAR(frequencies[i] / it.frequencies[i], 1, 2e-5) << it.fields << " pair " << i;
+    }
+  }
 }
 
 struct BadConfig {
