@@ -133,7 +133,8 @@ absl::Status EpochContext::CaptureGraphs() {
 }
 
 absl::StatusOr<int64_t> EpochContext::AffordableBlocks() const {
-  const uint64_t block = static_cast<uint64_t>(KvBlockBytes(loaded_->kv_layout()));
+  // Of a model without layers, no bytes: as many blocks as there is memory for bytes.
+  const auto block = std::max<uint64_t>(1, KvBlockBytes(loaded_->kv_layout()));
   const uint64_t free = assignment_.backend.device().Report().free_bytes;
   const uint64_t memory = std::min(options_.kv_memory, free - free / kFreeShare);
   const uint64_t blocks =

@@ -5,6 +5,7 @@
 #include <cmath>
 #include <cstdio>
 #include <cstring>
+#include <filesystem>
 
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
@@ -14,6 +15,7 @@
 #include "tests/support/local_rendezvous.h"
 #include "tests/support/run_ranks.h"
 #include "tests/support/status_matchers.h"
+#include "worker/model/checkpoint_writer.h"
 #include "worker/model/golden.h"
 #include "worker/model/model_rank.h"
 
@@ -217,6 +219,39 @@ TEST_F(DenseDecoderTest, LayersInTwoPassesGiveTheBitsOfOne) {
     const float* logits = model.buffers().logits;
     EXPECT_EQ(std::vector<float>(logits, logits + (*whole)[0].size()), (*whole)[0]);
   }
+}
+
+// Embedding, norm and output alone: what a step costs without its layers.
+TEST_F(DenseDecoderTest, WithoutLayersTheOutputFollowsTheEmbedding) {
+  const ModelConfig config = {.hidden = 16,
+                              .heads = 2,
+                              .kv_heads = 1,
+                              .head_dim = 8,
+                              .ffn = 8,
+                              .vocabulary = 11,
+                              .max_positions = 64,
+                              .rms_norm_eps = 1e-5,
+                              .tied_embeddings = true};
+  const std::string directory = ::testing::TempDir() + "/without_layers";
+  std::filesystem::create_directories(directory);
+  const NamedTensors tensors = RandomLlama(config, DType::kFloat32, 3);
+  ASSERT_OK(WriteFile(directory + "/config.json", LlamaConfigJson(config, DType::kFloat32)));
+  ASSERT_OK(WriteFile(directory + "/model.safetensors", SafetensorsBytes(tensors)));
+  const auto rank = Create(directory, "float32");
+  const auto logits = rank->Forward({{0, {4, 7}, 0}});
+  ASSERT_OK(logits);
+  const std::vector<float>& table = tensors.at("model.embed_tokens.weight").values;
+  const std::vector<float>& norm = tensors.at("model.norm.weight").values;
+  double squares = 0;
+  for (int i = 0; i < 16; ++i) squares += double{table[7 * 16 + i]} * table[7 * 16 + i];
+  std::vector<float> expected(11);
+  for (int token = 0; token < 11; ++token) {
+    for (int i = 0; i < 16; ++i) {
+      const double x = table[7 * 16 + i] / std::sqrt(squares / 16 + 1e-5) * norm[i];
+      expected[token] += static_cast<float>(x * table[token * 16 + i]);
+    }
+  }
+  ExpectClose(logits->front(), expected);
 }
 
 TEST_F(DenseDecoderTest, ReplayAllocatesNothingAndGivesTheBitsOfTheEagerStep) {

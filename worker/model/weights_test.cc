@@ -148,6 +148,54 @@ TEST_F(WeightsTest, ShardsOfAllRanksMakeTheWhole) {
   EXPECT_EQ(o, TensorOf("model.layers.1.self_attn.o_proj.weight"));
 }
 
+std::vector<float> Floats(const float* values, int64_t count) { return {values, values + count}; }
+
+void Append(std::vector<float>& whole, const std::vector<float>& part) {
+  whole.insert(whole.end(), part.begin(), part.end());
+}
+
+TEST_F(WeightsTest, BiasesAreShardedWithTheirRowsAndHeldOnceWhereSumsAreMade) {
+  ModelConfig biased = kConfig;
+  biased.qkv_bias = biased.o_bias = biased.mlp_bias = biased.qk_norm = true;
+  Write(RandomLlama(biased, DType::kFloat32, 7));
+  const std::string name = "model.layers.1.";
+  const auto tensor = [&](const std::string& of) { return tensors_.at(name + of).values; };
+  std::vector<float> q, k, v, gate, up;
+  for (int rank = 0; rank < 6; ++rank) {
+    const auto weights = Load(biased, {.tp = 3, .cp = 2}, rank, DType::kBFloat16);
+    ASSERT_OK(weights);
+    const DenseLayerWeights& layer = weights->layers[1];
+    EXPECT_EQ(Floats(layer.q_norm, kHeadDim), tensor("self_attn.q_norm.weight"));
+    EXPECT_EQ(Floats(layer.k_norm, kHeadDim), tensor("self_attn.k_norm.weight"));
+    const int64_t ffn = layer.gate_up.weights.n / 2;
+    Append(gate, Floats(layer.gate_up.bias, ffn));
+    Append(up, Floats(layer.gate_up.bias + ffn, ffn));
+    EXPECT_EQ(layer.o.bias == nullptr, rank != 0);
+    EXPECT_EQ(layer.down.bias == nullptr, rank != 0);
+    if (rank == 0) {
+      EXPECT_EQ(Floats(layer.o.bias, kHidden), tensor("self_attn.o_proj.bias"));
+      EXPECT_EQ(Floats(layer.down.bias, kHidden), tensor("mlp.down_proj.bias"));
+    }
+    if (rank >= 3) continue;  // as its peer of the same TP rank
+    Append(q, Floats(layer.qkv.bias, 2 * kHeadDim));
+    Append(k, Floats(layer.qkv.bias + 2 * kHeadDim, kHeadDim));
+    Append(v, Floats(layer.qkv.bias + 3 * kHeadDim, kHeadDim));
+  }
+  EXPECT_EQ(q, tensor("self_attn.q_proj.bias"));
+  EXPECT_EQ(k, tensor("self_attn.k_proj.bias"));
+  EXPECT_EQ(v, tensor("self_attn.v_proj.bias"));
+  EXPECT_EQ(gate, tensor("mlp.gate_proj.bias"));
+  EXPECT_EQ(up, tensor("mlp.up_proj.bias"));
+}
+
+TEST_F(WeightsTest, AModelThatClaimsABiasAndHasNoneIsRefused) {
+  Write(RandomLlama(kConfig, DType::kFloat32, 7));
+  ModelConfig biased = kConfig;
+  biased.qkv_bias = true;
+  EXPECT_STATUS(Load(biased, {}, 0, DType::kFloat32).status(), absl::StatusCode::kNotFound,
+                "tensor 'model.layers.0.self_attn.q_proj.bias' is missing");
+}
+
 TEST_F(WeightsTest, TiedEmbeddingsAreHeldOnce) {
   ModelConfig tied = kConfig;
   tied.tied_embeddings = true;
