@@ -13,22 +13,24 @@ namespace {
 // Nothing that a forward pass computes depends on these, whatever they are set to.
 constexpr absl::string_view kHarmless[] = {
     // Where the files come from, and what reads them.
-    "auto_map", "dtype", "is_llama_config", "model_type", "torch_dtype", "torchscript",
-    "transformers_version",
+    "attn_implementation", "auto_map", "dtype", "is_llama_config", "model_type", "torch_dtype",
+    "torchscript", "transformers_version",
     // Training.
     "attention_dropout", "embd_pdrop", "finetuned", "hidden_dropout", "initializer_range",
-    "resid_pdrop", "use_cache",
+    "resid_pdrop", "use_bfloat16", "use_cache",
     // What a library returns.
     "finetuning_task", "id2label", "is_decoder", "label2id", "output_attentions",
     "output_hidden_states", "output_scores", "problem_type", "return_dict",
     "return_dict_in_generate", "task_specific_params",
     // The tokenizer.
-    "bos_token_id", "decoder_start_token_id", "pad_token_id", "prefix", "sep_token_id",
-    "tokenizer_class", "unk_token_id",
+    "bos_token_id", "decoder_start_token_id", "max_sequence_length", "model_max_length",
+    "pad_token_id", "prefix", "sep_token_id", "tokenizer_class", "unk_token_id",
     // Generation, which a scheduler asks for step by step.
-    "begin_suppress_tokens", "chunk_size_feed_forward", "diversity_penalty", "do_sample",
-    "early_stopping", "forced_bos_token_id", "forced_eos_token_id", "length_penalty", "max_length",
-    "max_new_tokens", "min_length", "num_beam_groups", "num_beams", "num_return_sequences",
+    "bad_words_ids", "begin_suppress_tokens", "chunk_size_feed_forward", "diversity_penalty",
+    "do_sample", "early_stopping", "encoder_no_repeat_ngram_size",
+    "exponential_decay_length_penalty", "forced_bos_token_id", "forced_eos_token_id",
+    "length_penalty", "max_length", "max_new_tokens", "min_length", "no_repeat_ngram_size",
+    "num_beam_groups", "num_beams", "num_return_sequences", "remove_invalid_values",
     "repetition_penalty", "suppress_tokens", "temperature", "top_k", "top_p", "typical_p"};
 
 // Private fields of libraries, and of tools that leave their mark.
