@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdio>
+#include <filesystem>
 #include <string>
 #include <vector>
 
@@ -12,6 +13,7 @@
 #include "base/status_macros.h"
 #include "tests/support/local_replica.h"
 #include "tests/support/status_matchers.h"
+#include "worker/model/checkpoint_writer.h"
 #include "worker/model/golden.h"
 #include "worker/model/rank_shape.h"
 
@@ -158,6 +160,34 @@ TEST_P(EveryArchitectureTest, WritesTheGoldenTokensInEveryShapeAndWay) {
 INSTANTIATE_TEST_SUITE_P(Architectures, EveryArchitectureTest,
                          ::testing::Values("mistral", "qwen2", "qwen3"),
                          [](const auto& info) { return std::string(info.param); });
+
+// What a step costs without its layers can be measured so.
+TEST(WithoutLayersTest, EveryShapeWritesTheSameTokens) {
+  const ModelConfig config = {.hidden = 24,
+                              .heads = 4,
+                              .kv_heads = 2,
+                              .head_dim = 6,
+                              .ffn = 8,
+                              .vocabulary = 41,
+                              .max_positions = 128,
+                              .rms_norm_eps = 1e-5};
+  const std::string directory = ::testing::TempDir() + "/without_layers";
+  std::filesystem::create_directories(directory);
+  ASSERT_OK(WriteFile(directory + "/config.json", LlamaConfigJson(config, DType::kFloat32)));
+  ASSERT_OK(WriteFile(directory + "/model.safetensors",
+                      SafetensorsBytes(RandomLlama(config, DType::kFloat32, 5))));
+  const auto model = ModelSource::Open(directory, "float32");
+  ASSERT_OK(model);
+  std::vector<std::vector<int>> written;
+  for (const ParallelConfig& shape : {ParallelConfig{}, ParallelConfig{.tp = 2, .cp = 2}}) {
+    const auto replicas = Form(*model, {.config = shape});
+    ASSERT_OK(replicas);
+    const auto tokens = Write((*replicas)[0]->engine(), {3, 1, 4, 1, 5}, 20, {.chunk = 2});
+    ASSERT_OK(tokens);
+    written.push_back(TokensOf(*tokens));
+  }
+  EXPECT_EQ(written[0], written[1]);
+}
 
 // The two best tokens after each of `history`'s prefixes from `from` on, each fed whatever was
 // best before: so that one near-tie does not change what is compared after it.
