@@ -99,6 +99,7 @@ struct ModelSpec {
   std::string digest;
   uint64_t weight_bytes = 0;
   std::vector<int> eos_token_ids;
+  int sliding_window = 0;  // positions that a token attends to in every layer; 0: all before it
 
   friend bool operator==(const ModelSpec&, const ModelSpec&) = default;
 };

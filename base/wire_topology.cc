@@ -143,6 +143,7 @@ v1::ModelSpec ToWire(const ModelSpec& model) {
   wire.set_digest(model.digest);
   wire.set_weight_bytes(model.weight_bytes);
   for (int id : model.eos_token_ids) wire.add_eos_token_ids(static_cast<uint32_t>(id));
+  wire.set_sliding_window(static_cast<uint32_t>(model.sliding_window));
   return wire;
 }
 
@@ -182,7 +183,6 @@ absl::StatusOr<ModelSpec> FromWire(const v1::ModelSpec& wire) {
   MUSTER_RETURN_IF_ERROR(CheckWireLength("model.digest", wire.digest()));
   // So that products of any three of these fit 63 bits, and heads * head_dim an int.
   const std::tuple<const char*, uint32_t, uint32_t> dimensions[] = {
-      {"model.layers", wire.layers(), 4096},
       {"model.hidden", wire.hidden(), 1 << 20},
       {"model.heads", wire.heads(), 1 << 14},
       {"model.kv_heads", wire.kv_heads(), 1 << 14},
@@ -193,6 +193,8 @@ absl::StatusOr<ModelSpec> FromWire(const v1::ModelSpec& wire) {
   for (const auto& [field, value, most] : dimensions) {
     MUSTER_RETURN_IF_ERROR(CheckWireRange(field, value, 1, most));
   }
+  MUSTER_RETURN_IF_ERROR(CheckWireRange("model.layers", wire.layers(), 0, 4096));
+  MUSTER_RETURN_IF_ERROR(CheckWireRange("model.sliding_window", wire.sliding_window(), 0, 1 << 30));
   MUSTER_RETURN_IF_ERROR(CheckWireRange("model.eos_token_ids (count)",
                                         static_cast<uint64_t>(wire.eos_token_ids_size()), 0,
                                         kMaxEndTokens));
@@ -208,7 +210,8 @@ absl::StatusOr<ModelSpec> FromWire(const v1::ModelSpec& wire) {
                   .max_positions = static_cast<int>(wire.max_positions()),
                   .dtype = wire.dtype(),
                   .digest = wire.digest(),
-                  .weight_bytes = wire.weight_bytes()};
+                  .weight_bytes = wire.weight_bytes(),
+                  .sliding_window = static_cast<int>(wire.sliding_window())};
   for (uint32_t id : wire.eos_token_ids()) {
     MUSTER_RETURN_IF_ERROR(CheckWireRange("model.eos_token_ids", id, 0, 1 << 26));
     model.eos_token_ids.push_back(static_cast<int>(id));

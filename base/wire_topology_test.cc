@@ -6,6 +6,7 @@
 #include <string>
 #include <tuple>
 #include <utility>
+#include <vector>
 
 #include "absl/strings/str_cat.h"
 #include "tests/support/status_matchers.h"
@@ -46,7 +47,8 @@ ModelSpec ExampleModel() {
           .dtype = "bfloat16",
           .digest = "00000000000000aa",
           .weight_bytes = uint64_t{14} << 30,
-          .eos_token_ids = {2, 0, 128009}};
+          .eos_token_ids = {2, 0, 128009},
+          .sliding_window = 4096};
 }
 
 // `value` as a message after `change`; reading it must be refused with `field` in the message.
@@ -178,25 +180,37 @@ TEST(WireModelSpec, GoesThereAndBack) {
 
 TEST(WireModelSpec, RefusesEveryDimensionOutOfRange) {
   using Set = void (*)(v1::ModelSpec&, uint32_t);
-  const std::tuple<const char*, uint32_t, Set> dimensions[] = {
-      {"layers", 4096, [](v1::ModelSpec& wire, uint32_t n) { wire.set_layers(n); }},
-      {"hidden", 1 << 20, [](v1::ModelSpec& wire, uint32_t n) { wire.set_hidden(n); }},
-      {"heads", 1 << 14, [](v1::ModelSpec& wire, uint32_t n) { wire.set_heads(n); }},
-      {"kv_heads", 1 << 14, [](v1::ModelSpec& wire, uint32_t n) { wire.set_kv_heads(n); }},
-      {"head_dim", 1 << 14, [](v1::ModelSpec& wire, uint32_t n) { wire.set_head_dim(n); }},
-      {"ffn", 1 << 24, [](v1::ModelSpec& wire, uint32_t n) { wire.set_ffn(n); }},
-      {"vocabulary", 1 << 26, [](v1::ModelSpec& wire, uint32_t n) { wire.set_vocabulary(n); }},
-      {"max_positions", 1 << 30,
-       [](v1::ModelSpec& wire, uint32_t n) { wire.set_max_positions(n); }}};
-  for (const auto& [name, most, set] : dimensions) {
-    for (const uint32_t bad : {0u, most + 1, 0xffffffffu}) {
+  struct Dimension {
+    const char* name;
+    uint32_t least;
+    uint32_t most;
+    Set set;
+  };
+  const Dimension dimensions[] = {
+      {"layers", 0, 4096, [](v1::ModelSpec& wire, uint32_t n) { wire.set_layers(n); }},
+      {"hidden", 1, 1 << 20, [](v1::ModelSpec& wire, uint32_t n) { wire.set_hidden(n); }},
+      {"heads", 1, 1 << 14, [](v1::ModelSpec& wire, uint32_t n) { wire.set_heads(n); }},
+      {"kv_heads", 1, 1 << 14, [](v1::ModelSpec& wire, uint32_t n) { wire.set_kv_heads(n); }},
+      {"head_dim", 1, 1 << 14, [](v1::ModelSpec& wire, uint32_t n) { wire.set_head_dim(n); }},
+      {"ffn", 1, 1 << 24, [](v1::ModelSpec& wire, uint32_t n) { wire.set_ffn(n); }},
+      {"vocabulary", 1, 1 << 26, [](v1::ModelSpec& wire, uint32_t n) { wire.set_vocabulary(n); }},
+      {"max_positions", 1, 1 << 30,
+       [](v1::ModelSpec& wire, uint32_t n) { wire.set_max_positions(n); }},
+      {"sliding_window", 0, 1 << 30,
+       [](v1::ModelSpec& wire, uint32_t n) { wire.set_sliding_window(n); }}};
+  for (const auto& [name, least, most, set] : dimensions) {
+    std::vector<uint32_t> refused = {most + 1, 0xffffffffu};
+    if (least > 0) refused.push_back(least - 1);
+    for (const uint32_t bad : refused) {
       ExpectRefused(ExampleModel(),
-                    absl::StrCat("model.", name, " is ", bad, "; it can be 1 to ", most),
+                    absl::StrCat("model.", name, " is ", bad, "; it can be ", least, " to ", most),
                     [&, set = set](v1::ModelSpec& wire) { set(wire, bad); });
     }
-    v1::ModelSpec largest = ToWire(ExampleModel());
-    set(largest, most);
-    EXPECT_OK(FromWire(largest)) << name;
+    for (const uint32_t good : {least, most}) {
+      v1::ModelSpec wire = ToWire(ExampleModel());
+      set(wire, good);
+      EXPECT_OK(FromWire(wire)) << name;
+    }
   }
 }
 

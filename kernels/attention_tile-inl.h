@@ -34,16 +34,16 @@ struct KeyTile {
 //   maximum = max s;   sums (all lanes) = sum exp(s - maximum);   outs = sum exp(s - maximum) * v
 struct QueryTile {
   size_t head_dim;
-  size_t value_stride;  // head_dim rounded up to whole vectors
-  size_t count;         // queries, 1 to kQueryTile
-  int64_t positions[kQueryTile];
+  size_t value_stride;                               // head_dim rounded up to whole vectors
+  size_t count;                                      // queries, 1 to kQueryTile
+  IndexRange wanted[kQueryTile];                     // positions that the query attends to
   HWY_ALIGN float scaled[kQueryTile * kMaxHeadDim];  // [groups, head_dim, kGroup]: scale * q
   float maximum[kQueryTile];
   HWY_ALIGN float sums[kQueryTile * kKeyTile];     // [queries, lanes]
   HWY_ALIGN float outs[kQueryTile * kMaxHeadDim];  // [queries, value_stride]
 
   // For the tile of keys at hand:
-  size_t visible[kQueryTile];                     // keys at positions <= the query's
+  IndexRange seen[kQueryTile];                    // keys of the tile that the query attends to
   float decay[kQueryTile];                        // exp(maximum before - maximum after)
   HWY_ALIGN float scores[kQueryTile * kKeyTile];  // then exp(score - maximum)
 };
@@ -55,9 +55,9 @@ HWY_INLINE void StartQueries(QueryTile& tile, size_t head_dim) {
   tile.count = 0;
 }
 
-inline HWY_NOINLINE void AddQuery(QueryTile& tile, const float* q, float scale, int64_t position) {
+inline HWY_NOINLINE void AddQuery(QueryTile& tile, const float* q, float scale, IndexRange wanted) {
   const size_t query = tile.count++;
-  tile.positions[query] = position;
+  tile.wanted[query] = wanted;
   tile.maximum[query] = kNoScore;
   float* scaled = tile.scaled + query / kGroup * kGroup * tile.head_dim + query % kGroup;
   for (size_t i = 0; i < tile.head_dim; ++i) scaled[i * kGroup] = scale * q[i];
@@ -172,16 +172,24 @@ HWY_INLINE FloatVec ExpOrNan(FloatTag d, FloatVec x) {
   return hn::IfThenElse(hn::IsNaN(x), x, hn::Exp(d, x));
 }
 
-// Turns the visible scores of a query into weights, and its running softmax to the new maximum.
+// The lanes of [begin, end) in the vector that starts at key `at`.
+HWY_INLINE hn::Mask<FloatTag> LanesIn(FloatTag d, IndexRange range, int64_t at) {
+  const auto before_end = hn::FirstN(d, static_cast<size_t>(range.end - at));
+  if (range.begin <= at) return before_end;
+  return hn::AndNot(hn::FirstN(d, static_cast<size_t>(range.begin - at)), before_end);
+}
+
+// Turns the scores that a query sees into weights, and its running softmax to the new maximum.
 inline HWY_NOINLINE void WeighScores(QueryTile& queries, size_t query) {
   const FloatTag d;
-  const size_t lanes = hn::Lanes(d);
-  const size_t visible = queries.visible[query];
+  const int64_t lanes = static_cast<int64_t>(hn::Lanes(d));
+  const IndexRange seen = queries.seen[query];
+  const int64_t first = seen.begin / lanes * lanes;
   float* scores = queries.scores + query * kKeyTile;
   FloatVec maximum = hn::Set(d, queries.maximum[query]);
-  for (size_t key = 0; key < visible; key += lanes) {
-    const auto seen = hn::FirstN(d, visible - key);
-    const FloatVec score = hn::IfThenElse(seen, hn::Load(d, scores + key), hn::Set(d, kNoScore));
+  for (int64_t key = first; key < seen.end; key += lanes) {
+    const FloatVec score =
+        hn::IfThenElse(LanesIn(d, seen, key), hn::Load(d, scores + key), hn::Set(d, kNoScore));
     maximum = hn::Max(maximum, score);
   }
   const float new_maximum = hn::GetLane(hn::MaxOfLanes(d, maximum));
@@ -190,10 +198,9 @@ inline HWY_NOINLINE void WeighScores(QueryTile& queries, size_t query) {
                           ? 1.0f
                           : hn::GetLane(ExpOrNan(d, hn::Set(d, old_maximum - new_maximum)));
   FloatVec sums = hn::Mul(hn::Load(d, queries.sums + query * kKeyTile), hn::Set(d, decay));
-  for (size_t key = 0; key < visible; key += lanes) {
-    const auto seen = hn::FirstN(d, visible - key);
+  for (int64_t key = first; key < seen.end; key += lanes) {
     const FloatVec score = hn::Sub(hn::Load(d, scores + key), hn::Set(d, new_maximum));
-    const FloatVec weight = hn::IfThenElseZero(seen, ExpOrNan(d, score));
+    const FloatVec weight = hn::IfThenElseZero(LanesIn(d, seen, key), ExpOrNan(d, score));
     sums = hn::Add(sums, weight);
     hn::Store(weight, d, scores + key);
   }
@@ -248,31 +255,45 @@ HWY_NOINLINE void AddAllValues(QueryTile& queries, size_t first, const KeyTile& 
 }
 
 // One group of queries over one tile of keys. The group goes together over the keys that all its
-// queries see; the rest, next to the diagonal, each alone: a masked value is never multiplied.
+// queries see; the rest, next to the diagonal and to the edge of the window, each alone: a masked
+// value is never multiplied, and the keys of a query come in order whatever its neighbours see.
 template <size_t kQueries>
 HWY_INLINE void AttendGroup(QueryTile& queries, size_t first, const KeyTile& keys) {
-  ScoreQueries<kQueries>(queries, first, keys);
-  size_t common = keys.count;
+  IndexRange shared = {0, static_cast<int64_t>(keys.count)};
+  bool any = false;
   for (size_t q = first; q < first + kQueries; ++q) {
-    queries.decay[q] = 1.0f;
-    if (queries.visible[q] > 0) WeighScores(queries, q);
-    common = HWY_MIN(common, queries.visible[q]);
+    const IndexRange seen = queries.seen[q];
+    any |= seen.begin < seen.end;
+    shared = {HWY_MAX(shared.begin, seen.begin), HWY_MIN(shared.end, seen.end)};
   }
-  const int64_t shared = static_cast<int64_t>(common);
-  AddAllValues<kQueries>(queries, first, keys, {0, shared}, queries.decay + first);
+  if (!any) return;
+  shared.end = HWY_MAX(shared.begin, shared.end);
+
+  ScoreQueries<kQueries>(queries, first, keys);
+  for (size_t q = first; q < first + kQueries; ++q) {
+    const IndexRange seen = queries.seen[q];
+    queries.decay[q] = 1.0f;
+    if (seen.begin < seen.end) WeighScores(queries, q);
+    const IndexRange before = {seen.begin, HWY_MIN(seen.end, shared.begin)};
+    if (before.begin >= before.end) continue;
+    AddAllValues<1>(queries, q, keys, before, queries.decay + q);
+    queries.decay[q] = 1.0f;
+  }
+  AddAllValues<kQueries>(queries, first, keys, shared, queries.decay + first);
   for (size_t q = first; q < first + kQueries; ++q) {
     const float once = 1.0f;
-    const int64_t visible = static_cast<int64_t>(queries.visible[q]);
-    if (visible > shared) AddAllValues<1>(queries, q, keys, {shared, visible}, &once);
+    const IndexRange after = {HWY_MAX(queries.seen[q].begin, shared.end), queries.seen[q].end};
+    if (after.begin < after.end) AddAllValues<1>(queries, q, keys, after, &once);
   }
 }
 
 // Works one tile of keys, the first at `position`, into the queries' running softmax.
 inline HWY_NOINLINE void AttendTile(QueryTile& queries, const KeyTile& keys, int64_t position) {
+  const int64_t count = static_cast<int64_t>(keys.count);
   for (size_t q = 0; q < queries.count; ++q) {
-    const int64_t seen = queries.positions[q] - position + 1;
-    const int64_t count = static_cast<int64_t>(keys.count);
-    queries.visible[q] = static_cast<size_t>(HWY_MAX(int64_t{0}, HWY_MIN(seen, count)));
+    const IndexRange wanted = queries.wanted[q];
+    const int64_t end = HWY_MAX(int64_t{0}, HWY_MIN(wanted.end - position, count));
+    queries.seen[q] = {HWY_MIN(HWY_MAX(int64_t{0}, wanted.begin - position), end), end};
   }
   size_t first = 0;
   for (; first + kGroup <= queries.count; first += kGroup) {

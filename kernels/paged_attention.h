@@ -12,10 +12,12 @@ inline constexpr int kMaxHeadDim = 256;
 
 // Causal attention of query rows over the part of the paged KV cache that this rank holds. A row
 // at position p attends to the local keys at positions <= p, its own included, which must have
-// been written. Query head h reads KV head h / (heads / kv_heads).
+// been written. With a sliding window (Beltagy et al., 2020) it attends to those in
+// (p - window, p] alone. Query head h reads KV head h / (heads / kv_heads).
 //   s = scale * q . k;   lse = ln(sum exp(s));   out = sum exp(s - lse) * v
 // `out` is normalised over the local keys; partial results of the ranks merge by lse (LseMerge).
-// Where a row has no local key, or is padding (row_sequences -1), out is 0 and lse is -infinity.
+// Where a row has no local key in its window, or is padding (row_sequences -1), out is 0 and lse is
+// -infinity.
 //
 // Decode and prefill are one operation: rows of one sequence that follow each other share the
 // reading of its blocks. The bits of a row do not depend on its neighbours, nor on the ranges.
@@ -34,7 +36,13 @@ struct PagedAttentionParams {
   int64_t out_row_stride;
   float* lse;  // [rows, heads], natural logarithm
   int64_t lse_row_stride;
+  int64_t window = 0;  // positions that a row attends to, its own included; 0: all
 };
+
+// The first position that a row at `position` attends to.
+constexpr int64_t WindowStart(const PagedAttentionParams& params, int64_t position) {
+  return params.window == 0 || position < params.window ? 0 : position - params.window + 1;
+}
 
 // Works on rows x heads. A range of heads that covers whole KV groups reads each key once; in
 // decode, where rows are few, the caller splits the heads over its threads.

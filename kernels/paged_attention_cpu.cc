@@ -20,31 +20,36 @@ struct TilePlace {
   int32_t kv_head;
 };
 
-HWY_INLINE int64_t LastPosition(const PagedAttentionParams& params, IndexRange rows) {
-  int64_t last = 0;
+// From the first position that one of the rows attends to, to the last.
+HWY_INLINE IndexRange PositionsOf(const PagedAttentionParams& params, IndexRange rows) {
+  IndexRange positions = {params.positions[rows.begin], 0};
   for (int64_t row = rows.begin; row < rows.end; ++row) {
-    last = HWY_MAX(last, int64_t{params.positions[row]});
+    const int64_t position = params.positions[row];
+    positions.begin = HWY_MIN(positions.begin, WindowStart(params, position));
+    positions.end = HWY_MAX(positions.end, position + 1);
   }
-  return last;
+  return positions;
 }
 
 HWY_INLINE void PrefetchPage(const std::byte* page, size_t bytes) {
   for (size_t i = 0; i < bytes; i += 64) hwy::Prefetch(page + i);
 }
 
-// Attends the tile's queries to every local block that starts at or before `last`.
+// Attends the tile's queries to every local block that holds one of `positions`.
 template <typename T>
 HWY_INLINE void AttendBlocks(const PagedAttentionParams& params, const TilePlace& place,
-                             int64_t last, QueryTile& queries) {
+                             IndexRange positions, QueryTile& queries) {
   const KvLayout& layout = params.layout;
   const KvOwnership& owned = params.ownership;
   const int64_t key_offset = KvPageOffset(layout, params.layer, KvPart::kKey, place.kv_head);
   const int64_t value_offset = KvPageOffset(layout, params.layer, KvPart::kValue, place.kv_head);
   const size_t page_bytes = sizeof(T) * layout.block_size * layout.head_dim;
   KeyTile keys;
-  for (int64_t index = 0;; ++index) {
+  const int64_t first_block = positions.begin / layout.block_size;
+  const int64_t first_index = (first_block - owned.rank + owned.size - 1) / owned.size;
+  for (int64_t index = first_index;; ++index) {
     const int64_t block_start = (index * owned.size + owned.rank) * layout.block_size;
-    if (block_start > last) return;
+    if (block_start >= positions.end) return;
     const std::byte* block = KvBlock(*params.kv, layout, place.sequence, index);
     if (block == nullptr) continue;
     const std::byte* next = KvBlock(*params.kv, layout, place.sequence, index + 1);
@@ -54,7 +59,7 @@ HWY_INLINE void AttendBlocks(const PagedAttentionParams& params, const TilePlace
     }
     const T* key_page = reinterpret_cast<const T*>(block + key_offset);
     const T* value_page = reinterpret_cast<const T*>(block + value_offset);
-    const int64_t filled = HWY_MIN(int64_t{layout.block_size}, last - block_start + 1);
+    const int64_t filled = HWY_MIN(int64_t{layout.block_size}, positions.end - block_start);
     for (int64_t slot = 0; slot < filled; slot += kKeyTile) {
       const int64_t element = slot * layout.head_dim;
       const size_t count = static_cast<size_t>(HWY_MIN(int64_t{kKeyTile}, filled - slot));
@@ -70,20 +75,21 @@ HWY_NOINLINE void AttendPlace(const PagedAttentionParams& params, const TilePlac
   StartQueries(queries, static_cast<size_t>(head_dim));
   for (int64_t row = place.rows.begin; row < place.rows.end; ++row) {
     for (int64_t head = place.heads.begin; head < place.heads.end; ++head) {
+      const int64_t position = params.positions[row];
       AddQuery(queries, params.q + row * params.q_row_stride + head * head_dim, params.scale,
-               params.positions[row]);
+               {WindowStart(params, position), position + 1});
     }
   }
-  const int64_t last = LastPosition(params, place.rows);
+  const IndexRange positions = PositionsOf(params, place.rows);
   switch (params.layout.dtype) {
     case DType::kFloat32:
-      AttendBlocks<float>(params, place, last, queries);
+      AttendBlocks<float>(params, place, positions, queries);
       break;
     case DType::kBFloat16:
-      AttendBlocks<BFloat16>(params, place, last, queries);
+      AttendBlocks<BFloat16>(params, place, positions, queries);
       break;
     case DType::kFloat16:
-      AttendBlocks<Float16>(params, place, last, queries);
+      AttendBlocks<Float16>(params, place, positions, queries);
       break;
   }
   size_t query = 0;

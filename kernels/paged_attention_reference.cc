@@ -55,9 +55,10 @@ void Attend(const PagedAttentionParams& params, int64_t row, int64_t head) {
   if (params.row_sequences[row] < 0) return;
 
   const LocalKeys keys(params, row, head);
+  const int64_t first = WindowStart(params, params.positions[row]);
   double max = -std::numeric_limits<double>::infinity();
   bool any = false;
-  for (int64_t position = 0; position <= params.positions[row]; ++position) {
+  for (int64_t position = first; position <= params.positions[row]; ++position) {
     if (!keys.Holds(position)) continue;
     any = true;
     max = std::fmax(max, Score(params, keys, q, position));
@@ -66,7 +67,7 @@ void Attend(const PagedAttentionParams& params, int64_t row, int64_t head) {
 
   double sum = 0;
   double weighted[kMaxHeadDim] = {};
-  for (int64_t position = 0; position <= params.positions[row]; ++position) {
+  for (int64_t position = first; position <= params.positions[row]; ++position) {
     if (!keys.Holds(position)) continue;
     const double weight = std::exp(Score(params, keys, q, position) - max);
     sum += weight;

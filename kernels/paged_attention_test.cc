@@ -30,6 +30,7 @@ struct Shape {
   KvOwnership ownership = {0, 1};
   int64_t sequences = 2;
   int64_t context = 100;  // positions per sequence
+  int64_t window = 0;
 };
 
 constexpr int32_t kLayers = 2;
@@ -119,6 +120,7 @@ class Step {
     params_.out_row_stride = width_ + 5;
     params_.lse = lse_.data();
     params_.lse_row_stride = shape.heads + 1;
+    params_.window = shape.window;
   }
 
   IndexRange rows() const { return {0, rows_}; }
@@ -153,10 +155,10 @@ double OutTolerance(const Shape& shape) {
 
 void ExpectMatchesReference(const Shape& shape, std::vector<int32_t> sequences,
                             std::vector<int32_t> positions) {
-  SCOPED_TRACE(::testing::Message()
-               << "heads " << shape.heads << "/" << shape.kv_heads << " x " << shape.head_dim
-               << ", block " << shape.block_size << ", " << Name(shape.dtype) << ", cp "
-               << shape.ownership.rank << "/" << shape.ownership.size);
+  SCOPED_TRACE(::testing::Message() << "heads " << shape.heads << "/" << shape.kv_heads << " x "
+                                    << shape.head_dim << ", block " << shape.block_size << ", "
+                                    << Name(shape.dtype) << ", cp " << shape.ownership.rank << "/"
+                                    << shape.ownership.size << ", window " << shape.window);
   const Cache cache(shape);
   Step expected(shape, cache, sequences, positions);
   Step actual(shape, cache, sequences, positions);
@@ -227,6 +229,26 @@ TEST(PagedAttentionTest, AttendsToOwnedBlocksOnly) {
   });
 }
 
+TEST(PagedAttentionTest, MatchesReferenceForEveryWindow) {
+  ForEachTarget([] {
+    for (const int64_t window : {1, 2, 15, 16, 17, 31, 33, 99, 100, 1000}) {
+      CheckShape({.head_dim = 24, .window = window});
+      CheckShape({.head_dim = 16, .block_size = 5, .ownership = {1, 3}, .window = window});
+      CheckShape({.heads = 14, .kv_heads = 2, .head_dim = 8, .block_size = 32, .window = window});
+    }
+  });
+}
+
+TEST(PagedAttentionTest, RankWithoutKeysInTheWindowGivesZeroAndMinusInfinity) {
+  // Of the positions 40 to 47, all in block 2, rank 1 has none.
+  const Shape shape{.ownership = {1, 2}, .window = 8};
+  const Cache cache(shape);
+  Step step(shape, cache, {0}, {47});
+  PagedAttentionCpu(step.params(), step.rows(), step.heads());
+  for (size_t i = 0; i < step.width(); ++i) EXPECT_EQ(step.OutRow(0)[i], 0.0f);
+  for (int32_t head = 0; head < shape.heads; ++head) EXPECT_EQ(step.LseRow(0)[head], -kInfinity);
+}
+
 TEST(PagedAttentionTest, RankWithoutKeysGivesZeroAndMinusInfinity) {
   const Shape shape{.ownership = {3, 4}};
   const Cache cache(shape);
@@ -250,55 +272,94 @@ TEST(PagedAttentionTest, CacheThatDoesNotExistYetHoldsNoKeys) {
   EXPECT_EQ(step.LseRow(0)[0], -kInfinity);
 }
 
+void ExpectBitsOfPieces(const Shape& shape, Step& whole, Step pieces, int64_t rows, int64_t heads) {
+  for (int64_t row = 0; row < pieces.rows().end; row += rows) {
+    for (int64_t head = 0; head < shape.heads; head += heads) {
+      PagedAttentionCpu(pieces.params(), {row, std::min(row + rows, pieces.rows().end)},
+                        {head, std::min<int64_t>(head + heads, shape.heads)});
+    }
+  }
+  EXPECT_TRUE(AllSame(whole.out().data(), pieces.out().data(), whole.out().size()));
+  EXPECT_TRUE(AllSame(whole.lse().data(), pieces.lse().data(), whole.lse().size()));
+}
+
 TEST(PagedAttentionTest, BitsDoNotDependOnRangesOrNeighbours) {
   ForEachTarget([] {
     for (const int32_t group : {1, 3, 6}) {
-      const Shape shape{.heads = 2 * group, .head_dim = 40};
-      std::vector<int32_t> sequences;
-      std::vector<int32_t> positions;
-      MixedRows(&sequences, &positions);
-      const Cache cache(shape);
-      Step whole(shape, cache, sequences, positions);
-      PagedAttentionCpu(whole.params(), whole.rows(), whole.heads());
-      for (const int64_t rows : {1, 2, 7}) {
-        for (const int64_t heads : {1, 2, 5}) {
-          Step pieces(shape, cache, sequences, positions);
-          for (int64_t row = 0; row < pieces.rows().end; row += rows) {
-            for (int64_t head = 0; head < shape.heads; head += heads) {
-              PagedAttentionCpu(pieces.params(), {row, std::min(row + rows, pieces.rows().end)},
-                                {head, std::min<int64_t>(head + heads, shape.heads)});
-            }
+      for (const int64_t window : {0, 3, 21}) {
+        const Shape shape{.heads = 2 * group, .head_dim = 40, .window = window};
+        std::vector<int32_t> sequences;
+        std::vector<int32_t> positions;
+        MixedRows(&sequences, &positions);
+        const Cache cache(shape);
+        Step whole(shape, cache, sequences, positions);
+        PagedAttentionCpu(whole.params(), whole.rows(), whole.heads());
+        for (const int64_t rows : {1, 2, 7}) {
+          for (const int64_t heads : {1, 2, 5}) {
+            ExpectBitsOfPieces(shape, whole, Step(shape, cache, sequences, positions), rows, heads);
           }
-          EXPECT_TRUE(AllSame(whole.out().data(), pieces.out().data(), whole.out().size()));
-          EXPECT_TRUE(AllSame(whole.lse().data(), pieces.lse().data(), whole.lse().size()));
         }
       }
     }
   });
 }
 
+TEST(PagedAttentionTest, AWindowAsLongAsTheContextHasTheBitsOfNone) {
+  ForEachTarget([] {
+    const Shape all;
+    const Shape windowed{.window = all.context};
+    const Cache cache(all);
+    Step expected(all, cache, {0, 0, 1}, {50, 51, 99});
+    Step actual(windowed, cache, {0, 0, 1}, {50, 51, 99});
+    PagedAttentionCpu(expected.params(), expected.rows(), expected.heads());
+    PagedAttentionCpu(actual.params(), actual.rows(), actual.heads());
+    EXPECT_TRUE(AllSame(expected.out().data(), actual.out().data(), expected.out().size()));
+  });
+}
+
+// Makes the key and the value at `position` of sequence 0 infinite in all heads.
+void Spoil(const Shape& shape, const Cache& cache, int64_t position) {
+  std::byte* block = KvBlock(*cache.descriptor(), cache.layout(), 0, position / shape.block_size);
+  for (int32_t head = 0; head < shape.kv_heads; ++head) {
+    for (const KvPart part : {KvPart::kKey, KvPart::kValue}) {
+      std::byte* page = block + KvPageOffset(cache.layout(), kLayer, part, head);
+      for (int64_t i = 0; i < shape.head_dim; ++i) {
+        StoreElement(kInfinity, shape.dtype, page,
+                     position % shape.block_size * shape.head_dim + i);
+      }
+    }
+  }
+}
+
 TEST(PagedAttentionTest, NeitherLaterKeysNorStrangersTouchARow) {
   ForEachTarget([] {
     const Shape shape{.sequences = 1, .context = 40};
-    Cache cache(shape);
+    const Cache cache(shape);
     Step before(shape, cache, {0, 0, 0}, {20, 21, 22});
     PagedAttentionCpu(before.params(), before.rows(), before.heads());
-    // Position 22 becomes infinite in all heads: rows 20 and 21 must not notice.
-    std::byte* block = KvBlock(*cache.descriptor(), cache.layout(), 0, 22 / shape.block_size);
-    for (int32_t head = 0; head < shape.kv_heads; ++head) {
-      for (const KvPart part : {KvPart::kKey, KvPart::kValue}) {
-        std::byte* page = block + KvPageOffset(cache.layout(), kLayer, part, head);
-        for (int64_t i = 0; i < shape.head_dim; ++i) {
-          StoreElement(kInfinity, shape.dtype, page, 22 % shape.block_size * shape.head_dim + i);
-        }
-      }
-    }
+    Spoil(shape, cache, 22);
     Step after(shape, cache, {0, 0, 0}, {20, 21, 22});
     PagedAttentionCpu(after.params(), after.rows(), after.heads());
     for (int64_t row = 0; row < 2; ++row) {
       EXPECT_TRUE(AllSame(before.OutRow(row), after.OutRow(row), before.width()));
     }
     EXPECT_TRUE(std::isnan(after.OutRow(2)[0]));
+  });
+}
+
+TEST(PagedAttentionTest, KeysBeforeTheWindowDoNotTouchARow) {
+  ForEachTarget([] {
+    const Shape shape{.sequences = 1, .context = 40, .window = 7};
+    const Cache cache(shape);
+    Step before(shape, cache, {0, 0, 0}, {26, 27, 28});
+    PagedAttentionCpu(before.params(), before.rows(), before.heads());
+    Spoil(shape, cache, 20);
+    Step after(shape, cache, {0, 0, 0}, {26, 27, 28});
+    PagedAttentionCpu(after.params(), after.rows(), after.heads());
+    EXPECT_TRUE(std::isnan(after.OutRow(0)[0]));
+    for (int64_t row = 1; row < 3; ++row) {
+      EXPECT_TRUE(AllSame(before.OutRow(row), after.OutRow(row), before.width()));
+    }
   });
 }
 

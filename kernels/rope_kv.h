@@ -9,7 +9,9 @@
 namespace muster {
 
 // Rotary embedding (Su et al., 2021) of q and k in the half-split layout of Hugging Face models,
-// in place, then k and v rounded to the KV dtype and written to the paged cache:
+// in place, then k and v rounded to the KV dtype and written to the paged cache. Where there are
+// weights for it, each head of q and k is RMS-normalised first (Dehghani et al., 2023):
+//   x       = x / sqrt(mean(x^2) + eps) * norm
 //   x'[i]     = x[i] * cos[i] - x[i + d/2] * sin[i]
 //   x'[i+d/2] = x[i + d/2] * cos[i] + x[i] * sin[i]        for i < d/2, d = head_dim (even)
 // Every row is rotated; k and v are written only where this rank owns the block of the row's
@@ -25,7 +27,10 @@ struct RopeKvParams {
   const KvDescriptor* kv;        // read at run time
   KvLayout layout;
   KvOwnership ownership;
-  int32_t layer;  // of this rank's arena
+  int32_t layer;                  // of this rank's arena
+  const float* q_norm = nullptr;  // [head_dim], of every query head; null: q is not normalised
+  const float* k_norm = nullptr;  // [head_dim], likewise
+  float norm_eps = 0;
 };
 
 void RopeKvReference(const RopeKvParams& params, IndexRange rows);

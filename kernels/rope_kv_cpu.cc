@@ -5,6 +5,7 @@
 #include <hwy/foreach_target.h>
 #include <hwy/highway.h>
 
+#include "kernels/rms_norm-inl.h"
 #include "kernels/simd-inl.h"
 
 HWY_BEFORE_NAMESPACE();
@@ -68,7 +69,10 @@ void RopeKv(const RopeKvParams& params, IndexRange rows) {
     const float* sin = params.sin + params.positions[row] * half;
     float* qkv = params.qkv + row * params.row_stride;
     for (int64_t head = 0; head < params.heads + params.layout.kv_heads; ++head) {
-      RotateHead(d, qkv + head * head_dim, cos, sin, static_cast<size_t>(half));
+      float* x = qkv + head * head_dim;
+      const float* norm = head < params.heads ? params.q_norm : params.k_norm;
+      if (norm != nullptr) NormalizeRow(d, x, norm, params.norm_eps, head_dim, x);
+      RotateHead(d, x, cos, sin, static_cast<size_t>(half));
     }
     WriteToCache(d, params, qkv + params.heads * head_dim, row);
   }

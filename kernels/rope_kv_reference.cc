@@ -1,8 +1,17 @@
+#include <cmath>
+
 #include "kernels/reference.h"
 #include "kernels/rope_kv.h"
 
 namespace muster {
 namespace {
+
+void Normalize(float* x, const float* weight, float eps, int32_t head_dim) {
+  double square_sum = 0;
+  for (int32_t i = 0; i < head_dim; ++i) square_sum += double{x[i]} * x[i];
+  const double rms = std::sqrt(square_sum / head_dim + eps);
+  for (int32_t i = 0; i < head_dim; ++i) x[i] = static_cast<float>(x[i] / rms * weight[i]);
+}
 
 void Rotate(float* x, const float* cos, const float* sin, int32_t head_dim) {
   const int32_t half = head_dim / 2;
@@ -44,6 +53,8 @@ void RopeKvReference(const RopeKvParams& params, IndexRange rows) {
     const int64_t table = int64_t{params.positions[row]} * (head_dim / 2);
     float* qkv = params.qkv + row * params.row_stride;
     for (int64_t head = 0; head < params.heads + params.layout.kv_heads; ++head) {
+      const float* norm = head < params.heads ? params.q_norm : params.k_norm;
+      if (norm != nullptr) Normalize(qkv + head * head_dim, norm, params.norm_eps, head_dim);
       Rotate(qkv + head * head_dim, params.cos + table, params.sin + table, head_dim);
     }
     WriteToCache(params, qkv + int64_t{params.heads} * head_dim, row);

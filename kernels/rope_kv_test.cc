@@ -31,6 +31,7 @@ struct Shape {
   int32_t block_size = 4;
   DType dtype = DType::kBFloat16;
   KvOwnership ownership = {0, 1};
+  bool norms = false;  // of the heads of q and k
 };
 
 // Two sequences, one padded row, positions in and out of order.
@@ -45,6 +46,8 @@ struct Fixture {
         qkv(static_cast<size_t>(kRows * stride), 1),
         cos(static_cast<size_t>(kMaxPosition * shape.head_dim / 2), 1),
         sin(static_cast<size_t>(kMaxPosition * shape.head_dim / 2), 2),
+        q_norm(static_cast<size_t>(shape.head_dim), 1),
+        k_norm(static_cast<size_t>(shape.head_dim), 2),
         arena(shape.dtype,
               static_cast<size_t>(kNumBlocks * KvBlockBytes(layout)) / SizeOf(shape.dtype), 1),
         tables(2 * kMaxLocalBlocks) {
@@ -55,6 +58,8 @@ struct Fixture {
       cos[i] = std::cos(angle);
       sin[i] = std::sin(angle);
     }
+    random.Fill(q_norm);
+    random.Fill(k_norm);
     for (size_t i = 0; i < tables.size(); ++i) tables[i] = static_cast<int32_t>((i * 7 + 3) % 40);
     descriptor = {arena.data(), kNumBlocks, tables.data(), kMaxLocalBlocks};
     params = {qkv.data(),
@@ -68,6 +73,11 @@ struct Fixture {
               layout,
               shape.ownership,
               1};
+    if (shape.norms) {
+      params.q_norm = q_norm.data();
+      params.k_norm = k_norm.data();
+      params.norm_eps = 1e-5f;
+    }
   }
 
   TestArray<float> Cache() const {
@@ -81,26 +91,36 @@ struct Fixture {
   TestArray<float> qkv;
   TestArray<float> cos;
   TestArray<float> sin;
+  TestArray<float> q_norm;
+  TestArray<float> k_norm;
   TypedArray arena;
   std::vector<int32_t> tables;
   KvDescriptor descriptor;
   RopeKvParams params;
 };
 
+// Two products of at most 1 and their sum, each rounded once. A norm brings an element to at most
+// sqrt(head_dim), with the relative error of a sum of head_dim squares, a root and three products.
+double Tolerance(const Shape& shape) {
+  if (!shape.norms) return 2 * kEpsilon;
+  return (0.5 * shape.head_dim + 8) * kEpsilon * std::sqrt(shape.head_dim);
+}
+
 void ExpectMatchesReference(const Shape& shape) {
-  SCOPED_TRACE(::testing::Message() << "head_dim " << shape.head_dim << ", " << Name(shape.dtype)
-                                    << ", block " << shape.block_size << ", cp "
-                                    << shape.ownership.rank << "/" << shape.ownership.size);
+  SCOPED_TRACE(::testing::Message()
+               << "head_dim " << shape.head_dim << ", " << Name(shape.dtype) << ", block "
+               << shape.block_size << ", cp " << shape.ownership.rank << "/" << shape.ownership.size
+               << (shape.norms ? ", normalised" : ""));
   Fixture expected(shape);
   Fixture actual(shape);
   RopeKvReference(expected.params, {0, kRows});
   RopeKvCpu(actual.params, {0, 4});
   RopeKvCpu(actual.params, {4, kRows});
-  // Two products of at most 1 and their sum, each rounded once.
+  const double tolerance = Tolerance(shape);
   EXPECT_TRUE(AllClose(expected.qkv.data(), actual.qkv.data(), actual.qkv.size(),
-                       [](size_t) { return 2 * kEpsilon; }));
+                       [&](size_t) { return tolerance; }));
   // The cache holds what the row holds, rounded: at most one step of the type apart.
-  const double step = shape.dtype == DType::kFloat32   ? 2 * kEpsilon
+  const double step = shape.dtype == DType::kFloat32   ? tolerance
                       : shape.dtype == DType::kFloat16 ? 0x1p-10
                                                        : 0x1p-7;
   const TestArray<float> wanted = expected.Cache();
@@ -123,6 +143,37 @@ TEST(RopeKvTest, MatchesReferenceForEveryShapeAndType) {
       for (const int32_t block_size : {5, 16, 64}) {
         ExpectMatchesReference({.block_size = block_size, .dtype = dtype});
       }
+    }
+  });
+}
+
+TEST(RopeKvTest, MatchesReferenceWhereHeadsAreNormalised) {
+  ForEachTarget([] {
+    for (const int32_t head_dim : {2, 6, 16, 64, 66, 80}) {
+      ExpectMatchesReference({.head_dim = head_dim, .dtype = DType::kFloat32, .norms = true});
+    }
+  });
+}
+
+TEST(RopeKvTest, QueriesAndKeysAreNormalisedEachByItsOwnWeightAndValuesNotAtAll) {
+  ForEachTarget([] {
+    const Shape shape{.dtype = DType::kFloat32, .norms = true};
+    Fixture plain({.dtype = DType::kFloat32});
+    Fixture fixture(shape);
+    std::fill(fixture.q_norm.begin(), fixture.q_norm.end(), 1.0f);
+    std::fill(fixture.k_norm.begin(), fixture.k_norm.end(), 3.0f);
+    RopeKvCpu(plain.params, {0, kRows});
+    RopeKvCpu(fixture.params, {0, kRows});
+    // A rotation keeps the root mean square.
+    for (int32_t head = 0; head < shape.heads + 2 * shape.kv_heads; ++head) {
+      const float* x = fixture.qkv.data() + head * shape.head_dim;
+      if (head >= shape.heads + shape.kv_heads) {
+        EXPECT_TRUE(AllSame(plain.qkv.data() + head * shape.head_dim, x, 16)) << head;
+        continue;
+      }
+      double squares = 0;
+      for (int32_t i = 0; i < shape.head_dim; ++i) squares += double{x[i]} * x[i];
+      EXPECT_NEAR(std::sqrt(squares / shape.head_dim), head < shape.heads ? 1 : 3, 1e-3) << head;
     }
   });
 }

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdio>
+#include <filesystem>
 #include <string>
 #include <vector>
 
@@ -12,7 +13,9 @@
 #include "base/status_macros.h"
 #include "tests/support/local_replica.h"
 #include "tests/support/status_matchers.h"
+#include "worker/model/checkpoint_writer.h"
 #include "worker/model/golden.h"
+#include "worker/model/rank_shape.h"
 
 namespace muster {
 namespace {
@@ -107,7 +110,7 @@ INSTANTIATE_TEST_SUITE_P(Shapes, EveryShapeTest, ::testing::ValuesIn(AllShapes()
                          [](const auto& info) { return Name(info.param); });
 
 // Every two choices meet at least once.
-TEST(PairwiseTest, TheOtherModelsWriteTheirGoldenTokens) {
+TEST(PairwiseTest, TheOtherLlamasWriteTheirGoldenTokens) {
   const struct {
     const char* model;
     Way way;
@@ -124,8 +127,66 @@ TEST(PairwiseTest, TheOtherModelsWriteTheirGoldenTokens) {
       {"llama-mqa12", {{.tp = 3, .cp = 2}, Fusion::kUnfused, false, 7}},
       {"llama-mqa12", {{.tp = 1, .cp = 3, .replicas = 2}, Fusion::kFused, false, 1}},
       {"llama-mqa12", {{.tp = 2, .cp = 1}, Fusion::kUnfused, true, 64}},
+      {"llama-bias", {{.tp = 3, .cp = 2}, Fusion::kFused, true, 7}},
+      {"llama-yarn", {{.tp = 1, .cp = 2}, Fusion::kUnfused, true, 64}},
+      {"llama-dynamic", {{.tp = 3, .cp = 1}, Fusion::kFused, false, 7}},
   };
   for (const auto& it : kCases) ExpectGoldenTokens(it.model, it.way, {it.way.chunk});
+}
+
+// The architectures beside Llama, each in every shape that its heads can be cut into.
+class EveryArchitectureTest : public ::testing::TestWithParam<const char*> {};
+
+TEST_P(EveryArchitectureTest, WritesTheGoldenTokensInEveryShapeAndWay) {
+  const auto golden = ReadGolden(GetParam());
+  ASSERT_OK(golden);
+  const auto model = ModelSource::Open(golden->directory, "float32");
+  ASSERT_OK(model);
+  int shapes = 0;
+  for (const ParallelConfig& config : AllShapes()) {
+    if (config.replicas > 1 || !RankShape::Create(model->spec, config, GlobalRank(0)).ok()) {
+      continue;
+    }
+    ++shapes;
+    for (const Fusion fusion : {Fusion::kFused, Fusion::kUnfused}) {
+      for (const bool graphs : {true, false}) {
+        ExpectGoldenTokens(GetParam(), {config, fusion, graphs}, {kWholePrompt, 1, 7, 64});
+      }
+    }
+  }
+  EXPECT_GE(shapes, 6);
+}
+
+INSTANTIATE_TEST_SUITE_P(Architectures, EveryArchitectureTest,
+                         ::testing::Values("mistral", "qwen2", "qwen3"),
+                         [](const auto& info) { return std::string(info.param); });
+
+// What a step costs without its layers can be measured so.
+TEST(WithoutLayersTest, EveryShapeWritesTheSameTokens) {
+  const ModelConfig config = {.hidden = 24,
+                              .heads = 4,
+                              .kv_heads = 2,
+                              .head_dim = 6,
+                              .ffn = 8,
+                              .vocabulary = 41,
+                              .max_positions = 128,
+                              .rms_norm_eps = 1e-5};
+  const std::string directory = ::testing::TempDir() + "/without_layers";
+  std::filesystem::create_directories(directory);
+  ASSERT_OK(WriteFile(directory + "/config.json", LlamaConfigJson(config, DType::kFloat32)));
+  ASSERT_OK(WriteFile(directory + "/model.safetensors",
+                      SafetensorsBytes(RandomLlama(config, DType::kFloat32, 5))));
+  const auto model = ModelSource::Open(directory, "float32");
+  ASSERT_OK(model);
+  std::vector<std::vector<int>> written;
+  for (const ParallelConfig& shape : {ParallelConfig{}, ParallelConfig{.tp = 2, .cp = 2}}) {
+    const auto replicas = Form(*model, {.config = shape});
+    ASSERT_OK(replicas);
+    const auto tokens = Write((*replicas)[0]->engine(), {3, 1, 4, 1, 5}, 20, {.chunk = 2});
+    ASSERT_OK(tokens);
+    written.push_back(TokensOf(*tokens));
+  }
+  EXPECT_EQ(written[0], written[1]);
 }
 
 // The two best tokens after each of `history`'s prefixes from `from` on, each fed whatever was

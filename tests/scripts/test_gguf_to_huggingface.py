@@ -5,6 +5,7 @@ import json
 import gguf
 import numpy as np
 import pytest
+from decoder_numpy import read_safetensors
 from gguf_to_huggingface import (
     ConversionError,
     build_tokenizer,
@@ -14,7 +15,6 @@ from gguf_to_huggingface import (
     unpermute_rotary,
     write_bfloat16_safetensors,
 )
-from llama_numpy import read_safetensors
 
 _SEED = 20240611
 

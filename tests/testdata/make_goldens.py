@@ -1,11 +1,12 @@
 #!/usr/bin/env python3
 """Makes the small random models and golden logits under goldens/, with transformers as oracle.
 
-    python3 tests/testdata/make_goldens.py --out tests/testdata/goldens
+    python3 tests/testdata/make_goldens.py --out tests/testdata/goldens [NAME ...]
 
-Needs numpy, torch, safetensors and transformers 5; runs on a CPU in under a minute. Each model is a
-directory in Hugging Face's layout, whose weights come from numpy's Philox under the seed in MODELS.
-transformers then loads that very directory, and writes beside the model:
+Makes the models of those names, or all. Needs numpy, torch, safetensors and transformers 5; runs on
+a CPU in a few minutes, most of which dynamic rope takes. Each model is a directory in Hugging
+Face's layout, whose weights come from numpy's Philox under the seed in MODELS. transformers then
+loads that very directory, and writes beside the model:
 
   golden.json         prompt, tokens (greedy, the end token disabled), min_margin: the least gap
                       between the best and the second logit of a step, sensitivity: how far the last
@@ -55,6 +56,19 @@ _COMMON = {
     "num_hidden_layers": 2,
     "rms_norm_eps": 1e-5,
 }
+# A small one of two layers, of which others are variants.
+_SMALL = _COMMON | {
+    "hidden_size": 48,
+    "intermediate_size": 61,
+    "num_attention_heads": 6,
+    "num_key_value_heads": 3,
+    "rope_theta": 10000.0,
+    "tie_word_embeddings": False,
+    "torch_dtype": "float32",
+    "vocab_size": 97,
+}
+# The tokens that a text under dynamic rope has before its frequencies change.
+_DYNAMIC_ORIGINAL = 32
 # Name: (seed, number of safetensors files, config.json beyond _COMMON).
 MODELS = {
     # Every tp and cp up to 4 divides the heads; vocabulary and FFN divide by none of 3, 4, 6, 8.
@@ -100,11 +114,89 @@ MODELS = {
         "torch_dtype": "float32",
         "vocab_size": 128,
     }),
+    "llama-linear": (5, 1, _SMALL | {
+        "rope_scaling": {"type": "linear", "factor": 3.0},
+    }),
+    "llama-dynamic": (6, 1, _SMALL | {
+        "max_position_embeddings": _DYNAMIC_ORIGINAL,
+        "rope_scaling": {"type": "dynamic", "factor": 4.0},
+    }),
+    "llama-yarn": (7, 1, _SMALL | {
+        "head_dim": 16,
+        "max_position_embeddings": 128,
+        "rope_parameters": {
+            "rope_theta": 500.0,
+            "rope_type": "yarn",
+            "factor": 4.0,
+            "original_max_position_embeddings": 32,
+            "beta_fast": 4.0,
+        },
+    }),
+    # Every bias that a Llama can have.
+    "llama-bias": (8, 1, _SMALL | {"attention_bias": True, "mlp_bias": True}),
+    # A window that is no multiple of a KV block, and shorter than the prompt.
+    "mistral": (9, 1, _SMALL | {
+        "architectures": ["MistralForCausalLM"],
+        "model_type": "mistral",
+        "num_attention_heads": 12,
+        "num_key_value_heads": 6,
+        "head_dim": 6,
+        "sliding_window": 20,
+    }),
+    "qwen2": (16, 1, _SMALL | {
+        "architectures": ["Qwen2ForCausalLM"],
+        "max_window_layers": 2,
+        "model_type": "qwen2",
+        "sliding_window": 16,
+        "tie_word_embeddings": True,
+        "use_sliding_window": False,
+    }),
+    # The upper of its two layers has a window.
+    "qwen3": (11, 1, _SMALL | {
+        "architectures": ["Qwen3ForCausalLM"],
+        "head_dim": 10,
+        "layer_types": ["full_attention", "sliding_attention"],
+        "max_window_layers": 1,
+        "model_type": "qwen3",
+        "num_attention_heads": 8,
+        "num_key_value_heads": 2,
+        "sliding_window": 24,
+        "tie_word_embeddings": True,
+        "use_sliding_window": True,
+    }),
 }
 
 
+def vectors(config: dict, prefix: str) -> dict[str, tuple[int, ...]]:
+    """Shapes of a layer's biases and of the norms of its heads, where it has them."""
+    hidden, ffn = config["hidden_size"], config["intermediate_size"]
+    heads, kv_heads = config["num_attention_heads"], config["num_key_value_heads"]
+    head_dim = config.get("head_dim", hidden // heads)
+    result = {}
+    if config["attention_bias"] or config["model_type"] == "qwen2":
+        result |= {
+            f"{prefix}.self_attn.q_proj.bias": (heads * head_dim,),
+            f"{prefix}.self_attn.k_proj.bias": (kv_heads * head_dim,),
+            f"{prefix}.self_attn.v_proj.bias": (kv_heads * head_dim,),
+        }
+    if config["attention_bias"]:
+        result[f"{prefix}.self_attn.o_proj.bias"] = (hidden,)
+    if config["mlp_bias"]:
+        result |= {
+            f"{prefix}.mlp.gate_proj.bias": (ffn,),
+            f"{prefix}.mlp.up_proj.bias": (ffn,),
+            f"{prefix}.mlp.down_proj.bias": (hidden,),
+        }
+    if config["model_type"] == "qwen3":
+        result |= {
+            f"{prefix}.self_attn.q_norm.weight": (head_dim,),
+            f"{prefix}.self_attn.k_norm.weight": (head_dim,),
+        }
+    return result
+
+
 def shapes(config: dict) -> dict[str, tuple[int, ...]]:
-    """Shape of every weight of a LlamaForCausalLM, in the order of its files."""
+    """Shape of every weight of a model, in the order of its files."""
     hidden, ffn = config["hidden_size"], config["intermediate_size"]
     heads, kv_heads = config["num_attention_heads"], config["num_key_value_heads"]
     head_dim = config.get("head_dim", hidden // heads)
@@ -121,7 +213,7 @@ def shapes(config: dict) -> dict[str, tuple[int, ...]]:
             f"{prefix}.mlp.gate_proj.weight": (ffn, hidden),
             f"{prefix}.mlp.up_proj.weight": (ffn, hidden),
             f"{prefix}.mlp.down_proj.weight": (hidden, ffn),
-        }
+        } | vectors(config, prefix)
     result["model.norm.weight"] = (hidden,)
     if not config["tie_word_embeddings"]:
         result["lm_head.weight"] = (config["vocab_size"], hidden)
@@ -141,6 +233,8 @@ def random_weights(config: dict, seed: int) -> dict[str, np.ndarray]:
         values = random.standard_normal(shape, dtype=np.float32)
         if "norm" in name:
             result[name] = 1 + values / 4
+        elif name.endswith(".bias"):
+            result[name] = values / 2
         elif "embed" in name or "lm_head" in name:
             result[name] = values * np.float32(0.4)
         else:
@@ -173,14 +267,29 @@ def write_model(directory: Path, config: dict, seed: int, files: int) -> None:
 
 
 def load_oracle(directory: Path, dtype: torch.dtype):
-    model = transformers.LlamaForCausalLM.from_pretrained(
+    model = transformers.AutoModelForCausalLM.from_pretrained(
         directory, dtype=dtype, attn_implementation="eager")
     return model.eval()
 
 
 def logits_after(model, tokens: list[int]) -> torch.Tensor:
     """Logits after each token, as float32: [tokens, vocabulary]."""
+    if model.config.rope_parameters["rope_type"] == "dynamic":
+        return logits_step_by_step(model, tokens)
     return model(torch.tensor([tokens]), use_cache=False).logits[0].float()
+
+
+def logits_step_by_step(model, tokens: list[int]) -> torch.Tensor:
+    """The same, of a text whose tokens come one by one once its frequencies may change.
+
+    Under dynamic rope they depend on the length so far, and what is cached stays as it was.
+    """
+    # One less than the original length: only below it the oracle forgets the text before.
+    first = _DYNAMIC_ORIGINAL - 1
+    steps = [tokens[:first], *([token] for token in tokens[first:])]
+    cache = transformers.DynamicCache(config=model.config)
+    logits = [model(torch.tensor([step]), past_key_values=cache).logits[0] for step in steps]
+    return torch.cat(logits).float()
 
 
 def continue_greedily(model, prompt: list[int]) -> tuple[list[int], torch.Tensor, float]:
@@ -233,10 +342,13 @@ def make_golden(directory: Path, config: dict, seed: int) -> dict:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, required=True, metavar="DIR")
-    out = parser.parse_args().out
+    parser.add_argument("names", nargs="*", metavar="NAME", help="a model, default: all")
+    arguments = parser.parse_args()
+    out = arguments.out
     torch.set_grad_enabled(False)
     torch.set_num_threads(1)
-    for name, (seed, files, own) in MODELS.items():
+    for name in arguments.names or MODELS:
+        seed, files, own = MODELS[name]
         directory = out / name
         if directory.exists():
             shutil.rmtree(directory)

@@ -35,7 +35,9 @@ absl::Status KvCache::AllocateArena(int64_t blocks) {
   if (blocks < 1 || __builtin_mul_overflow(blocks, KvBlockBytes(options_.layout), &bytes)) {
     return absl::InvalidArgumentError(absl::StrCat("a KV arena of ", blocks, " blocks"));
   }
-  MUSTER_ASSIGN_OR_RETURN(arena_, device_.Allocate(static_cast<size_t>(bytes), "kv", ledger_));
+  // A model without layers has blocks of no bytes, and an arena all the same.
+  const auto size = static_cast<size_t>(std::max<int64_t>(bytes, 1));
+  MUSTER_ASSIGN_OR_RETURN(arena_, device_.Allocate(size, "kv", ledger_));
   holders_.resize(static_cast<size_t>(blocks), 0);
   descriptor()->num_blocks = blocks;
   descriptor()->base = arena_.data();

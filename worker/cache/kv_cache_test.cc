@@ -123,6 +123,18 @@ TEST_F(KvCacheTest, MemoryIsChargedAndGivenBack) {
   EXPECT_EQ(ledger_.total(), 0u);
 }
 
+TEST_F(KvCacheTest, AModelWithoutLayersHasBlocksOfNoBytes) {
+  KvLayout layout = kLayout;
+  layout.layers = 0;
+  ASSERT_OK_AND_ASSIGN(
+      const auto cache,
+      KvCache::Create({.layout = layout, .max_sequences = 1, .max_local_blocks = 2}, device_,
+                      ledger_));
+  ASSERT_OK(cache->AllocateArena(3));
+  EXPECT_EQ(cache->blocks(), 3);
+  EXPECT_OK(cache->SetBlock(0, 1, 2));
+}
+
 TEST_F(KvCacheTest, RefusesArenasThatCannotBe) {
   const auto cache = Create();
   EXPECT_STATUS(cache->AllocateArena(0), absl::StatusCode::kInvalidArgument, "0 blocks");

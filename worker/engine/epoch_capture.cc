@@ -133,9 +133,9 @@ absl::Status EpochContext::CaptureGraphs() {
 }
 
 absl::StatusOr<int64_t> EpochContext::AffordableBlocks() const {
-  // A model without layers keeps nothing, in blocks that are counted all the same.
-  const uint64_t block =
-      std::max<uint64_t>(static_cast<uint64_t>(KvBlockBytes(loaded_->kv_layout())), 1);
+  const auto block = static_cast<uint64_t>(KvBlockBytes(loaded_->kv_layout()));
+  // Blocks of a model without layers take no bytes: as many as the tables can name.
+  if (block == 0) return int64_t{options_.limits.max_sequences} * options_.limits.max_local_blocks;
   const uint64_t free = assignment_.backend.device().Report().free_bytes;
   const uint64_t memory = std::min(options_.kv_memory, free - free / kFreeShare);
   const uint64_t blocks =

@@ -28,6 +28,29 @@ std::vector<float> RandomValues(const std::string& name, const std::vector<int64
   return values;
 }
 
+using Shapes = std::map<std::string, std::vector<int64_t>>;
+
+// Biases and norms of heads of one layer, where it has them.
+void AddVectors(const ModelConfig& config, const std::string& layer, Shapes& shapes) {
+  const int64_t q = int64_t{config.heads} * config.head_dim;
+  const int64_t kv = int64_t{config.kv_heads} * config.head_dim;
+  if (config.qkv_bias) {
+    shapes[layer + "self_attn.q_proj.bias"] = {q};
+    shapes[layer + "self_attn.k_proj.bias"] = {kv};
+    shapes[layer + "self_attn.v_proj.bias"] = {kv};
+  }
+  if (config.o_bias) shapes[layer + "self_attn.o_proj.bias"] = {config.hidden};
+  if (config.mlp_bias) {
+    shapes[layer + "mlp.gate_proj.bias"] = {config.ffn};
+    shapes[layer + "mlp.up_proj.bias"] = {config.ffn};
+    shapes[layer + "mlp.down_proj.bias"] = {config.hidden};
+  }
+  if (config.qk_norm) {
+    shapes[layer + "self_attn.q_norm.weight"] = {config.head_dim};
+    shapes[layer + "self_attn.k_norm.weight"] = {config.head_dim};
+  }
+}
+
 }  // namespace
 
 std::string SafetensorsBytes(const NamedTensors& tensors) {
@@ -53,8 +76,8 @@ NamedTensors RandomLlama(const ModelConfig& config, DType dtype, uint64_t seed) 
   const int64_t hidden = config.hidden;
   const int64_t q = int64_t{config.heads} * config.head_dim;
   const int64_t kv = int64_t{config.kv_heads} * config.head_dim;
-  std::map<std::string, std::vector<int64_t>> shapes = {
-      {"model.embed_tokens.weight", {config.vocabulary, hidden}}, {"model.norm.weight", {hidden}}};
+  Shapes shapes = {{"model.embed_tokens.weight", {config.vocabulary, hidden}},
+                   {"model.norm.weight", {hidden}}};
   for (int i = 0; i < config.layers; ++i) {
     const std::string layer = absl::StrCat("model.layers.", i, ".");
     shapes[layer + "input_layernorm.weight"] = {hidden};
@@ -66,6 +89,7 @@ NamedTensors RandomLlama(const ModelConfig& config, DType dtype, uint64_t seed) 
     shapes[layer + "mlp.gate_proj.weight"] = {config.ffn, hidden};
     shapes[layer + "mlp.up_proj.weight"] = {config.ffn, hidden};
     shapes[layer + "mlp.down_proj.weight"] = {hidden, config.ffn};
+    AddVectors(config, layer, shapes);
   }
   if (!config.tied_embeddings) shapes["lm_head.weight"] = {config.vocabulary, hidden};
   std::minstd_rand random(static_cast<uint32_t>(seed));

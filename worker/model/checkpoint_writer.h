@@ -10,7 +10,7 @@
 #include "absl/status/status.h"
 #include "absl/strings/string_view.h"
 #include "kernels/dtype.h"
-#include "worker/model/config.h"
+#include "worker/model/model_config.h"
 
 namespace muster {
 
@@ -25,10 +25,10 @@ using NamedTensors = std::map<std::string, TensorValues>;
 // The bytes of a safetensors file.
 std::string SafetensorsBytes(const NamedTensors& tensors);
 
-// Every tensor of a Llama, filled from `seed`: uniform, scaled to the width that it reads.
+// Every tensor of a dense decoder, filled from `seed`: uniform, scaled to the width that it reads.
 NamedTensors RandomLlama(const ModelConfig& config, DType dtype, uint64_t seed);
 
-// config.json of such a model, in the older form.
+// config.json of a Llama without biases, in the older form.
 std::string LlamaConfigJson(const ModelConfig& config, DType dtype);
 
 // Writes a file, replacing one that is there.

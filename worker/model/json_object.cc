@@ -62,7 +62,20 @@ absl::StatusOr<JsonObject> JsonObject::Create(const nlohmann::json& value,
 
 const nlohmann::json* JsonObject::Find(absl::string_view field) const {
   const auto it = value_->find(std::string(field));
+  if (it != value_->end()) asked_.insert(it.key());
   return it == value_->end() || it->is_null() ? nullptr : &*it;
+}
+
+bool JsonObject::Mentions(absl::string_view field) const {
+  return value_->contains(std::string(field));
+}
+
+std::vector<std::string> JsonObject::Unasked() const {
+  std::vector<std::string> fields;
+  for (const auto& [field, value] : value_->items()) {
+    if (!value.is_null() && !asked_.contains(field)) fields.push_back(field);
+  }
+  return fields;
 }
 
 absl::Status JsonObject::Missing(absl::string_view field) const {
@@ -133,6 +146,18 @@ absl::StatusOr<std::vector<int64_t>> JsonObject::Integers(absl::string_view fiel
     numbers.push_back(number);
   }
   return numbers;
+}
+
+absl::StatusOr<std::vector<std::string>> JsonObject::Strings(absl::string_view field) const {
+  std::vector<std::string> strings;
+  const nlohmann::json* value = Find(field);
+  if (value == nullptr) return strings;
+  if (!value->is_array()) return Wrong(field, "a list of strings");
+  for (const nlohmann::json& element : *value) {
+    if (!element.is_string()) return Wrong(field, "a list of strings");
+    strings.push_back(element.get<std::string>());
+  }
+  return strings;
 }
 
 absl::StatusOr<JsonObject> JsonObject::Object(absl::string_view field) const {

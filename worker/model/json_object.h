@@ -3,9 +3,11 @@
 #define MUSTER_WORKER_MODEL_JSON_OBJECT_H_
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <nlohmann/json_fwd.hpp>
 #include <optional>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -20,6 +22,9 @@ std::string Excerpt(const nlohmann::json& value);
 
 // One object of a file and where it stands in it. Every error is kModelUnusable and begins with the
 // place and the field. A field that is null counts as absent. The JSON outlives the object.
+//
+// It remembers which fields it was asked for, so that those which nobody knows can be refused. Used
+// by one thread.
 class JsonObject {
  public:
   // `place`: "config.json", or "config.json: rope_scaling".
@@ -27,6 +32,8 @@ class JsonObject {
   static absl::StatusOr<JsonObject> Create(const nlohmann::json& value, absl::string_view place);
 
   bool Has(absl::string_view field) const { return Find(field) != nullptr; }
+  // Whether the field is there, be it null.
+  bool Mentions(absl::string_view field) const;
   // The value, or null where the field is absent.
   const nlohmann::json* Find(absl::string_view field) const;
 
@@ -42,8 +49,13 @@ class JsonObject {
   // One whole number or a list of them, each in [min, max]; empty where the field is absent.
   absl::StatusOr<std::vector<int64_t>> Integers(absl::string_view field, int64_t min,
                                                 int64_t max) const;
+  // A list of strings; empty where the field is absent.
+  absl::StatusOr<std::vector<std::string>> Strings(absl::string_view field) const;
   // A nested object; its place names the field.
   absl::StatusOr<JsonObject> Object(absl::string_view field) const;
+
+  // The fields that nobody has asked for, but for those that are null.
+  std::vector<std::string> Unasked() const;
 
   const std::string& place() const { return place_; }
 
@@ -58,6 +70,7 @@ class JsonObject {
 
   const nlohmann::json* value_;
   std::string place_;
+  mutable std::set<std::string, std::less<>> asked_;
 };
 
 // Parses strict JSON without duplicate keys in any object. Errors begin with `place`.

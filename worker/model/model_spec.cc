@@ -1,18 +1,38 @@
 #include "worker/model/model_spec.h"
 
+#include <algorithm>
+
 #include "absl/strings/str_cat.h"
 #include "base/digest.h"
 
 namespace muster {
 namespace {
 
-// Parameters of a Llama without those of its norms, whose type is always float32.
+// Parameters of the projections and tables: those that are held in the model's type.
 uint64_t MatrixElements(const ModelConfig& config) {
   const uint64_t hidden = config.hidden;
   const uint64_t attention = uint64_t{2} * (config.heads + config.kv_heads) * config.head_dim;
   const uint64_t layer = hidden * (attention + uint64_t{3} * config.ffn);
   const uint64_t tables = config.tied_embeddings ? 1 : 2;
   return config.layers * layer + tables * config.vocabulary * hidden;
+}
+
+// Parameters of norms and biases, which are held in float32.
+uint64_t VectorElements(const ModelConfig& config) {
+  uint64_t layer = uint64_t{2} * config.hidden;
+  if (config.qkv_bias) {
+    layer += (uint64_t(config.heads) + uint64_t{2} * config.kv_heads) * config.head_dim;
+  }
+  if (config.qk_norm) layer += uint64_t{2} * config.head_dim;
+  if (config.o_bias) layer += config.hidden;
+  if (config.mlp_bias) layer += uint64_t{2} * config.ffn + config.hidden;
+  return config.layers * layer + config.hidden;
+}
+
+// The window that every layer has.
+int CommonWindow(const ModelConfig& config) {
+  if (config.windows.empty()) return 0;
+  return *std::min_element(config.windows.begin(), config.windows.end());
 }
 
 }  // namespace
@@ -33,7 +53,8 @@ ModelSpec ToSpec(const ModelConfig& config, const Checkpoint& checkpoint, DType 
   Digest digest;
   digest.Add(absl::string_view(config.json));
   checkpoint.AddTo(digest);
-  const uint64_t norms = (uint64_t{2} * config.layers + 1) * config.hidden;
+  const uint64_t bytes =
+      MatrixElements(config) * SizeOf(dtype) + VectorElements(config) * sizeof(float);
   return ModelSpec{.architecture = config.architecture,
                    .name = config.name,
                    .layers = config.layers,
@@ -46,8 +67,9 @@ ModelSpec ToSpec(const ModelConfig& config, const Checkpoint& checkpoint, DType 
                    .max_positions = config.max_positions,
                    .dtype = Name(dtype),
                    .digest = DigestString(digest.value()),
-                   .weight_bytes = MatrixElements(config) * SizeOf(dtype) + norms * sizeof(float),
-                   .eos_token_ids = config.eos_token_ids};
+                   .weight_bytes = bytes,
+                   .eos_token_ids = config.eos_token_ids,
+                   .sliding_window = CommonWindow(config)};
 }
 
 }  // namespace muster

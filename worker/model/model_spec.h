@@ -6,7 +6,7 @@
 #include "base/topology.h"
 #include "kernels/dtype.h"
 #include "worker/model/checkpoint.h"
-#include "worker/model/config.h"
+#include "worker/model/model_config.h"
 
 namespace muster {
 

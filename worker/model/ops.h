@@ -14,11 +14,12 @@
 
 namespace muster {
 
-// y = x W^T. Weights of bfloat16 meet x rounded to bfloat16; sums are float32.
+// y = x W^T + bias. Weights of bfloat16 meet x rounded to bfloat16; sums are float32.
 struct LinearParams {
   const float* x = nullptr;  // [rows, weights.k]
   Matrix weights;
-  float* y = nullptr;  // [rows, weights.n]
+  const float* bias = nullptr;  // [weights.n], or null
+  float* y = nullptr;           // [rows, weights.n]
 };
 
 // out[i] = x[index[i]].

@@ -84,6 +84,7 @@ absl::StatusOr<RankShape> RankShape::Create(const ModelSpec& model, const Parall
                    .vocabulary = ShardOf(model.vocabulary, ranks, stage_rank),
                    .cp_rank = at.cp_rank,
                    .cp_size = config.cp,
+                   .stage_rank = stage_rank,
                    .stage_size = ranks};
 }
 

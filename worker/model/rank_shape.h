@@ -29,6 +29,7 @@ struct RankShape {
   ShardRange vocabulary;  // over STAGE, by stage rank
   int cp_rank = 0;        // holds KV blocks b with b % cp_size == cp_rank
   int cp_size = 1;
+  int stage_rank = 0;
   int stage_size = 1;
 
   // INVALID_ARGUMENT names the number that does not divide.

@@ -40,6 +40,7 @@ TEST(RankShapeTest, WorkedExample) {
   EXPECT_EQ(shape.cp_rank, 1);
   EXPECT_EQ(shape.cp_size, 2);
   EXPECT_EQ(shape.stage_size, 4);
+  EXPECT_EQ(shape.stage_rank, 2);
 }
 
 TEST(RankShapeTest, FewKvHeadsAreReplicatedInConsecutiveRuns) {

@@ -17,6 +17,14 @@ int64_t RowsOf(const std::vector<TensorSlice>& slices) {
   return rows;
 }
 
+int64_t ElementsOf(const std::vector<TensorSlice>& slices) {
+  int64_t elements = 0;
+  for (const TensorSlice& slice : slices) {
+    elements += int64_t{slice.row_shard.size()} * slice.column_shard.size();
+  }
+  return elements;
+}
+
 }  // namespace
 
 void WeightLoader::AddMatrix(std::vector<TensorSlice> slices, Matrix* matrix) {
@@ -24,11 +32,16 @@ void WeightLoader::AddMatrix(std::vector<TensorSlice> slices, Matrix* matrix) {
   targets_.push_back({.slices = std::move(slices), .dtype = dtype_, .matrix = matrix});
 }
 
-void WeightLoader::AddVector(const std::string& tensor, int size, const float** vector) {
-  const TensorSlice slice = {
-      .tensor = tensor, .rows = 1, .columns = size, .row_shard = {0, 1}, .column_shard = {0, size}};
-  targets_.push_back(
-      {.slices = {slice}, .dtype = DType::kFloat32, .vector = vector, .one_dimension = true});
+void WeightLoader::AddVector(std::vector<VectorSlice> slices, const float** vector) {
+  Target target = {.dtype = DType::kFloat32, .vector = vector, .one_dimension = true};
+  for (VectorSlice& slice : slices) {
+    target.slices.push_back({.tensor = std::move(slice.tensor),
+                             .rows = 1,
+                             .columns = slice.size,
+                             .row_shard = {0, 1},
+                             .column_shard = slice.shard});
+  }
+  targets_.push_back(std::move(target));
 }
 
 absl::Status WeightLoader::Resolve() {
@@ -47,8 +60,7 @@ uint64_t WeightLoader::Place() {
   uint64_t end = 0;
   for (Target& target : targets_) {
     target.offset = end;
-    const int64_t elements = RowsOf(target.slices) * target.slices.front().column_shard.size();
-    end += elements * SizeOf(target.dtype) + kAlignment - 1;
+    end += ElementsOf(target.slices) * SizeOf(target.dtype) + kAlignment - 1;
     end -= end % kAlignment;
   }
   return end;

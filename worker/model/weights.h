@@ -26,6 +26,13 @@ struct TensorSlice {
   ShardRange column_shard;
 };
 
+// A run of a tensor of one dimension.
+struct VectorSlice {
+  std::string tensor;
+  int size = 0;  // of the whole tensor
+  ShardRange shard;
+};
+
 // bytes done, bytes in all; on the loading thread, which gives up with what is not OK.
 using LoadProgress = std::function<absl::Status(uint64_t done, uint64_t total)>;
 
@@ -38,8 +45,12 @@ class WeightLoader {
   // `matrix` will hold the slices one below the other, in the model's type. It is filled in by Load
   // and must stay where it is until then; so must `vector`.
   void AddMatrix(std::vector<TensorSlice> slices, Matrix* matrix);
-  // `vector` will point to the tensor as float32[size].
-  void AddVector(const std::string& tensor, int size, const float** vector);
+  // `vector` will point to the slices one after the other, as float32.
+  void AddVector(std::vector<VectorSlice> slices, const float** vector);
+  // The same of a whole tensor.
+  void AddVector(const std::string& tensor, int size, const float** vector) {
+    AddVector({{.tensor = tensor, .size = size, .shard = {0, size}}}, vector);
+  }
 
   // Once. The buffer (ledger tag "weights") holds all that was added. Errors of Checkpoint::Find
   // and Device::Allocate; nothing is allocated when a tensor is missing or has the wrong shape.

@@ -8,7 +8,7 @@
 #include "tests/support/status_matchers.h"
 #include "worker/device/cpu/cpu_device.h"
 #include "worker/model/checkpoint_writer.h"
-#include "worker/model/llama_weights.h"
+#include "worker/model/dense_decoder_weights.h"
 #include "worker/model/model_spec.h"
 
 namespace muster {
@@ -83,10 +83,10 @@ class WeightsTest : public ::testing::Test {
     checkpoint_ = *std::move(checkpoint);
   }
 
-  absl::StatusOr<LlamaWeights> Load(const ModelConfig& config, ParallelConfig parallel, int rank,
+  absl::StatusOr<DenseWeights> Load(const ModelConfig& config, ParallelConfig parallel, int rank,
                                     DType dtype, LoadProgress progress = nullptr) {
     const ModelSpec spec = ToSpec(config, *checkpoint_, dtype);
-    return LoadLlamaWeights({.config = config,
+    return LoadDenseWeights({.config = config,
                              .checkpoint = *checkpoint_,
                              .shape = *RankShape::Create(spec, parallel, GlobalRank(rank)),
                              .dtype = dtype,
@@ -124,17 +124,18 @@ TEST_F(WeightsTest, ShardsOfAllRanksMakeTheWhole) {
   for (int rank = 0; rank < 6; ++rank) {
     const auto weights = Load(kConfig, parallel, rank, DType::kFloat32);
     ASSERT_OK(weights);
-    const LlamaLayerWeights& layer = weights->layers[1];
+    const DenseLayerWeights& layer = weights->layers[1];
     AppendRows(embedding, AllOf(weights->embedding));
-    AppendRows(gate, RowsOf(layer.gate_up, 0, layer.gate_up.n / 2));
-    AppendRows(up, RowsOf(layer.gate_up, layer.gate_up.n / 2, layer.gate_up.n));
-    AppendColumns(down, AllOf(layer.down));
+    AppendRows(gate, RowsOf(layer.gate_up.weights, 0, layer.gate_up.weights.n / 2));
+    AppendRows(up,
+               RowsOf(layer.gate_up.weights, layer.gate_up.weights.n / 2, layer.gate_up.weights.n));
+    AppendColumns(down, AllOf(layer.down.weights));
     const int tp_rank = rank % 3;
     const int cp_rank = rank / 3;
-    o_shards[tp_rank * 2 + cp_rank] = AllOf(layer.o);
+    o_shards[tp_rank * 2 + cp_rank] = AllOf(layer.o.weights);
     if (cp_rank != 0) continue;  // as its peer of TP rank and CP rank 0
-    AppendRows(q, RowsOf(layer.qkv, 0, 2 * kHeadDim));
-    AppendRows(k, RowsOf(layer.qkv, 2 * kHeadDim, 3 * kHeadDim));
+    AppendRows(q, RowsOf(layer.qkv.weights, 0, 2 * kHeadDim));
+    AppendRows(k, RowsOf(layer.qkv.weights, 2 * kHeadDim, 3 * kHeadDim));
   }
   Dense o;
   for (const Dense& shard : o_shards) AppendColumns(o, shard);
@@ -147,18 +148,66 @@ TEST_F(WeightsTest, ShardsOfAllRanksMakeTheWhole) {
   EXPECT_EQ(o, TensorOf("model.layers.1.self_attn.o_proj.weight"));
 }
 
+std::vector<float> Floats(const float* values, int64_t count) { return {values, values + count}; }
+
+void Append(std::vector<float>& whole, const std::vector<float>& part) {
+  whole.insert(whole.end(), part.begin(), part.end());
+}
+
+TEST_F(WeightsTest, BiasesAreShardedWithTheirRowsAndHeldOnceWhereSumsAreMade) {
+  ModelConfig biased = kConfig;
+  biased.qkv_bias = biased.o_bias = biased.mlp_bias = biased.qk_norm = true;
+  Write(RandomLlama(biased, DType::kFloat32, 7));
+  const std::string name = "model.layers.1.";
+  const auto tensor = [&](const std::string& of) { return tensors_.at(name + of).values; };
+  std::vector<float> q, k, v, gate, up;
+  for (int rank = 0; rank < 6; ++rank) {
+    const auto weights = Load(biased, {.tp = 3, .cp = 2}, rank, DType::kBFloat16);
+    ASSERT_OK(weights);
+    const DenseLayerWeights& layer = weights->layers[1];
+    EXPECT_EQ(Floats(layer.q_norm, kHeadDim), tensor("self_attn.q_norm.weight"));
+    EXPECT_EQ(Floats(layer.k_norm, kHeadDim), tensor("self_attn.k_norm.weight"));
+    const int64_t ffn = layer.gate_up.weights.n / 2;
+    Append(gate, Floats(layer.gate_up.bias, ffn));
+    Append(up, Floats(layer.gate_up.bias + ffn, ffn));
+    EXPECT_EQ(layer.o.bias == nullptr, rank != 0);
+    EXPECT_EQ(layer.down.bias == nullptr, rank != 0);
+    if (rank == 0) {
+      EXPECT_EQ(Floats(layer.o.bias, kHidden), tensor("self_attn.o_proj.bias"));
+      EXPECT_EQ(Floats(layer.down.bias, kHidden), tensor("mlp.down_proj.bias"));
+    }
+    if (rank >= 3) continue;  // as its peer of the same TP rank
+    Append(q, Floats(layer.qkv.bias, 2 * kHeadDim));
+    Append(k, Floats(layer.qkv.bias + 2 * kHeadDim, kHeadDim));
+    Append(v, Floats(layer.qkv.bias + 3 * kHeadDim, kHeadDim));
+  }
+  EXPECT_EQ(q, tensor("self_attn.q_proj.bias"));
+  EXPECT_EQ(k, tensor("self_attn.k_proj.bias"));
+  EXPECT_EQ(v, tensor("self_attn.v_proj.bias"));
+  EXPECT_EQ(gate, tensor("mlp.gate_proj.bias"));
+  EXPECT_EQ(up, tensor("mlp.up_proj.bias"));
+}
+
+TEST_F(WeightsTest, AModelThatClaimsABiasAndHasNoneIsRefused) {
+  Write(RandomLlama(kConfig, DType::kFloat32, 7));
+  ModelConfig biased = kConfig;
+  biased.qkv_bias = true;
+  EXPECT_STATUS(Load(biased, {}, 0, DType::kFloat32).status(), absl::StatusCode::kNotFound,
+                "tensor 'model.layers.0.self_attn.q_proj.bias' is missing");
+}
+
 TEST_F(WeightsTest, TiedEmbeddingsAreHeldOnce) {
   ModelConfig tied = kConfig;
   tied.tied_embeddings = true;
   Write(RandomLlama(tied, DType::kBFloat16, 7));
   const auto weights = Load(tied, {}, 0, DType::kBFloat16);
   ASSERT_OK(weights);
-  EXPECT_EQ(weights->lm_head.data, weights->embedding.data);
+  EXPECT_EQ(weights->lm_head.weights.data, weights->embedding.data);
 
   Write(RandomLlama(kConfig, DType::kBFloat16, 7));
   const auto untied = Load(kConfig, {}, 0, DType::kBFloat16);
   ASSERT_OK(untied);
-  EXPECT_NE(untied->lm_head.data, untied->embedding.data);
+  EXPECT_NE(untied->lm_head.weights.data, untied->embedding.data);
 }
 
 TEST_F(WeightsTest, EveryTypeBecomesTheModels) {
@@ -171,8 +220,8 @@ TEST_F(WeightsTest, EveryTypeBecomesTheModels) {
     for (const DType held : {DType::kFloat32, DType::kBFloat16}) {
       const auto weights = Load(kConfig, {}, 0, held);
       ASSERT_OK(weights);
-      EXPECT_EQ(weights->lm_head.dtype, held);
-      EXPECT_EQ(AllOf(weights->lm_head), TensorOf("lm_head.weight")) << Name(stored);
+      EXPECT_EQ(weights->lm_head.weights.dtype, held);
+      EXPECT_EQ(AllOf(weights->lm_head.weights), TensorOf("lm_head.weight")) << Name(stored);
       const TensorValues& norm = tensors_.at("model.norm.weight");
       for (int i = 0; i < kHidden; ++i) {
         EXPECT_NEAR(weights->final_norm[i], norm.values[i], 0.005f);

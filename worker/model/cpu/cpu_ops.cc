@@ -7,6 +7,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "base/status_macros.h"
+#include "kernels/add_bias.h"
 #include "kernels/skinny_matmul.h"
 #include "worker/device/cpu/cpu_stream.h"
 
@@ -31,6 +32,15 @@ absl::Status RunRows(Stream& stream, void (*kernel)(const Params&, IndexRange),
   return cpu.Run([&pool = cpu.pool(), kernel, params, rows, grain = GrainOf(row_bytes)] {
     pool.ForRanges(rows, grain, [&](int64_t begin, int64_t end) { kernel(params, {begin, end}); });
     return absl::OkStatus();
+  });
+}
+
+void AddBias(ThreadPool& pool, const LinearParams& params, int rows) {
+  const int64_t width = params.weights.n;
+  const AddBiasParams add = {
+      .y = params.y, .row_stride = width, .width = width, .bias = params.bias};
+  pool.ForRanges(rows, GrainOf(width * int64_t{sizeof(float)}), [&](int64_t begin, int64_t end) {
+    AddBiasCpu(add, {begin, end});
   });
 }
 
@@ -95,8 +105,12 @@ absl::Status CpuOps::Linear(Stream& stream, const LinearParams& params, int rows
   CpuStream& cpu = CpuStream::From(stream);
   return cpu.Run([this, &pool = cpu.pool(), gemm, params, rows] {
     const void* x = Operand(pool, params, rows);
-    if (gemm != nullptr) return MultiplyManyRows(pool, *gemm, params, x, rows);
-    MultiplyFewRows(pool, params, x, rows);
+    if (gemm != nullptr) {
+      MUSTER_RETURN_IF_ERROR(MultiplyManyRows(pool, *gemm, params, x, rows));
+    } else {
+      MultiplyFewRows(pool, params, x, rows);
+    }
+    if (params.bias != nullptr) AddBias(pool, params, rows);
     return absl::OkStatus();
   });
 }

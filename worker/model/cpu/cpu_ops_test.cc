@@ -82,6 +82,25 @@ TEST_P(CpuOpsTest, LinearIsRightForFewRowsAndMany) {
   }
 }
 
+TEST_P(CpuOpsTest, LinearAddsItsBiasOnceToEveryRow) {
+  for (const DType dtype : {DType::kFloat32, DType::kBFloat16}) {
+    for (const int rows : {1, 33, 64}) {
+      SCOPED_TRACE(absl::StrCat(Name(dtype), " rows ", rows));
+      Product product(77, 33, rows, dtype);
+      ASSERT_OK(ops_.Prepare(product.matrix, 64));
+      ASSERT_OK(ops_.Linear(*stream_, product.params(), rows));
+      std::vector<float> expected = product.y;
+      std::vector<float> bias(77);
+      for (size_t i = 0; i < bias.size(); ++i) bias[i] = static_cast<float>(i) * 0.37f - 9;
+      for (size_t i = 0; i < expected.size(); ++i) expected[i] += bias[i % bias.size()];
+      LinearParams params = product.params();
+      params.bias = bias.data();
+      ASSERT_OK(ops_.Linear(*stream_, params, rows));
+      EXPECT_EQ(product.y, expected);
+    }
+  }
+}
+
 TEST_P(CpuOpsTest, LinearRefusesWhatWasNotPrepared) {
   Product product(8, 8, 4, DType::kFloat32);
   EXPECT_STATUS(ops_.Linear(*stream_, product.params(), 4), absl::StatusCode::kFailedPrecondition,

@@ -1,10 +1,11 @@
-// The Llama forward against transformers, on one rank and on several.
+// The forward of dense decoders against transformers, on one rank and on several.
 #include <gtest/gtest.h>
 
 #include <algorithm>
 #include <cmath>
 #include <cstdio>
 #include <cstring>
+#include <filesystem>
 
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
@@ -14,6 +15,7 @@
 #include "tests/support/local_rendezvous.h"
 #include "tests/support/run_ranks.h"
 #include "tests/support/status_matchers.h"
+#include "worker/model/checkpoint_writer.h"
 #include "worker/model/golden.h"
 #include "worker/model/model_rank.h"
 
@@ -22,7 +24,9 @@ namespace {
 
 using Logits = std::vector<std::vector<float>>;
 
-constexpr const char* kGoldens[] = {"llama-mha12", "llama-gqa8", "llama-gqa6", "llama-mqa12"};
+constexpr const char* kGoldens[] = {"llama-mha12",  "llama-gqa8",    "llama-gqa6", "llama-mqa12",
+                                    "llama-linear", "llama-dynamic", "llama-yarn", "llama-bias",
+                                    "mistral",      "qwen2",         "qwen3"};
 
 // Every logit of a step within 1e-3 of the largest.
 void ExpectClose(const std::vector<float>& actual, const std::vector<float>& expected) {
@@ -69,7 +73,7 @@ absl::StatusOr<Logits> Decode(ModelRank& rank, const Golden& golden, const Feedi
   return steps;
 }
 
-class LlamaTest : public ::testing::Test {
+class DenseDecoderTest : public ::testing::Test {
  protected:
   std::unique_ptr<ModelRank> Create(const std::string& directory, const std::string& dtype,
                                     int threads = 2) {
@@ -83,7 +87,7 @@ class LlamaTest : public ::testing::Test {
   testing::LocalRendezvous rendezvous_{board_, Epoch(1)};
 };
 
-TEST_F(LlamaTest, EveryStepHasTheLogitsOfTransformers) {
+TEST_F(DenseDecoderTest, EveryStepHasTheLogitsOfTransformers) {
   for (const char* name : kGoldens) {
     SCOPED_TRACE(name);
     const auto golden = ReadGolden(name);
@@ -99,7 +103,7 @@ TEST_F(LlamaTest, EveryStepHasTheLogitsOfTransformers) {
   }
 }
 
-TEST_F(LlamaTest, EveryTokenOfThePromptHasTheLogitsOfTransformers) {
+TEST_F(DenseDecoderTest, EveryTokenOfThePromptHasTheLogitsOfTransformers) {
   const auto golden = ReadGolden("llama-gqa6");
   ASSERT_OK(golden);
   const auto rank = Create(golden->directory, "float32");
@@ -131,7 +135,7 @@ float FarthestApart(const Logits& a, const Logits& b) {
 
 // Weights and KV in bfloat16, but activations in float32: nearer to float32 than transformers,
 // which rounds every activation.
-TEST_F(LlamaTest, BFloat16ChoosesTheSameTokensUpToNearTies) {
+TEST_F(DenseDecoderTest, BFloat16ChoosesTheSameTokensUpToNearTies) {
   constexpr float kNearTie = 0.25f;
   const auto golden = ReadGolden("llama-gqa8");
   ASSERT_OK(golden);
@@ -151,7 +155,7 @@ TEST_F(LlamaTest, BFloat16ChoosesTheSameTokensUpToNearTies) {
   }
 }
 
-TEST_F(LlamaTest, SequencesOfOneStepDoNotMeet) {
+TEST_F(DenseDecoderTest, SequencesOfOneStepDoNotMeet) {
   const auto golden = ReadGolden("llama-mqa12");
   ASSERT_OK(golden);
   const auto rank = Create(golden->directory, "float32");
@@ -169,7 +173,7 @@ TEST_F(LlamaTest, SequencesOfOneStepDoNotMeet) {
   EXPECT_EQ((*step)[1], (*together)[0]);
 }
 
-TEST_F(LlamaTest, RefusesStepsBeyondItsBuffers) {
+TEST_F(DenseDecoderTest, RefusesStepsBeyondItsBuffers) {
   const auto rank = Create("tests/testdata/goldens/llama-mqa12", "float32");
   Model& model = rank->model();
   EXPECT_STATUS(model.Forward(rank->stream(), model.Whole(513, 1)),
@@ -180,7 +184,7 @@ TEST_F(LlamaTest, RefusesStepsBeyondItsBuffers) {
   EXPECT_FALSE(model.Forward(rank->stream(), model.Whole(1, 33)).ok());
 }
 
-TEST_F(LlamaTest, RefusesLayersThatItDoesNotHave) {
+TEST_F(DenseDecoderTest, RefusesLayersThatItDoesNotHave) {
   const auto rank = Create("tests/testdata/goldens/llama-mqa12", "float32");
   Model& model = rank->model();
   const auto refused = [&](const ForwardPass& pass) {
@@ -193,7 +197,7 @@ TEST_F(LlamaTest, RefusesLayersThatItDoesNotHave) {
   EXPECT_TRUE(refused({.rows = 1, .layers = {0, 1}, .hidden_of = 2}));
 }
 
-TEST_F(LlamaTest, LayersInTwoPassesGiveTheBitsOfOne) {
+TEST_F(DenseDecoderTest, LayersInTwoPassesGiveTheBitsOfOne) {
   const auto golden = ReadGolden("llama-gqa8");
   ASSERT_OK(golden);
   const auto rank = Create(golden->directory, "float32");
@@ -217,7 +221,40 @@ TEST_F(LlamaTest, LayersInTwoPassesGiveTheBitsOfOne) {
   }
 }
 
-TEST_F(LlamaTest, ReplayAllocatesNothingAndGivesTheBitsOfTheEagerStep) {
+// Embedding, norm and output alone: what a step costs without its layers.
+TEST_F(DenseDecoderTest, WithoutLayersTheOutputFollowsTheEmbedding) {
+  const ModelConfig config = {.hidden = 16,
+                              .heads = 2,
+                              .kv_heads = 1,
+                              .head_dim = 8,
+                              .ffn = 8,
+                              .vocabulary = 11,
+                              .max_positions = 64,
+                              .rms_norm_eps = 1e-5,
+                              .tied_embeddings = true};
+  const std::string directory = ::testing::TempDir() + "/without_layers";
+  std::filesystem::create_directories(directory);
+  const NamedTensors tensors = RandomLlama(config, DType::kFloat32, 3);
+  ASSERT_OK(WriteFile(directory + "/config.json", LlamaConfigJson(config, DType::kFloat32)));
+  ASSERT_OK(WriteFile(directory + "/model.safetensors", SafetensorsBytes(tensors)));
+  const auto rank = Create(directory, "float32");
+  const auto logits = rank->Forward({{0, {4, 7}, 0}});
+  ASSERT_OK(logits);
+  const std::vector<float>& table = tensors.at("model.embed_tokens.weight").values;
+  const std::vector<float>& norm = tensors.at("model.norm.weight").values;
+  double squares = 0;
+  for (int i = 0; i < 16; ++i) squares += double{table[7 * 16 + i]} * table[7 * 16 + i];
+  std::vector<float> expected(11);
+  for (int token = 0; token < 11; ++token) {
+    for (int i = 0; i < 16; ++i) {
+      const double x = table[7 * 16 + i] / std::sqrt(squares / 16 + 1e-5) * norm[i];
+      expected[token] += static_cast<float>(x * table[token * 16 + i]);
+    }
+  }
+  ExpectClose(logits->front(), expected);
+}
+
+TEST_F(DenseDecoderTest, ReplayAllocatesNothingAndGivesTheBitsOfTheEagerStep) {
   const auto golden = ReadGolden("llama-gqa8");
   ASSERT_OK(golden);
   const auto rank = Create(golden->directory, "bfloat16");
@@ -273,7 +310,7 @@ Logits Assembled(const std::vector<testing::RankResult>& results, size_t steps) 
   return logits;
 }
 
-TEST(LlamaRanksTest, EveryTopologyHasTheLogitsOfTransformers) {
+TEST(DenseDecoderRanksTest, EveryTopologyHasTheLogitsOfTransformers) {
   struct Case {
     const char* golden;
     int tp;
@@ -284,7 +321,9 @@ TEST(LlamaRanksTest, EveryTopologyHasTheLogitsOfTransformers) {
       {"llama-mha12", 2, 2, "fused"}, {"llama-mha12", 2, 2, "unfused"},
       {"llama-mha12", 3, 2, "fused"}, {"llama-gqa8", 1, 4, "fused"},
       {"llama-gqa6", 3, 1, "fused"},  {"llama-gqa6", 6, 1, "unfused"},
-      {"llama-mqa12", 4, 2, "fused"},
+      {"llama-mqa12", 4, 2, "fused"}, {"llama-bias", 3, 2, "fused"},
+      {"mistral", 2, 3, "fused"},     {"mistral", 1, 4, "unfused"},
+      {"qwen2", 3, 2, "unfused"},     {"qwen3", 4, 2, "fused"},
   };
   for (const Case& c : cases) {
     const std::string args = absl::StrCat(c.golden, " ", c.tp, " ", c.cp, " ", c.fusion);

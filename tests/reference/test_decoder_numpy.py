@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from llama_numpy import Llama, read_safetensors
+from decoder_numpy import Decoder, read_safetensors
 
 _GOLDENS = Path(__file__).parents[1] / "testdata" / "goldens"
 _MODELS = sorted(path.parent.name for path in _GOLDENS.glob("*/golden.json"))
@@ -23,14 +23,17 @@ def relative_error(actual: np.ndarray, expected: np.ndarray) -> float:
     return float((np.abs(actual - expected) / scale).max())
 
 
-def test_all_four_models_are_there():
-    assert _MODELS == ["llama-gqa6", "llama-gqa8", "llama-mha12", "llama-mqa12"]
+def test_all_models_are_there():
+    assert _MODELS == [
+        "llama-bias", "llama-dynamic", "llama-gqa6", "llama-gqa8", "llama-linear", "llama-mha12",
+        "llama-mqa12", "llama-yarn", "mistral", "qwen2", "qwen3",
+    ]
 
 
 def test_logits_of_prompt_and_of_every_step_agree(directory):
     golden = json.loads((directory / "golden.json").read_text())
     expected = read_safetensors(directory / "golden.safetensors")
-    model = Llama(directory)
+    model = Decoder(directory)
     assert relative_error(model.forward(golden["prompt"]), expected["prompt_logits"]) < 1e-4
     steps = [model.forward([token]) for token in golden["tokens"][:-1]]
     assert relative_error(np.concatenate(steps), expected["logits"][1:]) < 1e-4
@@ -38,7 +41,7 @@ def test_logits_of_prompt_and_of_every_step_agree(directory):
 
 def test_greedy_tokens_agree(directory):
     golden = json.loads((directory / "golden.json").read_text())
-    tokens = Llama(directory).generate(golden["prompt"], len(golden["tokens"]))
+    tokens = Decoder(directory).generate(golden["prompt"], len(golden["tokens"]))
     assert tokens == golden["tokens"]
 
 
@@ -47,7 +50,8 @@ def test_margin_leaves_room_for_rounding_and_the_first_token_is_not_forgotten(di
     logits = np.sort(read_safetensors(directory / "golden.safetensors")["logits"], axis=-1)
     assert (logits[:, -1] - logits[:, -2]).min() == pytest.approx(golden["min_margin"], abs=1e-4)
     assert golden["min_margin"] > 0.1
-    assert golden["sensitivity"] > 1e-2
+    # Two layers of Mistral see back two windows, which is less than the text.
+    assert golden["sensitivity"] > 1e-2 or directory.name == "mistral"
 
 
 @pytest.mark.parametrize("name, key", [
@@ -61,5 +65,5 @@ def test_rope_scaling_of_either_config_form_decides_the_logits(tmp_path, name, k
     config = json.loads((unscaled / "config.json").read_text())
     config[key]["rope_type"] = "default"
     (unscaled / "config.json").write_text(json.dumps(config))
-    scaled = Llama(_GOLDENS / name).forward(prompt)
-    assert relative_error(Llama(unscaled).forward(prompt), scaled) > 0.1
+    scaled = Decoder(_GOLDENS / name).forward(prompt)
+    assert relative_error(Decoder(unscaled).forward(prompt), scaled) > 0.1
