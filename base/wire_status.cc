@@ -63,6 +63,12 @@ std::string Printable(absl::string_view text) {
   return printable;
 }
 
+// Whoever gave no reason for such a code means that the request cannot be as it is.
+bool BlamesTheRequest(absl::StatusCode code) {
+  return code == absl::StatusCode::kInvalidArgument || code == absl::StatusCode::kOutOfRange ||
+         code == absl::StatusCode::kAlreadyExists;
+}
+
 }  // namespace
 
 google::rpc::Status ToRpcStatus(const absl::Status& status) {
@@ -70,11 +76,15 @@ google::rpc::Status ToRpcStatus(const absl::Status& status) {
   if (status.ok()) return details;
   details.set_code(static_cast<int>(status.code()));
   details.set_message(Printable(status.message()));
-  if (const auto payload = status.GetPayload(kDetailUrl);
-      payload.has_value() && payload->size() <= kMaxDetailBytes) {
+  const auto payload = status.GetPayload(kDetailUrl);
+  if (payload.has_value() && payload->size() <= kMaxDetailBytes) {
     auto* any = details.add_details();
     any->set_type_url(std::string(kDetailUrl));
     any->set_value(std::string(*payload));
+  } else if (!payload.has_value() && BlamesTheRequest(status.code())) {
+    v1::ErrorDetail detail;
+    detail.set_reason(v1::ERROR_REASON_INVALID_REQUEST);
+    details.add_details()->PackFrom(detail);
   }
   return details;
 }

@@ -16,7 +16,8 @@
 namespace muster {
 
 // The message is cut at 1 KiB and made printable UTF-8; the details are at most 4 KiB: one
-// ErrorDetail, where the status carries one.
+// ErrorDetail, where the status carries one or its code alone blames the request
+// (INVALID_ARGUMENT, OUT_OF_RANGE, ALREADY_EXISTS: reason INVALID_REQUEST).
 grpc::Status ToGrpc(const absl::Status& status);
 // The same as a message, for errors that are a part of an answer.
 google::rpc::Status ToRpcStatus(const absl::Status& status);

@@ -85,6 +85,13 @@ TEST(WireStatus, AStatusWithoutDetailKeepsCodeAndMessage) {
   EXPECT_EQ(FromGrpc(grpc::Status(grpc::StatusCode::NOT_FOUND, "no such worker")), status);
 }
 
+TEST(WireStatus, ACodeThatBlamesTheRequestHasThatReason) {
+  for (const absl::Status& status : {absl::InvalidArgumentError("x"), absl::OutOfRangeError("x"),
+                                     absl::AlreadyExistsError("x")}) {
+    EXPECT_EQ(DetailOf(FromGrpc(ToGrpc(status))).reason, ErrorReason::kInvalidRequest);
+  }
+}
+
 TEST(WireStatus, DetailsAreWhatOrdinaryClientsParse) {
   const grpc::Status wire = ToGrpc(MakeError(kUnavailable, "rank 3 is lost", Example()));
   EXPECT_EQ(Details(wire).code(), grpc::StatusCode::UNAVAILABLE);

@@ -33,7 +33,8 @@ class FakeWorkerClient : public WorkerClient {
         {phase, target, topology, wait_bound, deadline, std::move(on_progress), std::move(done)});
   }
 
-  void Release(const RankTarget& target, absl::Duration /*deadline*/, OnReleased done) override {
+  void Release(const RankTarget& target, const absl::Status& /*why*/, absl::Duration /*deadline*/,
+               OnReleased done) override {
     absl::MutexLock lock(&mu_);
     releases_.emplace_back(target, std::move(done));
   }

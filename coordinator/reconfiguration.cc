@@ -79,7 +79,7 @@ void Reconfiguration::NoteEpochs(const WorkerInfo& worker) {
                      .replica = held.replica,
                      .epoch = held.epoch,
                      .term = options_.term},
-                    options_.replica.release_timeout, [](const absl::Status&) {});
+                    absl::OkStatus(), options_.replica.release_timeout, [](const absl::Status&) {});
   }
 }
 

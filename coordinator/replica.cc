@@ -331,7 +331,7 @@ void Replica::ReleaseRanks() {
     if (!view.has_value() || view->info.incarnation != rank.incarnation) continue;
     ++releasing_;
     ports_.client.Release(
-        TargetOf(rank.rank), options_.release_timeout,
+        TargetOf(rank.rank), status_.failure, options_.release_timeout,
         [this, epoch](const absl::Status&) { ports_.deliver([&] { OnRankReleased(epoch); }); });
   }
   if (releasing_ == 0) OnAllReleased();

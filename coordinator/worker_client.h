@@ -53,8 +53,10 @@ class WorkerClient {
                         absl::Duration wait_bound, absl::Duration deadline, OnProgress on_progress,
                         OnPhaseDone done) = 0;
 
-  // Makes the target give back all it holds of the epoch. `done` as above.
-  virtual void Release(const RankTarget& target, absl::Duration deadline, OnReleased done) = 0;
+  // Makes the target give back all it holds of the epoch, and tell whoever still waits on it `why`
+  // it failed, if it did. `done` as above.
+  virtual void Release(const RankTarget& target, const absl::Status& why, absl::Duration deadline,
+                       OnReleased done) = 0;
 
   // That process is gone: ends its calls, as for a worker that cannot be reached, and forgets it.
   virtual void Forget(const std::string& address, Incarnation incarnation) = 0;

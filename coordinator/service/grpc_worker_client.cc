@@ -113,9 +113,12 @@ void GrpcWorkerClient::RunPhase(FormingPhase phase, const RankTarget& target,
   }
 }
 
-void GrpcWorkerClient::Release(const RankTarget& target, absl::Duration deadline, OnReleased done) {
+void GrpcWorkerClient::Release(const RankTarget& target, const absl::Status& why,
+                               absl::Duration deadline, OnReleased done) {
   const UnaryMethod<v1::ReleaseRequest, v1::ReleaseResponse> method = &Control::Release;
-  CallUnary<v1::ReleaseResponse>(method, v1::ReleaseRequest(), "release", target, deadline,
+  v1::ReleaseRequest request;
+  if (!why.ok()) SetFailure(why, &request);
+  CallUnary<v1::ReleaseResponse>(method, std::move(request), "release", target, deadline,
                                  std::move(done));
 }
 

@@ -31,7 +31,8 @@ class GrpcWorkerClient : public WorkerClient {
   void RunPhase(FormingPhase phase, const RankTarget& target, const Topology& topology,
                 absl::Duration wait_bound, absl::Duration deadline, OnProgress on_progress,
                 OnPhaseDone done) override;
-  void Release(const RankTarget& target, absl::Duration deadline, OnReleased done) override;
+  void Release(const RankTarget& target, const absl::Status& why, absl::Duration deadline,
+               OnReleased done) override;
   void Forget(const std::string& address, Incarnation incarnation) override
       ABSL_LOCKS_EXCLUDED(mu_);
 

@@ -156,7 +156,7 @@ TEST_F(GrpcWorkerClientTest, EveryCallHasARequestIdOfItsOwn) {
   std::set<std::string> ids;
   for (int i = 0; i < 3; ++i) {
     absl::Notification released;
-    client_.Release(target_, absl::Minutes(1), [&](const absl::Status& status) {
+    client_.Release(target_, absl::OkStatus(), absl::Minutes(1), [&](const absl::Status& status) {
       EXPECT_OK(status);
       released.Notify();
     });

@@ -30,7 +30,7 @@ namespace muster::testing {
 namespace {
 
 constexpr uint64_t kFixedSeeds[] = {1, 2, 3};
-constexpr int kOperations = 600;
+constexpr int kOperations = 400;
 constexpr int kBlocks = 20;  // over all cp ranks
 constexpr int kSequences = 8;
 // Answers of which retries are asked; a replica keeps more.

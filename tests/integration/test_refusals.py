@@ -13,7 +13,7 @@ from muster.values import ParallelConfig, Slice
 def fleet(programs):
     """A fleet of two workers of llama-mha12: 12 heads, 101 tokens, 512 positions."""
     serving = programs.up("llama-mha12", cp=2).await_event("serving")
-    with Fleet(serving["coordinator"]) as fleet:
+    with Fleet(serving["coordinator"], patience=0) as fleet:
         yield fleet
 
 
@@ -84,7 +84,7 @@ def test_a_prompt_beyond_the_context_is_refused_with_the_numbers(programs, repli
 def test_a_prompt_beyond_the_kv_cache_is_refused_with_the_numbers(programs):
     # 16 tokens x 2 layers x 2 x 12 heads x 8 x 4 bytes are 24 KiB a block: 4 blocks a rank.
     up = programs.up("llama-mha12", cp=2, extra=("--kv-memory", "96KiB", "--threads", "1"))
-    with Fleet(up.await_event("serving")["coordinator"]) as fleet, fleet.replica(0) as replica:
+    with Fleet(up.await_event("serving")["coordinator"], patience=0) as fleet, fleet.replica(0) as replica:
         fits = replica.capacity().max_prompt_tokens
         assert fits < 500
         with pytest.raises(MusterError) as caught:

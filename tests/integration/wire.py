@@ -125,6 +125,12 @@ class Rank:
             inference_pb2.GetCapacityRequest(), timeout=CALL_SECONDS).capacity
 
 
+def _thread_states(pid: int) -> Iterator[str]:
+    """Of all threads of a process, as proc(5) has them."""
+    for thread in Path(f"/proc/{pid}/task").iterdir():
+        yield (thread / "stat").read_text().rsplit(") ", 1)[1][0]
+
+
 @dataclass
 class Coordinator:
     address: str
@@ -172,6 +178,8 @@ class ServingFleet:
         follower = self.processes[self.coordinator.replica().topology.ranks[1].worker_id]
         os.kill(follower.pid, signal.SIGSTOP)
         try:
+            # Its threads run on for a moment, on other cores.
+            await_that(lambda: set(_thread_states(follower.pid)) == {"T"}, "the follower stands")
             yield
         finally:
             os.kill(follower.pid, signal.SIGCONT)

@@ -133,8 +133,8 @@ absl::Status Engine::Handle(RequestQueue::Fork& request) {
   if (forked.ok()) {
     ForwardResult result;
     if (const absl::Status failed = RunStep({}, steps_[0], result); !failed.ok()) {
-      request.done(failed);
-      return failed;
+      request.done(FailureOf(failed));
+      return FailureOf(failed);
     }
     forked->epoch = options_.queue.epoch;
     NoteChange();
@@ -167,13 +167,19 @@ absl::Status Engine::Handle(const std::shared_ptr<RequestQueue::Forward>& reques
   }
   absl::StatusOr<ForwardResult> result = RunSteps(request->batch);
   if (!result.ok()) {
-    queue_.Answer(*request, AfterTheStamp(result.status(), options_.queue.epoch));
-    return result.status();
+    const absl::Status failed = FailureOf(result.status());
+    queue_.Answer(*request, AfterTheStamp(failed, options_.queue.epoch));
+    return failed;
   }
   result->queue_time = begun - request->arrived;
   NoteChange();
   queue_.Answer(*request, std::make_shared<const ForwardResult>(*std::move(result)));
   return absl::OkStatus();
+}
+
+absl::Status Engine::FailureOf(const absl::Status& status) const {
+  const absl::Status known = options_.known_failure();
+  return known.ok() ? status : known;
 }
 
 absl::StatusOr<ForwardResult> Engine::RunSteps(const ForwardBatch& batch) {

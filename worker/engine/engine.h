@@ -43,6 +43,9 @@ class Engine {
     std::function<void(StepNumber last)> on_change = [](StepNumber) {};  // after every request
     std::function<void(int tokens)> on_tokens = [](int) {};              // rows of every step
     std::function<void(const ClientExpiry&)> on_expired = [](const ClientExpiry&) {};
+    // What is known of the epoch's end, which names the culprit better than the step that failed of
+    // it; OK as long as nothing is.
+    std::function<absl::Status()> known_failure = [] { return absl::OkStatus(); };
   };
   // Told that the capacity has changed, and in the end why there will be none any more. On the
   // thread of Run or of Stop, or within WatchCapacity; must not block.
@@ -89,6 +92,8 @@ class Engine {
   absl::Status Handle(RequestQueue::Fork& request);
   absl::Status Handle(RequestQueue::Expired& expired);
 
+  // Why the epoch ends, of which a step failed with `status`.
+  absl::Status FailureOf(const absl::Status& status) const;
   // Stamps the steps of a batch and runs them.
   absl::StatusOr<ForwardResult> RunSteps(const ForwardBatch& batch);
   absl::Status RunStep(const ForwardBatch& batch, PlannedStep& planned, ForwardResult& result);

@@ -228,7 +228,8 @@ void EpochContext::StartServing() {
         .on_change =
             [this](StepNumber last) { NoteStep(last, sequences_->used_blocks(shape_.cp_rank)); },
         .on_tokens = [this](int tokens) { tokens_ += static_cast<uint64_t>(tokens); },
-        .on_expired = assignment_.on_client_expired};
+        .on_expired = assignment_.on_client_expired,
+        .known_failure = [this] { return failure(); }};
     auto engine = std::make_unique<Engine>(options, *sequences_, *sender_, *runner_);
     absl::MutexLock lock(&mu_);
     engine_ = std::move(engine);

@@ -29,6 +29,7 @@ struct EpochCall {
   Term term;
   ReplicaIndex replica;
   Epoch epoch;
+  absl::Status why;  // of a Release: why the epoch failed, if it did
 };
 
 // What a call left.

@@ -166,6 +166,8 @@ void WorkerEpochs::Run(EpochCommand command, const EpochCall& call, absl::Durati
   const auto held = Find(command, call);
   if (!held.ok()) return watcher.on_done(held.status());
   if (*held == nullptr) return watcher.on_done(EpochOutcome{});
+  // The notice of a failure comes another way, and may come later than the Release that follows it.
+  if (!call.why.ok()) (*held)->Abort(call.why);
   (*held)->Submit(command, call.request_id, timeout, std::move(watcher));
 }
 

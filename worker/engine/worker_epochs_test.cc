@@ -407,6 +407,19 @@ TEST_F(WorkerEpochsTest, ReleaseAnswersEveryRequestAndWaitsForWhoUsesTheEpoch) {
   }
 }
 
+TEST_F(WorkerEpochsTest, AReleaseSaysWhyTheEpochFailed) {
+  ASSERT_OK(worker_->Reach(WorkerState::kServing, kFirst));
+  ASSERT_OK_AND_ASSIGN(auto serving, epochs().Serving());
+  EpochCall call = testing::CallOf(kFirst, "release");
+  call.why = absl::UnavailableError("rank 1 (worker w1) was lost");
+  const auto pending = std::make_shared<testing::PendingCall>();
+  epochs().Run(EpochCommand::kRelease, call, absl::Seconds(30), pending->Watcher());
+  EXPECT_STATUS(StartForward(serving->engine(), "late", golden_.prompt, 0).get(),
+                absl::StatusCode::kUnavailable, "rank 1 (worker w1) was lost");
+  serving.reset();
+  EXPECT_OK(pending->Result());
+}
+
 TEST_F(WorkerEpochsTest, CloseGivesAllBackAndTakesNothingMore) {
   ASSERT_OK(worker_->Reach(WorkerState::kServing, kFirst));
   for (TestWorker* worker : both()) ASSERT_OK(worker->Assign(kSecond, kTwo));

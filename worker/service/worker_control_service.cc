@@ -127,7 +127,9 @@ class WorkerControlService final : public v1::WorkerControl::CallbackService {
   ServerUnaryReactor* Release(CallbackServerContext* context, const v1::ReleaseRequest* request,
                               v1::ReleaseResponse*) override {
     ServerUnaryReactor* reactor = context->DefaultReactor();
-    Run(EpochCommand::kRelease, request->header(), kLongestControlTimeout, FinishWith(reactor));
+    const absl::Status why = request->code() == 0 ? absl::OkStatus() : FailureOf(*request);
+    Run(EpochCommand::kRelease, request->header(), kLongestControlTimeout, FinishWith(reactor),
+        why);
     return reactor;
   }
 
@@ -163,9 +165,11 @@ class WorkerControlService final : public v1::WorkerControl::CallbackService {
   }
 
   void Run(EpochCommand command, const v1::ControlHeader& header,
-           const absl::StatusOr<absl::Duration>& timeout, EpochWatcher watcher) {
-    const auto call = FromWire(header);
+           const absl::StatusOr<absl::Duration>& timeout, EpochWatcher watcher,
+           const absl::Status& why = absl::OkStatus()) {
+    auto call = FromWire(header);
     if (!call.ok()) return watcher.on_done(call.status());
+    call->why = why;
     if (!timeout.ok()) return watcher.on_done(timeout.status());
     epochs_.Run(command, *call, *timeout, std::move(watcher));
   }
