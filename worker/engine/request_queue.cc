@@ -11,7 +11,7 @@
 namespace muster {
 namespace {
 
-constexpr int64_t kSpinNs = 100'000;
+constexpr int64_t kSpinNs = 200'000;
 
 absl::Status Reused(const ForwardBatch& batch) {
   return MakeError(absl::StatusCode::kInvalidArgument,

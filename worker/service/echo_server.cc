@@ -8,13 +8,19 @@
 #include <sys/sendfile.h>
 #include <unistd.h>
 
+#include <chrono>
+
 #include "proto/muster/v1/inference.grpc.pb.h"
 
 namespace muster {
 namespace {
 
-// What a greedy decode step of one sequence answers.
+// What a greedy decode step of one sequence answers, after as many nanoseconds as the seed says.
 void Answer(const v1::ForwardRequest& request, v1::ForwardResponse* response) {
+  const auto start = std::chrono::steady_clock::now();
+  const std::chrono::nanoseconds wanted(request.slices(0).sampling().seed());
+  std::chrono::nanoseconds took(0);
+  while (took < wanted) took = std::chrono::steady_clock::now() - start;
   v1::SliceOutput* output = response->add_outputs();
   output->set_sequence_id(request.slices(0).sequence_id());
   output->set_sampled_token(request.slices(0).token_ids(0));
@@ -24,7 +30,7 @@ void Answer(const v1::ForwardRequest& request, v1::ForwardResponse* response) {
   response->set_bucket(1);
   response->mutable_queue_time()->set_nanos(1'000);
   response->mutable_relay_time()->set_nanos(1'000);
-  response->mutable_device_time()->set_nanos(0);
+  response->mutable_device_time()->set_nanos(static_cast<int>(took.count()));
 }
 
 class EchoStream : public grpc::ServerBidiReactor<v1::ForwardRequest, v1::ForwardStreamResponse> {

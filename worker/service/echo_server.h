@@ -17,7 +17,8 @@ struct EchoServer {
 // The socket is made in `directory`.
 EchoServer StartEchoServer(const std::string& directory);
 
-// What that process runs: answers what a decode step answers, through Forward and ForwardStream
+// What that process runs: answers what a decode step answers, after as many nanoseconds as its
+// seed says, through Forward and ForwardStream
 // with the callback API, as the worker has it. Returns when it could not listen.
 int ServeEcho(const std::string& unix_socket, int ready_fd);
 

@@ -49,7 +49,10 @@ class ForwardStream final : public ForwardStreamReactor {
         FinishIfDone();
         return;
       }
+      // It came before the answer to the one before it had left: there will be more like it.
+      if (writing_) reads_ahead_ = true;
       forwarding_ = true;
+      ++unanswered_;
       exchanges_.push_back(std::move(reading_));
       exchange = exchanges_.back().get();
     }
@@ -100,11 +103,18 @@ class ForwardStream final : public ForwardStreamReactor {
     }
     absl::MutexLock lock(&mu_);
     exchange.answered = true;
+    --unanswered_;
+    if (unanswered_ == 0 && reading_ != nullptr) reads_ahead_ = false;
     WriteNext();
+    ReadNext();
   }
 
+  // A caller that waits for each answer is read again only when that has been written: otherwise
+  // the transport's word that it may send more goes first, in a packet of its own, and wakes the
+  // caller up for nothing.
   void ReadNext() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_) {
     if (reading_ != nullptr || forwarding_ || exchanges_.size() >= kMaxInFlight) return;
+    if (unanswered_ > 0 && !reads_ahead_) return;
     if (ended_ || read_all_) return;
     if (spare_.empty()) {
       reading_ = std::make_unique<Exchange>();
@@ -137,6 +147,8 @@ class ForwardStream final : public ForwardStreamReactor {
   std::unique_ptr<Exchange> reading_ ABSL_GUARDED_BY(mu_);  // gRPC's while it is there
   std::deque<std::unique_ptr<Exchange>> exchanges_ ABSL_GUARDED_BY(mu_);  // in their order
   std::vector<std::unique_ptr<Exchange>> spare_ ABSL_GUARDED_BY(mu_);
+  int unanswered_ ABSL_GUARDED_BY(mu_) = 0;       // of exchanges_
+  bool reads_ahead_ ABSL_GUARDED_BY(mu_) = true;  // the caller sends without waiting for answers
   bool forwarding_ ABSL_GUARDED_BY(mu_) = false;  // the last is on its way to the engine
   bool writing_ ABSL_GUARDED_BY(mu_) = false;     // the front's response is gRPC's
   bool read_all_ ABSL_GUARDED_BY(mu_) = false;
