@@ -12,7 +12,6 @@ from fake_fleet import FakeFleet
 from muster.chat.arguments import parse
 from muster.chat.conversation import Conversation
 from muster.chat.run import main
-from muster.client import Fleet
 from muster.tokenizer import ChatTokenizer
 from small_models import write_tokenizer
 
@@ -119,7 +118,6 @@ def test_a_strange_tokenizer_is_refused(server, tmp_path, monkeypatch, capsys):
 def test_a_fleet_that_is_not_there_is_one_line(directory, monkeypatch, capsys):
     server = FakeFleet()
     server.stop()
-    monkeypatch.setattr("muster.chat.run.Fleet", lambda address: Fleet(address, patience=0))
     assert chat(server, directory, monkeypatch, "hi\n") == 1
     error = capsys.readouterr().err
     assert error == f"muster: nothing answers at {server.address}\n"

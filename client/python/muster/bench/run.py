@@ -114,10 +114,12 @@ async def _run(arguments: Arguments, shapes: list[Shape], address: str, paper: P
     """Returns the exit status."""
     _cancel_on_signals()
     options = Options(arguments.rows, arguments.keep_prefixes, arguments.lanes)
-    async with Fleet(address) as fleet:
+    # Where nobody listens it says so at once; later on, who was there may be back.
+    async with Fleet(address, patience=0) as fleet:
         serving = [it for it in await fleet.replicas() if it.state == "SERVING"]
-        if not serving:
-            raise MusterError("no replica of the fleet serves (musterctl status tells why)")
+    if not serving:
+        raise MusterError("no replica of the fleet serves (musterctl status tells why)")
+    async with Fleet(address) as fleet:
         async with Router(fleet, options) as router:
             await router.ready(len(serving))
             model = next(iter(router.schedulers.values())).model

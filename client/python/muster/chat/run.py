@@ -52,6 +52,9 @@ def main(words: list[str]) -> int:
 def _fleet(arguments: Arguments, model: Path) -> Iterator[Fleet]:
     """The fleet that was named, or one that lives as long as this."""
     if arguments.coordinator is not None:
+        # Where nobody listens it says so at once; later on, who was there may be back.
+        with Fleet(arguments.coordinator, patience=0) as fleet:
+            fleet.replicas()
         with Fleet(arguments.coordinator) as fleet:
             yield fleet
         return
