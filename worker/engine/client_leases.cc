@@ -3,19 +3,22 @@
 namespace muster {
 
 void ClientLeases::Renew(const std::string& client, absl::Time now) {
-  const auto [place, is_new] = clients_.try_emplace(client);
-  place->second.heard = now;
-  if (is_new) silent_since_.insert({now, client});
+  const auto known = clients_.find(client);
+  if (known != clients_.end()) known->second.heard = now;
 }
 
 void ClientLeases::Hold(const std::string& client, absl::Time now) {
-  Renew(client, now);
-  ++clients_[client].holders;
+  const auto [place, is_new] = clients_.try_emplace(client);
+  place->second.heard = now;
+  ++place->second.holders;
+  if (is_new) silent_since_.insert({now, client});
 }
 
 void ClientLeases::LetGo(const std::string& client, absl::Time now) {
-  Renew(client, now);
-  --clients_[client].holders;
+  const auto known = clients_.find(client);
+  if (known == clients_.end()) return;
+  known->second.heard = now;
+  --known->second.holders;
 }
 
 std::vector<std::string> ClientLeases::TakeExpired(absl::Time now) {

@@ -20,9 +20,10 @@ class ClientLeases {
  public:
   explicit ClientLeases(absl::Duration lease) : lease_(lease) {}
 
-  // A client called: its lease begins anew.
+  // A client called: its lease begins anew, if it has one.
   void Renew(const std::string& client, absl::Time now);
-  // While it is held, as often as it was, a lease does not end; it begins anew when it is let go.
+  // Gives a client a lease. While it is held, as often as it was, it does not end; it begins anew
+  // when it is let go.
   void Hold(const std::string& client, absl::Time now);
   void LetGo(const std::string& client, absl::Time now);
 

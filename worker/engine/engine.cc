@@ -32,6 +32,7 @@ Engine::Engine(const Options& options, SequenceTable& sequences, RelaySender& re
 
 void Engine::Forward(ForwardBatch batch, ForwardCall call) {
   if (absl::Status refused = CheckBatch(batch, options_.limits); !refused.ok()) {
+    queue_.Renew(batch.client_id);
     call.done(refused);
   } else {
     queue_.Push(std::move(batch), std::move(call));
@@ -68,11 +69,13 @@ Capacity Engine::capacity() const {
 
 void Engine::NoteCapacity() {
   const Capacity capacity = sequences_.capacity();
+  const int waiting = queue_.waiting();
   bool watched = false;
   {
     absl::MutexLock lock(&mu_);
-    watched = !watchers_.empty() && !(capacity == capacity_);
+    watched = !watchers_.empty() && (!(capacity == capacity_) || waiting != waiting_);
     capacity_ = capacity;
+    waiting_ = waiting;
   }
   if (watched) TellWatchers(absl::OkStatus());
 }
@@ -97,6 +100,7 @@ void Engine::TellWatchers(const absl::Status& end) {
 void Engine::WatchCapacity(std::weak_ptr<CapacityWatcher> watcher) {
   {
     absl::MutexLock lock(&mu_);
+    watchers_.remove_if([](const auto& it) { return it.expired(); });
     watchers_.push_back(watcher);
   }
   // Stop may not have seen it.
@@ -123,7 +127,7 @@ absl::Status Engine::Handle(RequestQueue::Free& request) {
   const int freed = order.all ? sequences_.FreeAll(order.client_id)
                               : sequences_.Free(order.client_id, order.sequence_ids);
   NoteChange();
-  request.done(freed);
+  queue_.Answer(request, freed);
   return absl::OkStatus();
 }
 
@@ -133,13 +137,13 @@ absl::Status Engine::Handle(RequestQueue::Fork& request) {
   if (forked.ok()) {
     ForwardResult result;
     if (const absl::Status failed = RunStep({}, steps_[0], result); !failed.ok()) {
-      request.done(FailureOf(failed));
+      queue_.Answer(request, FailureOf(failed));
       return FailureOf(failed);
     }
     forked->epoch = options_.queue.epoch;
     NoteChange();
   }
-  request.done(forked);
+  queue_.Answer(request, forked);
   return absl::OkStatus();
 }
 
@@ -162,6 +166,7 @@ absl::Status Engine::Handle(const std::shared_ptr<RequestQueue::Forward>& reques
   absl::Status refused = queue_.StillWanted(*request);
   if (refused.ok()) refused = sequences_.Append(request->batch, steps_);
   if (!refused.ok()) {
+    NoteCapacity();
     queue_.Answer(*request, refused);
     return absl::OkStatus();
   }

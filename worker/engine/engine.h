@@ -117,6 +117,7 @@ class Engine {
 
   mutable absl::Mutex mu_;
   Capacity capacity_ ABSL_GUARDED_BY(mu_);
+  int waiting_ ABSL_GUARDED_BY(mu_) = 0;  // requests, as watchers know it
   std::list<std::weak_ptr<CapacityWatcher>> watchers_ ABSL_GUARDED_BY(mu_);
 };
 

@@ -49,12 +49,18 @@ absl::Status RequestQueue::CheckOpen() const {
 std::optional<ForwardAnswer> RequestQueue::Recognise(const ForwardBatch& batch, uint64_t body,
                                                      ForwardCall& call, bool& joined) {
   if (const auto* answer = record_.Find(batch.client_id, batch.request_id)) {
-    if (answer->body != body) return Reused(batch);
+    // Whoever forged a digest must not get outputs that its request has no slices for.
+    if (answer->body != body || answer->result->outputs.size() != batch.slices.size()) {
+      return Reused(batch);
+    }
     return answer->result;
   }
   const auto found = in_flight_.find({batch.client_id, batch.request_id});
   if (found == in_flight_.end()) return std::nullopt;
-  if (found->second->body != body) return Reused(batch);
+  const Forward& running = *found->second;
+  if (running.body != body || running.batch.slices.size() != batch.slices.size()) {
+    return Reused(batch);
+  }
   found->second->calls.push_back(std::move(call));
   joined = true;
   return std::nullopt;
@@ -98,6 +104,7 @@ void RequestQueue::PushOrder(Order order, Done<Result> done) {
     refused = CheckEpoch(order.expected_epoch);
     if (refused.ok()) refused = CheckOpen();
     if (refused.ok()) {
+      leases_.Hold(order.client_id, options_.clock->Now());
       queue_.push_back(Request{std::move(order), std::move(done)});
       ready_.store(true, std::memory_order_release);
       return;
@@ -194,6 +201,16 @@ void RequestQueue::Answer(const Forward& request, const ForwardAnswer& answer) {
   for (const ForwardCall& call : calls) call.done(answer);
 }
 
+void RequestQueue::Answer(const Free& request, const absl::StatusOr<int>& freed) {
+  LetGo(request.order.client_id);
+  request.done(freed);
+}
+
+void RequestQueue::Answer(const Fork& request, const absl::StatusOr<Forked>& forked) {
+  LetGo(request.order.client_id);
+  request.done(forked);
+}
+
 void RequestQueue::Open() {
   absl::MutexLock lock(&mu_);
   open_ = true;
@@ -226,8 +243,8 @@ absl::Status RequestQueue::Stop(const absl::Status& reason) {
   }
   for (Work& work : waiting) {
     if (auto* forward = std::get_if<std::shared_ptr<Forward>>(&work)) Answer(**forward, why);
-    if (auto* free = std::get_if<Free>(&work)) free->done(why);
-    if (auto* fork = std::get_if<Fork>(&work)) fork->done(why);
+    if (auto* free = std::get_if<Free>(&work)) Answer(*free, why);
+    if (auto* fork = std::get_if<Fork>(&work)) Answer(*fork, why);
   }
   return why;
 }

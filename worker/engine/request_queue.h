@@ -90,7 +90,8 @@ class RequestQueue {
   void Push(FreeOrder order, Done<int> done) ABSL_LOCKS_EXCLUDED(mu_);
   void Push(ForkOrder order, Done<Forked> done) ABSL_LOCKS_EXCLUDED(mu_);
 
-  // A sign of life, and one that lasts until LetGo.
+  // A sign of life, which is nothing from somebody who never had a request; and one that lasts
+  // until LetGo.
   void Renew(const std::string& client) ABSL_LOCKS_EXCLUDED(mu_);
   void Hold(const std::string& client) ABSL_LOCKS_EXCLUDED(mu_);
   void LetGo(const std::string& client) ABSL_LOCKS_EXCLUDED(mu_);
@@ -102,6 +103,8 @@ class RequestQueue {
   absl::Status StillWanted(const Forward& request) ABSL_LOCKS_EXCLUDED(mu_);
   // Answers all callers; results are kept for retries.
   void Answer(const Forward& request, const ForwardAnswer& answer) ABSL_LOCKS_EXCLUDED(mu_);
+  void Answer(const Free& request, const absl::StatusOr<int>& freed) ABSL_LOCKS_EXCLUDED(mu_);
+  void Answer(const Fork& request, const absl::StatusOr<Forked>& forked) ABSL_LOCKS_EXCLUDED(mu_);
 
   // Lets requests in.
   void Open() ABSL_LOCKS_EXCLUDED(mu_);

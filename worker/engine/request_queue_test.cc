@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <thread>
 #include <utility>
 
@@ -48,6 +49,7 @@ class RequestQueueTest : public ::testing::Test {
   void AnswerNext(uint64_t step) {
     ForwardResult result;
     result.step = StepNumber(step);
+    result.outputs.resize(1);
     queue_.Answer(*NextForward(), std::make_shared<const ForwardResult>(result));
   }
 
@@ -156,7 +158,8 @@ TEST_F(RequestQueueTest, DrainWaitsForWhatIsInFlightButAnswersRetries) {
   queue_.Push(Batch("1"), first.Call());
   AnswerNext(1);
   queue_.Push(Batch("2", 2), second.Call());
-  EXPECT_STATUS(queue_.Drain(absl::ZeroDuration()), Code::kDeadlineExceeded, "requests are still in flight");
+  EXPECT_STATUS(queue_.Drain(absl::ZeroDuration()), Code::kDeadlineExceeded,
+                "requests are still in flight");
   queue_.Push(Batch("3"), refused.Call());
   EXPECT_STATUS(refused.answer.status(), Code::kUnavailable, "takes no requests now");
   queue_.Push(Batch("1"), retry.Call());
@@ -173,16 +176,31 @@ TEST_F(RequestQueueTest, DrainWaitsForWhatIsInFlightButAnswersRetries) {
 
 TEST_F(RequestQueueTest, SilentClientsExpireAndThoseThatWaitDoNot) {
   Outcome waits;
-  queue_.Renew("silent");
+  queue_.Hold("silent");
+  queue_.LetGo("silent");
   queue_.Push(Batch(), waits.Call());
+  queue_.Push(ForkOrder{.client_id = "forks"}, [](const absl::StatusOr<Forked>&) {});
   clock_.Advance(absl::Minutes(11));
   const auto work = queue_.Next();
   ASSERT_OK(work);
   EXPECT_EQ(std::get<RequestQueue::Expired>(*work).clients, std::vector<std::string>{"silent"});
   AnswerNext(1);
+  queue_.Answer(std::get<RequestQueue::Fork>(*queue_.Next()), Forked{});
   clock_.Advance(absl::Minutes(11));
-  EXPECT_EQ(std::get<RequestQueue::Expired>(*queue_.Next()).clients,
-            std::vector<std::string>{"client"});
+  auto expired = std::get<RequestQueue::Expired>(*queue_.Next()).clients;
+  std::sort(expired.begin(), expired.end());
+  EXPECT_EQ(expired, (std::vector<std::string>{"client", "forks"}));
+}
+
+TEST_F(RequestQueueTest, AnAnswerHasAnOutputForEverySliceOfItsRequest) {
+  // Two bodies of one digest, as somebody could forge them.
+  Outcome first, forged;
+  queue_.Push(Batch("1"), first.Call());
+  ForwardResult result;
+  result.outputs.resize(2);
+  queue_.Answer(*NextForward(), std::make_shared<const ForwardResult>(result));
+  queue_.Push(Batch("1"), forged.Call());
+  EXPECT_EQ(DetailOf(forged.answer.status()).reason, ErrorReason::kRequestIdReused);
 }
 
 }  // namespace

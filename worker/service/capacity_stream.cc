@@ -7,6 +7,7 @@
 #include "absl/base/thread_annotations.h"
 #include "absl/synchronization/mutex.h"
 #include "absl/time/clock.h"
+#include "base/clock.h"
 #include "base/wire_status.h"
 #include "worker/service/wire_inference.h"
 
@@ -54,17 +55,19 @@ class CapacityStream final : public CapacityReactor {
 
   void WriteNext() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_) {
     if (ended_ || writing_ || pausing_ || !changed_) return;
-    if (const absl::Time now = absl::Now(); now < next_) {
+    const absl::Time now = Clock::Real().Now();
+    if (now < next_) {
       pausing_ = true;
       // The alarm keeps its function for as long as it lives, so that must not keep the stream.
-      alarm_.Set(absl::ToChronoTime(next_), [weak = std::weak_ptr<CapacityStream>(self_)](bool) {
-        if (const auto self = weak.lock()) self->OnPauseOver();
-      });
+      alarm_.Set(absl::ToChronoTime(absl::Now() + (next_ - now)),
+                 [weak = std::weak_ptr<CapacityStream>(self_)](bool) {
+                   if (const auto self = weak.lock()) self->OnPauseOver();
+                 });
       return;
     }
     changed_ = false;
     writing_ = true;
-    next_ = absl::Now() + kShortestPause;
+    next_ = now + kShortestPause;
     CapacityToWire(*serving_, response_.mutable_capacity());
     StartWrite(&response_);
   }

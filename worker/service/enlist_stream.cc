@@ -8,6 +8,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
+#include "base/clock.h"
 #include "base/wire_status.h"
 #include "base/wire_topology.h"
 #include "proto/muster/v1/membership.grpc.pb.h"
@@ -45,13 +46,14 @@ EnlistStream::~EnlistStream() = default;
 
 absl::Status EnlistStream::Run() {
   stream_ = v1::Membership::NewStub(coordinator_)->PrepareAsyncEnlist(&context_, &queue_);
-  deadline_ = absl::Now() + kWelcomeTimeout;
+  deadline_ = Clock::Real().Now() + kWelcomeTimeout;
   stream_->StartCall(TagOf(Event::kStarted));
   pending_ = 1;
   while (pending_ > 0) {
     void* tag = nullptr;
     bool ok = false;
-    switch (queue_.AsyncNext(&tag, &ok, absl::ToChronoTime(deadline_))) {
+    switch (queue_.AsyncNext(&tag, &ok,
+                             absl::ToChronoTime(absl::Now() + (deadline_ - Clock::Real().Now())))) {
       case grpc::CompletionQueue::GOT_EVENT:
         --pending_;
         OnEvent(static_cast<Event>(reinterpret_cast<intptr_t>(tag)), ok);
@@ -61,7 +63,7 @@ absl::Status EnlistStream::Run() {
       case grpc::CompletionQueue::SHUTDOWN:
         return absl::InternalError("the completion queue was shut down");
     }
-    if (absl::Now() >= deadline_) OnDeadline();
+    if (Clock::Real().Now() >= deadline_) OnDeadline();
   }
   return EndStatus();
 }
@@ -87,7 +89,7 @@ void EnlistStream::OnEvent(Event event, bool ok) {
 
 void EnlistStream::OnDeadline() {
   if (welcomed()) {
-    deadline_ = std::max(deadline_ + interval_, absl::Now());
+    deadline_ = std::max(deadline_ + interval_, Clock::Real().Now());
     if (!writing_ && !finishing_) SendHeartbeat();
     return;
   }
@@ -100,7 +102,7 @@ void EnlistStream::OnMessage() {
   if (response_.has_welcome()) {
     interval_ = std::clamp(FromWire(response_.welcome().heartbeat_interval()), kShortestInterval,
                            kLongestInterval);
-    deadline_ = absl::Now();
+    deadline_ = Clock::Real().Now();
     callbacks_.on_welcome(Term(response_.welcome().term()));
   } else if (response_.has_epoch_aborted()) {
     const v1::EpochAborted& notice = response_.epoch_aborted();

@@ -67,7 +67,7 @@ class EnlistStream {
   v1::EnlistResponse response_;
   grpc::Status status_;
   absl::Duration interval_;  // of heartbeats; 0 until welcome
-  absl::Time deadline_;      // of the welcome, then of the next heartbeat
+  absl::Time deadline_;      // of the welcome, then of the next heartbeat; by Clock::Real
   bool welcome_missed_ = false;
   bool writing_ = false;
   bool finishing_ = false;

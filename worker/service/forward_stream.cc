@@ -19,6 +19,9 @@ namespace {
 // the transport.
 constexpr size_t kMaxInFlight = 64;
 
+// Bytes that a request may take in memory to be used again: a cleared message keeps them.
+constexpr size_t kMostKept = size_t{1} << 20;
+
 class ForwardStream final : public ForwardStreamReactor {
  public:
   static ForwardStream* Start(const WorkerEpochs& epochs) {
@@ -64,7 +67,9 @@ class ForwardStream final : public ForwardStreamReactor {
   void OnWriteDone(bool ok) override ABSL_LOCKS_EXCLUDED(mu_) {
     absl::MutexLock lock(&mu_);
     writing_ = false;
-    spare_.push_back(std::move(exchanges_.front()));
+    if (exchanges_.front()->request.SpaceUsedLong() <= kMostKept) {
+      spare_.push_back(std::move(exchanges_.front()));
+    }
     exchanges_.pop_front();
     if (!ok) return End(grpc::Status::CANCELLED);
     WriteNext();
