@@ -51,6 +51,20 @@ std::string ControlGroupFolder() {
   return "";
 }
 
+// Makes the kernel back all of it now: 0, or its error. In pieces, since it locks the process's
+// memory map meanwhile, and a thread that asks for memory of its own, as that of the heartbeats
+// does, would wait for all of it.
+int Commit(char* data, size_t bytes) {
+  constexpr size_t kPiece = size_t{8} << 20;
+  for (size_t at = 0; at < bytes; at += kPiece) {
+    const size_t piece = std::min(kPiece, bytes - at);
+    if (madvise(data + at, piece, MADV_POPULATE_WRITE) == 0) continue;
+    if (errno != EINVAL) return errno;  // a kernel before 5.14 knows no such advice
+    for (size_t i = 0; i < piece; i += kPage) static_cast<volatile char*>(data)[at + i] = 0;
+  }
+  return 0;
+}
+
 size_t MappedBytes(size_t bytes) { return std::max<size_t>((bytes + kPage - 1) & -kPage, kPage); }
 
 }  // namespace
@@ -91,13 +105,12 @@ absl::StatusOr<void*> MapCommitted(size_t bytes) {
     data += before;
     madvise(data, mapped, MADV_HUGEPAGE);
   }
-  if (madvise(data, mapped, MADV_POPULATE_WRITE) == 0) return data;
-  if (errno != EINVAL) {  // a kernel before 5.14 knows no such advice
+  if (const int error = Commit(data, mapped); error != 0) {
+    errno = error;
     const absl::Status status = failed();
     munmap(data, mapped);
     return status;
   }
-  for (size_t i = 0; i < mapped; i += kPage) static_cast<volatile char*>(data)[i] = 0;
   return data;
 }
 
