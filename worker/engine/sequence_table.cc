@@ -6,21 +6,9 @@
 #include "absl/strings/str_cat.h"
 #include "base/error.h"
 #include "base/status_macros.h"
+#include "base/text.h"
 
 namespace muster {
-namespace {
-
-// 1,456.
-std::string Thousands(int64_t value) {
-  std::string digits = absl::StrCat(value);
-  for (int i = static_cast<int>(digits.size()) - 3; i > (value < 0 ? 1 : 0); i -= 3) {
-    digits.insert(static_cast<size_t>(i), 1, ',');
-  }
-  return digits;
-}
-
-}  // namespace
-
 SequenceTable::SequenceTable(const Options& options)
     : options_(options), allocator_(options.cp, options.blocks_per_rank) {
   for (int slot = options.max_sequences - 1; slot >= 0; --slot) free_slots_.push_back(slot);
@@ -143,16 +131,16 @@ absl::Status SequenceTable::NoRoom(const ForwardBatch& batch, const std::vector<
       continue;
     }
     const std::string others =
-        before == 0 ? "" : absl::StrCat(" after ", Thousands(before), " for others of the step");
+        before == 0 ? "" : absl::StrCat(" after ", WithCommas(before), " for others of the step");
     // Blocks are dealt to the cp ranks in turn, so one of them can be full before the rest.
     const std::string uneven = before + wanted > allocator_.free_blocks()
                                    ? ""
                                    : ", but not where this sequence's next ones must lie";
     return MakeError(absl::StatusCode::kResourceExhausted,
                      absl::StrCat("sequence ", Quoted(batch.slices[i].sequence_id), " would need ",
-                                  Thousands(wanted), " KV blocks", others, "; ",
-                                  Thousands(allocator_.free_blocks()), " of ",
-                                  Thousands(allocator_.total_blocks()), " are free", uneven,
+                                  WithCommas(wanted), " KV blocks", others, "; ",
+                                  WithCommas(allocator_.free_blocks()), " of ",
+                                  WithCommas(allocator_.total_blocks()), " are free", uneven,
                                   ". Free sequences, or use a larger cp"),
                      {.reason = ErrorReason::kKvCapacity, .retriable = true});
   }
