@@ -36,6 +36,10 @@ enum class ErrorReason {
   kQueueFull = 19,
   kGivenUp = 20,
   kCannotSample = 21,
+  kOperationRunning = 22,
+  kOperationCancelled = 23,
+  kKvCorrupt = 24,
+  kWorkerDrained = 25,
 };
 
 struct ErrorDetail {

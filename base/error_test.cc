@@ -81,7 +81,7 @@ TEST(Annotate, KeepsOtherPayloads) {
 TEST(Annotate, LeavesOkAlone) { EXPECT_OK(Annotate(absl::OkStatus(), "rank 3")); }
 
 TEST(ErrorReason, MirrorsTheMessageValueByValue) {
-  EXPECT_EQ(static_cast<int>(ErrorReason::kCannotSample), v1::ErrorReason_MAX);
+  EXPECT_EQ(static_cast<int>(ErrorReason::kWorkerDrained), v1::ErrorReason_MAX);
   EXPECT_EQ(static_cast<int>(ErrorReason::kNotLeader), v1::ERROR_REASON_NOT_LEADER);
   EXPECT_EQ(static_cast<int>(ErrorReason::kSequenceExists), v1::ERROR_REASON_SEQUENCE_EXISTS);
   EXPECT_EQ(static_cast<int>(ErrorReason::kRequestIdReused), v1::ERROR_REASON_REQUEST_ID_REUSED);

@@ -10,6 +10,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
+#include "base/takeover.h"
 #include "base/topology.h"
 
 namespace muster {
@@ -34,6 +35,7 @@ struct PhaseResult {
   uint64_t kv_blocks = 0;           // capture
   int block_tokens = 0;             // capture
   std::string agreement_digest;     // capture
+  Takeover takeover;                // activate
 };
 
 // Thread-safe.

@@ -105,11 +105,10 @@ void GrpcWorkerClient::RunPhase(FormingPhase phase, const RankTarget& target,
       return CallStream<v1::CaptureResponse>(&Control::Capture, std::move(request), what, target,
                                              deadline, std::move(on_progress), std::move(done));
     }
-    case FormingPhase::kActivate: {
-      const UnaryMethod<v1::ActivateRequest, v1::ActivateResponse> method = &Control::Activate;
-      return CallUnary<v1::ActivateResponse>(method, v1::ActivateRequest(), what, target, deadline,
-                                             done_without_result());
-    }
+    case FormingPhase::kActivate:
+      return CallStream<v1::ActivateResponse>(&Control::Activate, v1::ActivateRequest(), what,
+                                              target, deadline, std::move(on_progress),
+                                              std::move(done));
   }
 }
 

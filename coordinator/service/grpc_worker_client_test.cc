@@ -55,7 +55,10 @@ class FakeWorker : public v1::WorkerControl::Service {
     return Take(request->header());
   }
   grpc::Status Activate(grpc::ServerContext* /*context*/, const v1::ActivateRequest* request,
-                        v1::ActivateResponse* /*response*/) override {
+                        grpc::ServerWriter<v1::ActivateResponse>* writer) override {
+    v1::ActivateResponse response;
+    response.mutable_result()->set_kv_blocks_moved(21);
+    writer->Write(response);
     return Take(request->header());
   }
   grpc::Status Release(grpc::ServerContext* /*context*/, const v1::ReleaseRequest* request,

@@ -34,4 +34,10 @@ absl::StatusOr<PhaseResult> ResultFromWire(const v1::CaptureResult& wire) {
   return result;
 }
 
+absl::StatusOr<PhaseResult> ResultFromWire(const v1::ActivateResult& wire) {
+  PhaseResult result;
+  MUSTER_ASSIGN_OR_RETURN(result.takeover, FromWire(wire));
+  return result;
+}
+
 }  // namespace muster

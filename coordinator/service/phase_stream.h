@@ -12,6 +12,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "base/status_macros.h"
+#include "base/wire_takeover.h"
 #include "base/wire_topology.h"
 #include "coordinator/service/worker_call.h"
 #include "coordinator/worker_client.h"
@@ -23,9 +24,10 @@ namespace muster {
 absl::StatusOr<PhaseResult> ResultFromWire(const v1::LoadResult& wire);
 absl::StatusOr<PhaseResult> ResultFromWire(const v1::WarmupResult& wire);
 absl::StatusOr<PhaseResult> ResultFromWire(const v1::CaptureResult& wire);
+absl::StatusOr<PhaseResult> ResultFromWire(const v1::ActivateResult& wire);
 
-// A call that streams its progress, then its result: Load, Warmup or Capture. Deletes itself at its
-// end, after `on_done` has run.
+// A call that streams its progress, then its result: Load, Warmup, Capture or Activate.
+// Deletes itself at its end, after `on_done` has run.
 template <typename Request, typename Response>
 class PhaseStream : public grpc::ClientReadReactor<Response> {
  public:

@@ -13,6 +13,7 @@
 #include "absl/synchronization/mutex.h"
 #include "absl/time/time.h"
 #include "base/ids.h"
+#include "base/takeover.h"
 #include "base/topology.h"
 #include "worker/engine/epoch_context.h"
 
@@ -36,6 +37,7 @@ struct EpochCall {
 struct EpochOutcome {
   std::vector<LedgerEntry> ledger;  // after load, warmup and capture
   EpochContext::Captured captured;  // by capture
+  Takeover takeover;                // by activate
 };
 
 // Who waits for an operation. Called on any thread, one call at a time; neither may block, nor call

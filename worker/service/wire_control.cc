@@ -5,6 +5,7 @@
 #include "absl/strings/str_cat.h"
 #include "base/error.h"
 #include "base/status_macros.h"
+#include "base/wire_takeover.h"
 #include "base/wire_topology.h"
 
 namespace muster {
@@ -56,6 +57,10 @@ void ToWire(const EpochOutcome& outcome, v1::CaptureResponse* wire) {
   result->set_block_tokens(static_cast<uint32_t>(captured.block_tokens));
   ToWire(outcome.ledger, result->mutable_ledger());
   result->set_agreement_digest(captured.agreement_digest);
+}
+
+void ToWire(const EpochOutcome& outcome, v1::ActivateResponse* wire) {
+  ToWire(outcome.takeover, wire->mutable_result());
 }
 
 void ToWire(const EpochStatus& status, v1::EpochStatus* wire) {

@@ -18,6 +18,7 @@ absl::StatusOr<EpochCall> FromWire(const v1::ControlHeader& wire);
 void ToWire(const EpochOutcome& outcome, v1::LoadResponse* wire);
 void ToWire(const EpochOutcome& outcome, v1::WarmupResponse* wire);
 void ToWire(const EpochOutcome& outcome, v1::CaptureResponse* wire);
+void ToWire(const EpochOutcome& outcome, v1::ActivateResponse* wire);
 void ToWire(const EpochStatus& status, v1::EpochStatus* wire);
 
 }  // namespace muster

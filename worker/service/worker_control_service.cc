@@ -109,10 +109,10 @@ class WorkerControlService final : public v1::WorkerControl::CallbackService {
     return reactor;
   }
 
-  ServerUnaryReactor* Activate(CallbackServerContext* context, const v1::ActivateRequest* request,
-                               v1::ActivateResponse*) override {
-    ServerUnaryReactor* reactor = context->DefaultReactor();
-    Run(EpochCommand::kActivate, request->header(), kLongestControlTimeout, FinishWith(reactor));
+  grpc::ServerWriteReactor<v1::ActivateResponse>* Activate(
+      CallbackServerContext*, const v1::ActivateRequest* request) override {
+    auto [reactor, watcher] = ProgressStream<v1::ActivateResponse>::Start();
+    Run(EpochCommand::kActivate, request->header(), kLongestControlTimeout, std::move(watcher));
     return reactor;
   }
 

@@ -178,9 +178,10 @@ TEST_F(WorkerServicesTest, AnEpochIsLedThroughItsLife) {
   EXPECT_EQ(captured.kv_blocks(), (8u << 20) / (24u << 10));
   EXPECT_EQ(captured.agreement_digest().size(), 16u);
 
-  v1::ActivateResponse activated;
-  ASSERT_OK(
-      FromGrpc(control.Activate(&activating, ControlOf<v1::ActivateRequest>("go"), &activated)));
+  const auto activated =
+      ReadAll(control.Activate(&activating, ControlOf<v1::ActivateRequest>("go")));
+  ASSERT_OK(activated.status);
+  EXPECT_EQ(activated.last.result().kv_blocks_moved(), 0u);
   v1::GetStatusResponse status;
   ASSERT_OK(FromGrpc(control.GetStatus(&asking, {}, &status)));
   EXPECT_EQ(status.worker_id(), "w0");
