@@ -10,7 +10,7 @@ namespace {
 
 bool IsBad(EventKind kind) {
   return kind == EventKind::kWorkerLost || kind == EventKind::kPlanRefused ||
-         kind == EventKind::kEpochFailed;
+         kind == EventKind::kEpochFailed || kind == EventKind::kRolledBack;
 }
 
 void LogEvent(const Event& event) {

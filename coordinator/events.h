@@ -28,6 +28,12 @@ enum class EventKind {
   kServing = 6,
   kEpochFailed = 7,
   kClientExpired = 8,
+  kOperationStarted = 9,
+  kResizeProgress = 10,
+  kResized = 11,
+  kRolledBack = 12,
+  kOperationEnded = 13,
+  kAdopted = 14,
 };
 
 struct Event {
@@ -39,7 +45,8 @@ struct Event {
   std::optional<GlobalRank> rank;
   std::string worker_id;
   std::string phase;
-  std::string message;  // one line for people
+  std::string message;       // one line for people
+  std::string operation_id;  // of the operation concerned, if one is
 };
 
 // The last `capacity` events. Thread-safe.

@@ -19,18 +19,21 @@ class FakeWorkerClient : public WorkerClient {
     FormingPhase phase;
     RankTarget target;
     Topology topology;
-    absl::Duration wait_bound;
-    absl::Duration deadline;
+    PhaseInputs inputs;
     OnProgress on_progress;
     OnPhaseDone done;
   };
 
   void RunPhase(FormingPhase phase, const RankTarget& target, const Topology& topology,
-                absl::Duration wait_bound, absl::Duration deadline, OnProgress on_progress,
-                OnPhaseDone done) override {
+                const PhaseInputs& inputs, OnProgress on_progress, OnPhaseDone done) override {
     absl::MutexLock lock(&mu_);
-    phases_.push_back(
-        {phase, target, topology, wait_bound, deadline, std::move(on_progress), std::move(done)});
+    phases_.push_back({phase, target, topology, inputs, std::move(on_progress), std::move(done)});
+  }
+
+  void DescribeCache(const RankTarget& target, absl::Duration /*deadline*/,
+                     OnDescribed done) override {
+    absl::MutexLock lock(&mu_);
+    descriptions_.emplace_back(target, std::move(done));
   }
 
   void Release(const RankTarget& target, const absl::Status& /*why*/, absl::Duration /*deadline*/,
@@ -49,6 +52,10 @@ class FakeWorkerClient : public WorkerClient {
     absl::MutexLock lock(&mu_);
     return std::exchange(phases_, {});
   }
+  std::vector<std::pair<RankTarget, OnDescribed>> TakeDescriptions() {
+    absl::MutexLock lock(&mu_);
+    return std::exchange(descriptions_, {});
+  }
   std::vector<std::pair<RankTarget, OnReleased>> TakeReleases() {
     absl::MutexLock lock(&mu_);
     return std::exchange(releases_, {});
@@ -62,6 +69,7 @@ class FakeWorkerClient : public WorkerClient {
  private:
   mutable absl::Mutex mu_;
   std::vector<PhaseCall> phases_ ABSL_GUARDED_BY(mu_);
+  std::vector<std::pair<RankTarget, OnDescribed>> descriptions_ ABSL_GUARDED_BY(mu_);
   std::vector<std::pair<RankTarget, OnReleased>> releases_ ABSL_GUARDED_BY(mu_);
   std::vector<std::string> forgotten_ ABSL_GUARDED_BY(mu_);
 };

@@ -20,19 +20,25 @@ void FillReport(const WorkerView& view, WorkerStatus* status) {
   }
 }
 
+void FillRank(const WorkerView& view, const Topology& topology, WorkerStatus* status) {
+  for (const RankPlacement& rank : topology.ranks) {
+    if (rank.worker_id != view.info.worker_id || rank.incarnation != view.info.incarnation) {
+      continue;
+    }
+    status->replica = topology.replica;
+    status->rank = rank.rank;
+    status->epoch = topology.epoch;
+    FillReport(view, status);
+  }
+}
+
+// Its rank in the epoch that serves, or else in the one that is prepared beside it.
 WorkerStatus StatusOf(const WorkerView& view, const std::vector<ReplicaStatus>& replicas) {
   WorkerStatus status{.info = view.info};
   for (const ReplicaStatus& replica : replicas) {
     if (!HoldsRanks(replica)) continue;
-    for (const RankPlacement& rank : replica.topology->ranks) {
-      if (rank.worker_id != view.info.worker_id || rank.incarnation != view.info.incarnation) {
-        continue;
-      }
-      status.replica = replica.replica;
-      status.rank = rank.rank;
-      status.epoch = replica.topology->epoch;
-      FillReport(view, &status);
-    }
+    if (replica.next.has_value()) FillRank(view, *replica.next, &status);
+    FillRank(view, *replica.topology, &status);
   }
   return status;
 }
@@ -42,7 +48,7 @@ WorkerStatus StatusOf(const WorkerView& view, const std::vector<ReplicaStatus>& 
 FleetTopology Fleet::GetTopology() const {
   return {.replicas = reconfiguration_.Snapshot(),
           .term = reconfiguration_.options().term,
-          .config = reconfiguration_.options().config};
+          .config = reconfiguration_.config()};
 }
 
 std::vector<WorkerStatus> Fleet::ListWorkers() const {
@@ -51,6 +57,7 @@ std::vector<WorkerStatus> Fleet::ListWorkers() const {
   std::vector<WorkerStatus> workers;
   for (const WorkerView& view : membership_.Snapshot()) {
     workers.push_back(StatusOf(view, replicas));
+    workers.back().drained = reconfiguration_.IsDrained(view.info.worker_id);
     workers.back().heartbeat_age = std::max(absl::ZeroDuration(), now - view.last_heartbeat);
   }
   std::sort(workers.begin(), workers.end(), [](const WorkerStatus& a, const WorkerStatus& b) {
@@ -59,9 +66,11 @@ std::vector<WorkerStatus> Fleet::ListWorkers() const {
   return workers;
 }
 
-absl::StatusOr<Plan> Fleet::PlanTopology(const ParallelConfig& config) const {
+absl::StatusOr<Plan> Fleet::PlanTopology(const ParallelConfig& sizes) const {
+  const ParallelConfig config = WithSizes(reconfiguration_.config(), sizes);
   PlanRequest request{.config = config, .term = reconfiguration_.options().term};
   for (const WorkerView& view : membership_.Snapshot()) {
+    if (reconfiguration_.IsDrained(view.info.worker_id)) continue;
     request.inventory.push_back(ToCandidate(view.info));
   }
   const std::vector<ReplicaStatus> replicas = reconfiguration_.Snapshot();

@@ -1,8 +1,10 @@
-// The fleet as operators and schedulers see it. Reads only.
+// The fleet as operators and schedulers see and change it.
 #ifndef MUSTER_COORDINATOR_FLEET_H_
 #define MUSTER_COORDINATOR_FLEET_H_
 
 #include <optional>
+#include <string>
+#include <utility>
 #include <vector>
 
 #include "absl/status/statusor.h"
@@ -12,6 +14,7 @@
 #include "coordinator/change_signal.h"
 #include "coordinator/events.h"
 #include "coordinator/membership.h"
+#include "coordinator/operations.h"
 #include "coordinator/placement.h"
 #include "coordinator/reconfiguration.h"
 
@@ -32,6 +35,7 @@ struct WorkerStatus {
   Epoch epoch;
   EpochReport report;  // of that epoch, the newest
   absl::Duration heartbeat_age;
+  bool drained = false;  // gets no rank
 };
 
 // Thread-safe.
@@ -52,9 +56,29 @@ class Fleet {
   // By worker id, as people order names.
   std::vector<WorkerStatus> ListWorkers() const;
 
-  // What `config` would look like on the workers that are enlisted now, those with a rank included.
+  // What these sizes would look like on the workers that are enlisted now, those with a rank
+  // included and those that were drained excluded. Sizes of 0 are those that were asked for last.
   // Errors: those of muster::PlanTopology.
-  absl::StatusOr<Plan> PlanTopology(const ParallelConfig& config) const;
+  absl::StatusOr<Plan> PlanTopology(const ParallelConfig& sizes) const;
+
+  // What it takes to get there from what serves: asks the leaders, and changes nothing. Errors:
+  // those of Operations::Start that are about the plan.
+  void PlanChanges(const ParallelConfig& sizes, Operations::OnPlanned done) {
+    reconfiguration_.PlanChanges(sizes, std::move(done));
+  }
+  // Those of class Operations.
+  void StartOperation(const OperationRequest& request, Operations::OnStarted done) {
+    reconfiguration_.StartOperation(request, std::move(done));
+  }
+  absl::StatusOr<Operation> CancelOperation(const std::string& id) {
+    return reconfiguration_.CancelOperation(id);
+  }
+  std::vector<Operation> ListOperations() const { return reconfiguration_.ListOperations(); }
+  std::optional<Operation> FindOperation(const std::string& id) const {
+    return reconfiguration_.FindOperation(id);
+  }
+  // Notified when an operation enters a stage or ends, and now and then as it gets on.
+  ChangeSignal& operation_changes() { return reconfiguration_.operation_changes(); }
 
   EventLog& events() { return events_; }
 

@@ -28,6 +28,7 @@ constexpr absl::Duration kGrace = absl::Milliseconds(500);
 Coordinator::Options ToCoordinatorOptions(const CoordinatorOptions& options) {
   return {.membership = {.lease = options.lease},
           .reconfiguration = {.config = options.config,
+                              .resize_range = options.resize_range,
                               .replica = {.phase_timeout = options.phase_timeout}}};
 }
 

@@ -1,8 +1,13 @@
 #include "coordinator/options.h"
 
 #include <ostream>
+#include <string>
 #include <utility>
+#include <vector>
 
+#include "absl/strings/numbers.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_split.h"
 #include "base/flags.h"
 #include "base/status_macros.h"
 
@@ -24,12 +29,14 @@ constexpr char kFooter[] =
     "Exit status: 0 after an orderly end, 1 after a failure, 2 when a flag is wrong.";
 
 constexpr int kMaxAxis = 1024;
+constexpr char kAutoRange[] = "auto";
 
 // What is text on the command line and something else in CoordinatorOptions.
 struct Texts {
   std::string listen;
   std::string lease;
   std::string phase_timeout;
+  std::string resize_range = kAutoRange;
 };
 
 void AddSizeFlags(CLI::App& app, CoordinatorOptions& options) {
@@ -57,6 +64,11 @@ void AddFleetFlags(CLI::App& app, CoordinatorOptions& options, Texts& texts) {
       ->check(AddressToListen())
       ->capture_default_str();
   AddSizeFlags(app, options);
+  app.add_option("--resize-range", texts.resize_range,
+                 "Sizes of --cp that a replica can change to while it serves: each worker leaves "
+                 "room for a second set of weights at MIN. auto: half to double of --cp")
+      ->type_name("MIN:MAX")
+      ->capture_default_str();
   app.add_option("--lease", texts.lease,
                  "Longest silence of a worker before it counts as lost; it sends a heartbeat five "
                  "times as often. One that dies is noticed at once")
@@ -81,11 +93,25 @@ void AddOwnFlags(CLI::App& app, CoordinatorOptions& options) {
   AddProcessFlags(app, options.log_level, options.die_with_parent);
 }
 
+absl::StatusOr<CpRange> ParseRange(const std::string& text, int cp) {
+  if (text == kAutoRange) return DefaultCpRange(cp);
+  const std::vector<std::string> parts = absl::StrSplit(text, ':');
+  CpRange range;
+  const bool fits = parts.size() == 2 && absl::SimpleAtoi(parts[0], &range.min) &&
+                    absl::SimpleAtoi(parts[1], &range.max) && range.min >= 1 && range.min <= cp &&
+                    range.max >= cp && range.max <= kMaxAxis;
+  if (fits) return range;
+  return absl::InvalidArgumentError(
+      absl::StrCat("--resize-range is '", text, "'; it can be auto, or MIN:MAX with MIN from 1 to ",
+                   cp, " (--cp) and MAX from ", cp, " to ", kMaxAxis));
+}
+
 absl::Status Finish(const Texts& texts, CoordinatorOptions& options) {
   MUSTER_ASSIGN_OR_RETURN(options.listen, ParseListenAddress(texts.listen));
   MUSTER_RETURN_IF_ERROR(CheckPlaintext("--listen", texts.listen, options.insecure));
   absl::ParseDuration(texts.lease, &options.lease);
   absl::ParseDuration(texts.phase_timeout, &options.phase_timeout);
+  MUSTER_ASSIGN_OR_RETURN(options.resize_range, ParseRange(texts.resize_range, options.config.cp));
   return absl::OkStatus();
 }
 

@@ -10,12 +10,14 @@
 #include "absl/time/time.h"
 #include "base/listen_address.h"
 #include "base/topology.h"
+#include "coordinator/placement.h"
 
 namespace muster {
 
 struct CoordinatorOptions {
   ListenAddress listen = {.host = "127.0.0.1", .port = 7600};
   ParallelConfig config;                             // pp is 1
+  CpRange resize_range = DefaultCpRange(1);          // holds config.cp
   absl::Duration lease = absl::Milliseconds(1500);   // longest silence of a worker
   absl::Duration phase_timeout = absl::Seconds(60);  // longest time without progress
   std::string port_file;                             // path; empty for none

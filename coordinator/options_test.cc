@@ -36,10 +36,23 @@ TEST(CoordinatorOptions, HaveTheirDefaults) {
   EXPECT_EQ(options->config, ParallelConfig());
   EXPECT_EQ(options->lease, absl::Milliseconds(1500));
   EXPECT_EQ(options->phase_timeout, absl::Minutes(1));
+  EXPECT_EQ(options->resize_range, (CpRange{.min = 1, .max = 2}));
   EXPECT_EQ(options->port_file, "");
   EXPECT_EQ(options->log_level, "info");
   EXPECT_FALSE(options->die_with_parent);
   EXPECT_FALSE(options->insecure);
+}
+
+TEST(CoordinatorOptions, TheResizeRangeIsHalfToDoubleUnlessItIsGiven) {
+  ASSERT_OK_AND_ASSIGN(const auto automatic, Parse({"--cp", "4"}));
+  EXPECT_EQ(automatic->resize_range, (CpRange{.min = 2, .max = 8}));
+  ASSERT_OK_AND_ASSIGN(const auto given, Parse({"--cp", "4", "--resize-range", "1:4"}));
+  EXPECT_EQ(given->resize_range, (CpRange{.min = 1, .max = 4}));
+  for (const char* bad : {"", "4", "0:4", "5:8", "1:3", "1:1025", "a:8", "1:8:2", "1:"}) {
+    const absl::Status refused = Parse({"--cp", "4", "--resize-range", bad}).status();
+    EXPECT_STATUS(refused, kInvalid, "with MIN from 1 to 4 (--cp) and MAX from 4 to 1024");
+    EXPECT_TRUE(IsOneLine(refused));
+  }
 }
 
 TEST(CoordinatorOptions, TakeEveryFlag) {

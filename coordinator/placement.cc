@@ -17,12 +17,6 @@ namespace {
 
 constexpr int kMaxAxis = 1024;
 
-// "1, 3 or 9".
-std::string Choices(const std::vector<int>& sizes) {
-  std::string text = absl::StrJoin(sizes.begin(), sizes.end() - 1, ", ");
-  return absl::StrCat(text, text.empty() ? "" : " or ", sizes.back());
-}
-
 std::vector<int> SizesUpTo(int limit, const std::function<bool(int)>& fits) {
   std::vector<int> sizes;
   for (int size = 1; size <= limit; ++size) {
@@ -31,22 +25,17 @@ std::vector<int> SizesUpTo(int limit, const std::function<bool(int)>& fits) {
   return sizes;
 }
 
-absl::Status Refuse(absl::string_view message) {
-  return MakeError(absl::StatusCode::kInvalidArgument, message,
-                   {.reason = ErrorReason::kPlanRefused});
-}
-
 absl::Status CheckSizes(const ParallelConfig& config) {
   const std::pair<const char*, int> sizes[] = {
       {"tp", config.tp}, {"cp", config.cp}, {"pp", config.pp}, {"replicas", config.replicas}};
   for (const auto& [name, size] : sizes) {
     if (size < 1 || size > kMaxAxis) {
-      return Refuse(absl::StrCat("cannot plan ", name, "=", size, ": it can be 1 to 1,024."));
+      return RefusePlan(absl::StrCat("cannot plan ", name, "=", size, ": it can be 1 to 1,024."));
     }
   }
   if (config.pp != 1) {
-    return Refuse(absl::StrCat("cannot plan pp=", config.pp,
-                               ": this version runs all layers in one stage. pp can be 1."));
+    return RefusePlan(absl::StrCat("cannot plan pp=", config.pp,
+                                   ": this version runs all layers in one stage. pp can be 1."));
   }
   return absl::OkStatus();
 }
@@ -59,19 +48,19 @@ absl::Status CheckTp(const ParallelConfig& config, const ModelSpec& model) {
   const std::vector<int> fitting = SizesUpTo(
       kMaxStageSize, [&](int tp) { return model.heads % tp == 0 && KvHeadsFit(model, tp); });
   if (config.tp > kMaxStageSize) {
-    return Refuse(absl::StrCat("cannot plan tp=", config.tp, ": a stage can have ", kMaxStageSize,
-                               " ranks. tp can be ", Choices(fitting), "."));
+    return RefusePlan(absl::StrCat("cannot plan tp=", config.tp, ": a stage can have ",
+                                   kMaxStageSize, " ranks. tp can be ", ChoicesText(fitting), "."));
   }
   if (model.heads % config.tp != 0) {
-    return Refuse(absl::StrCat("cannot plan tp=", config.tp, ": the model has ", model.heads,
-                               " attention heads, which ", config.tp,
-                               " does not divide. tp can be ", Choices(fitting), "."));
+    return RefusePlan(absl::StrCat("cannot plan tp=", config.tp, ": the model has ", model.heads,
+                                   " attention heads, which ", config.tp,
+                                   " does not divide. tp can be ", ChoicesText(fitting), "."));
   }
   if (!KvHeadsFit(model, config.tp)) {
-    return Refuse(absl::StrCat("cannot plan tp=", config.tp, ": the model has ", model.kv_heads,
-                               " key/value heads, and ", config.tp,
-                               " neither divides them nor is a multiple of them. tp can be ",
-                               Choices(fitting), "."));
+    return RefusePlan(absl::StrCat("cannot plan tp=", config.tp, ": the model has ", model.kv_heads,
+                                   " key/value heads, and ", config.tp,
+                                   " neither divides them nor is a multiple of them. tp can be ",
+                                   ChoicesText(fitting), "."));
   }
   return absl::OkStatus();
 }
@@ -81,16 +70,16 @@ absl::Status CheckCp(const ParallelConfig& config, const ModelSpec& model) {
   const std::vector<int> fitting =
       SizesUpTo(kMaxStageSize / config.tp, [&](int cp) { return width % cp == 0; });
   if (width % config.cp != 0) {
-    return Refuse(absl::StrCat("cannot plan cp=", config.cp, " with tp=", config.tp, ": ",
-                               model.heads / config.tp, " heads of ", model.head_dim, " make ",
-                               width, " numbers per token, which ", config.cp,
-                               " does not divide. cp can be ", Choices(fitting), "."));
+    return RefusePlan(absl::StrCat("cannot plan cp=", config.cp, " with tp=", config.tp, ": ",
+                                   model.heads / config.tp, " heads of ", model.head_dim, " make ",
+                                   width, " numbers per token, which ", config.cp,
+                                   " does not divide. cp can be ", ChoicesText(fitting), "."));
   }
   if (config.stage_size() > kMaxStageSize) {
-    return Refuse(absl::StrCat("cannot plan tp=", config.tp, " cp=", config.cp,
-                               ": a stage would have ", config.stage_size(), " ranks; it can have ",
-                               kMaxStageSize, ". With tp=", config.tp, " cp can be ",
-                               Choices(fitting), "."));
+    return RefusePlan(absl::StrCat("cannot plan tp=", config.tp, " cp=", config.cp,
+                                   ": a stage would have ", config.stage_size(),
+                                   " ranks; it can have ", kMaxStageSize, ". With tp=", config.tp,
+                                   " cp can be ", ChoicesText(fitting), "."));
   }
   return absl::OkStatus();
 }
@@ -116,15 +105,6 @@ int VocabularyTables(const ModelSpec& model) {
                                        uint64_t(model.heads) * model.head_dim, model.ffn);
   const uint64_t untied = 2 * table + layer * model.layers + model.hidden;
   return model.weight_bytes >= untied * ElementBytes(model) ? 2 : 1;
-}
-
-absl::Status NotEnough(const PlanRequest& request, size_t needed) {
-  const ParallelConfig& config = request.config;
-  return MakeError(absl::StatusCode::kFailedPrecondition,
-                   absl::StrCat("cannot plan tp=", config.tp, " cp=", config.cp,
-                                " replicas=", request.slots.size(), ": it needs ", needed,
-                                " workers, ", request.inventory.size(), " are enlisted."),
-                   {.reason = ErrorReason::kNotEnoughWorkers, .retriable = true});
 }
 
 // The place of `old_rank` in the new sizes, if they have it.
@@ -168,6 +148,27 @@ Topology MakeTopology(const PlanRequest& request, const ReplicaSlot& slot, const
 }
 
 }  // namespace
+
+absl::Status RefusePlan(absl::string_view message) {
+  return MakeError(absl::StatusCode::kInvalidArgument, message,
+                   {.reason = ErrorReason::kPlanRefused});
+}
+
+std::string ChoicesText(const std::vector<int>& sizes) {
+  std::string text = absl::StrJoin(sizes.begin(), sizes.end() - 1, ", ");
+  return absl::StrCat(text, text.empty() ? "" : " or ", sizes.back());
+}
+
+absl::Status NotEnoughWorkers(const ParallelConfig& config, size_t replicas, size_t needed,
+                              size_t enlisted) {
+  return MakeError(
+      absl::StatusCode::kFailedPrecondition,
+      absl::StrCat("cannot plan tp=", config.tp, " cp=", config.cp, " replicas=", replicas,
+                   ": it needs ", needed, " workers, ", enlisted, " are enlisted."),
+      {.reason = ErrorReason::kNotEnoughWorkers, .retriable = true});
+}
+
+CpRange DefaultCpRange(int cp) { return {.min = std::max(1, cp / 2), .max = 2 * cp}; }
 
 absl::Status CheckConfig(const ParallelConfig& config, const ModelSpec& model) {
   MUSTER_RETURN_IF_ERROR(CheckSizes(config));
@@ -223,12 +224,30 @@ std::vector<RankFootprint> Footprints(const ParallelConfig& config, const ModelS
                       static_cast<uint64_t>(ShardSize(model.ffn, shards, shard)));
     const auto words = static_cast<uint64_t>(ShardSize(model.vocabulary, shards, shard));
     const uint64_t elements = layer * model.layers + (words * tables + 1) * model.hidden;
+    const uint64_t replicated =
+        LayerElements(model, static_cast<uint64_t>(heads), static_cast<uint64_t>(kv_heads), 0, 0) *
+            model.layers +
+        model.hidden;
     footprints.push_back({.rank = GlobalRank(rank),
                           .weight_bytes = elements * ElementBytes(model),
+                          .stage_bytes = (elements - replicated) * ElementBytes(model),
                           .kv_block_bytes = uint64_t(model.layers) * 2 * kv_heads * kBlockTokens *
                                             model.head_dim * ElementBytes(model)});
   }
   return footprints;
+}
+
+uint64_t LargestStageBytes(const ParallelConfig& config, const ModelSpec& model,
+                           const CpRange& range) {
+  uint64_t largest = 0;
+  for (int cp = range.min; cp <= range.max; ++cp) {
+    const ParallelConfig other{.tp = config.tp, .cp = cp};
+    if (!CheckConfig(other, model).ok()) continue;
+    for (const RankFootprint& rank : Footprints(other, model)) {
+      largest = std::max(largest, rank.stage_bytes);
+    }
+  }
+  return largest;
 }
 
 absl::StatusOr<Plan> PlanTopology(const PlanRequest& request) {
@@ -236,7 +255,9 @@ absl::StatusOr<Plan> PlanTopology(const PlanRequest& request) {
   MUSTER_ASSIGN_OR_RETURN(const ModelSpec model, CommonModel(request.inventory));
   MUSTER_RETURN_IF_ERROR(CheckConfig(request.config, model));
   const size_t needed = request.slots.size() * static_cast<size_t>(request.config.world_size());
-  if (request.inventory.size() < needed) return NotEnough(request, needed);
+  if (request.inventory.size() < needed) {
+    return NotEnoughWorkers(request.config, request.slots.size(), needed, request.inventory.size());
+  }
 
   std::map<std::string, const Candidate*> free;
   for (const Candidate& worker : request.inventory) free[worker.worker_id] = &worker;

@@ -26,6 +26,7 @@ struct Candidate {
   std::string address;
   ModelSpec model;
   std::string local_address;
+  DeviceReport device;
 };
 
 // A replica to place.
@@ -39,9 +40,27 @@ struct ReplicaSlot {
 struct RankFootprint {
   GlobalRank rank;
   uint64_t weight_bytes = 0;
+  uint64_t stage_bytes = 0;     // of those: sharded over the stage, so that another cp changes them
   uint64_t kv_block_bytes = 0;  // one block, all layers
   friend bool operator==(const RankFootprint&, const RankFootprint&) = default;
 };
+
+// Measured memory of one rank, once it serves.
+struct RankLedger {
+  GlobalRank rank;
+  std::vector<LedgerEntry> entries;
+  uint64_t kv_blocks = 0;
+  int block_tokens = 0;
+};
+
+// Context-parallel sizes that a replica can change to while it serves.
+struct CpRange {
+  int min = 1;
+  int max = 1;
+  friend bool operator==(const CpRange&, const CpRange&) = default;
+};
+// Half of `cp` to twice as much.
+CpRange DefaultCpRange(int cp);
 
 struct Plan {
   std::vector<Topology> topologies;       // one per slot, in order
@@ -65,6 +84,20 @@ absl::StatusOr<ModelSpec> CommonModel(const std::vector<Candidate>& inventory);
 
 // Bytes of weights and of a KV block on each rank. `config` has passed CheckConfig.
 std::vector<RankFootprint> Footprints(const ParallelConfig& config, const ModelSpec& model);
+
+// Most bytes of weights sharded over the stage that a rank has at any cp of `range`: what it must
+// leave free so that it can hold a second topology's beside its own. 0 where no cp of it fits.
+uint64_t LargestStageBytes(const ParallelConfig& config, const ModelSpec& model,
+                           const CpRange& range);
+
+// FAILED_PRECONDITION (NOT_ENOUGH_WORKERS) with both numbers.
+absl::Status NotEnoughWorkers(const ParallelConfig& config, size_t replicas, size_t needed,
+                              size_t enlisted);
+
+// INVALID_ARGUMENT with reason PLAN_REFUSED.
+absl::Status RefusePlan(absl::string_view message);
+// "1, 3 or 9"; `sizes` is not empty.
+std::string ChoicesText(const std::vector<int>& sizes);
 
 // Assigns workers to every rank of every slot. A worker of a slot's previous topology keeps its
 // (pp, cp, tp) place where the new sizes have it, known by worker_id, so that a restarted one

@@ -35,19 +35,29 @@ Candidate ToCandidate(const WorkerInfo& worker) {
           .incarnation = worker.incarnation,
           .address = worker.address,
           .model = worker.model,
-          .local_address = worker.local_address};
+          .local_address = worker.local_address,
+          .device = worker.device};
 }
 
 Reconfiguration::Reconfiguration(const Options& options, const Clock& clock, Membership& membership,
                                  RendezvousBoard& board, EventLog& events, WorkerClient& client)
-    : options_(options), clock_(clock), membership_(membership), events_(events), client_(client) {
-  const Replica::Ports ports{clock,  membership,
-                             board,  events,
-                             client, [this](const std::function<void()>& fn) { Deliver(fn); }};
+    : options_(options),
+      clock_(clock),
+      membership_(membership),
+      events_(events),
+      client_(client),
+      range_(options.resize_range.value_or(DefaultCpRange(options.config.cp))),
+      ports_{clock,  membership, board,
+             events, client,     [this](const std::function<void()>& fn) { Deliver(fn); }},
+      operations_({.term = options.term, .range = range_}, ports_, *this) {
+  Replica::Options replica_options = options.replica;
+  replica_options.term = options.term;
   absl::MutexLock lock(&mu_);
+  shape_.config = options.config;
   last_epochs_.resize(static_cast<size_t>(options.config.replicas));
   for (int i = 0; i < options.config.replicas; ++i) {
-    replicas_.push_back(std::make_unique<Replica>(ReplicaIndex(i), options.replica, ports));
+    replicas_.push_back(std::make_unique<Replica>(ReplicaIndex(i), replica_options, ports_));
+    replicas_.back()->set_shape(shape_);
   }
 }
 
@@ -103,35 +113,48 @@ void Reconfiguration::EmitLost(const WorkerInfo& worker, const absl::Status& rea
   Event event{.kind = EventKind::kWorkerLost, .worker_id = worker.worker_id};
   std::string place;
   for (const auto& replica : replicas_) {
-    const auto rank = replica->RankOf(worker.worker_id, worker.incarnation);
-    const std::string phase = rank.has_value() ? replica->PhaseOf(*rank) : "";
-    if (phase.empty()) continue;
+    const auto at = replica->PlaceOf(worker.worker_id, worker.incarnation);
+    if (!at.has_value() || at->phase.empty()) continue;
     event.replica = replica->status().replica;
-    event.epoch = replica->status().topology->epoch;
-    event.rank = *rank;
-    event.phase = phase;
-    place = absl::StrCat(" with rank ", rank->value(), " (", phase, ")");
+    event.epoch = at->epoch;
+    event.rank = at->rank;
+    event.phase = at->phase;
+    place = absl::StrCat(" with rank ", at->rank.value(), " (", at->phase, ")");
   }
   event.message = absl::StrCat("worker ", worker.worker_id, place, " was lost: ", reason.message());
   events_.Append(std::move(event));
+}
+
+void Reconfiguration::Deliver(const std::function<void()>& fn) {
+  bool changed = false;
+  bool operation_changed = false;
+  std::vector<std::function<void()>> unlocked;
+  {
+    absl::MutexLock lock(&mu_);
+    const uint64_t before = TotalVersion();
+    const uint64_t operation_before = operations_.version();
+    fn();
+    operations_.Advance();
+    PlanReplicas();
+    changed = TotalVersion() != before;
+    unlocked.swap(unlocked_);
+    operation_changed = operations_.version() != operation_before || !unlocked.empty();
+    if (operation_changed) told_version_ = TotalVersion();
+  }
+  for (const auto& it : unlocked) it();
+  if (changed) changes_.Notify();
+  if (operation_changed) operation_changes_.Notify();
 }
 
 void Reconfiguration::Tick() {
   Deliver([&]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_) {
     for (auto& replica : replicas_) replica->Tick();
   });
-}
-
-void Reconfiguration::Deliver(const std::function<void()>& fn) {
-  bool changed = false;
-  {
+  const bool news = [&] {
     absl::MutexLock lock(&mu_);
-    const uint64_t before = TotalVersion();
-    fn();
-    PlanReplicas();
-    changed = TotalVersion() != before;
-  }
-  if (changed) changes_.Notify();
+    return std::exchange(told_version_, TotalVersion()) != TotalVersion();
+  }();
+  if (news) operation_changes_.Notify();
 }
 
 void Reconfiguration::PlanReplicas() {
@@ -141,9 +164,19 @@ void Reconfiguration::PlanReplicas() {
   }
   if (plannable.empty()) return;
   const std::vector<WorkerView> members = membership_.Snapshot();
-  const absl::Status fits = CheckFit(options_.config, members);
-  if (fits.ok()) return FormReplicas(plannable, FreeWorkers(members));
-  for (Replica* replica : plannable) replica->RefusePlan(fits);
+  std::vector<Candidate> free = FreeWorkers(members);
+  while (!plannable.empty()) {
+    const ReplicaShape shape = plannable.front()->shape();
+    const auto others = std::stable_partition(plannable.begin(), plannable.end(),
+                                              [&](Replica* it) { return it->shape() == shape; });
+    const std::vector<Replica*> alike(plannable.begin(), others);
+    plannable.erase(plannable.begin(), others);
+    const absl::Status fits = CheckFit(shape.config, members);
+    if (fits.ok()) FormReplicas(alike, free);
+    for (Replica* replica : alike) {
+      if (!fits.ok()) replica->RefusePlan(fits);
+    }
+  }
 }
 
 std::vector<Candidate> Reconfiguration::FreeWorkers(const std::vector<WorkerView>& members) const {
@@ -152,14 +185,17 @@ std::vector<Candidate> Reconfiguration::FreeWorkers(const std::vector<WorkerView
     const bool occupied = std::any_of(replicas_.begin(), replicas_.end(), [&](const auto& replica) {
       return replica->Occupies(member.info.worker_id);
     });
-    if (!occupied) free.push_back(ToCandidate(member.info));
+    if (!occupied && !drained_.contains(member.info.worker_id)) {
+      free.push_back(ToCandidate(member.info));
+    }
   }
   return free;
 }
 
 void Reconfiguration::FormReplicas(const std::vector<Replica*>& plannable,
-                                   const std::vector<Candidate>& free) {
-  const auto world = static_cast<size_t>(options_.config.world_size());
+                                   std::vector<Candidate>& free) {
+  const ReplicaShape& shape = plannable.front()->shape();
+  const auto world = static_cast<size_t>(shape.config.world_size());
   const bool settled = clock_.Now() - last_enlisted_ >= options_.settle;
   const size_t enough_for = free.size() / world;
   const size_t forming =
@@ -169,17 +205,28 @@ void Reconfiguration::FormReplicas(const std::vector<Replica*>& plannable,
   for (size_t i = forming; i < plannable.size(); ++i) plannable[i]->WaitFor(too_few);
   if (forming == 0) return;
 
-  PlanRequest request{.config = options_.config, .term = options_.term, .inventory = free};
+  PlanRequest request{.config = shape.config, .term = options_.term, .inventory = free};
   for (size_t i = 0; i < forming; ++i) {
     const ReplicaStatus& status = plannable[i]->status();
-    Epoch& last = last_epochs_[static_cast<size_t>(status.replica.value())];
-    last = Epoch(last.value() + 1);
-    request.slots.push_back(
-        {.replica = status.replica, .epoch = last, .previous = status.topology});
+    request.slots.push_back({.replica = status.replica,
+                             .epoch = TakeEpoch(status.replica),
+                             .previous = status.topology});
   }
   const absl::StatusOr<Plan> plan = PlanTopology(request);
   for (size_t i = 0; i < forming; ++i) {
-    plan.ok() ? plannable[i]->Form(plan->topologies[i]) : plannable[i]->RefusePlan(plan.status());
+    if (!plan.ok()) {
+      plannable[i]->RefusePlan(plan.status());
+      continue;
+    }
+    std::erase_if(free, [&](const Candidate& worker) {
+      const auto& ranks = plan->topologies[i].ranks;
+      return std::any_of(ranks.begin(), ranks.end(), [&](const RankPlacement& rank) {
+        return rank.worker_id == worker.worker_id;
+      });
+    });
+    plannable[i]->Form({.topology = plan->topologies[i],
+                        .buckets = shape.buckets,
+                        .reserve_bytes = ReserveBytes(shape.config)});
   }
 }
 
@@ -188,6 +235,11 @@ std::vector<ReplicaStatus> Reconfiguration::Snapshot() const {
   std::vector<ReplicaStatus> statuses;
   for (const auto& replica : replicas_) statuses.push_back(replica->status());
   return statuses;
+}
+
+ParallelConfig Reconfiguration::config() const {
+  absl::MutexLock lock(&mu_);
+  return shape_.config;
 }
 
 Epoch Reconfiguration::NextEpoch(ReplicaIndex replica) const {

@@ -1,22 +1,26 @@
 // Brings the fleet to the sizes that it was asked for: plans replicas when workers come, and forms
-// them again when workers go.
+// them again when workers go, and changes their shape while they serve.
 #ifndef MUSTER_COORDINATOR_RECONFIGURATION_H_
 #define MUSTER_COORDINATOR_RECONFIGURATION_H_
 
 #include <cstdint>
 #include <functional>
+#include <map>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
 #include "absl/base/thread_annotations.h"
 #include "absl/status/status.h"
+#include "absl/status/statusor.h"
 #include "absl/synchronization/mutex.h"
 #include "absl/time/time.h"
 #include "base/clock.h"
 #include "base/topology.h"
 #include "coordinator/change_signal.h"
 #include "coordinator/membership.h"
+#include "coordinator/operations.h"
 #include "coordinator/placement.h"
 #include "coordinator/replica.h"
 
@@ -25,10 +29,11 @@ namespace muster {
 // Thread-safe. Replicas form and fail independently. All replicas that wait are planned together as
 // soon as there are workers for all of them; when no worker has come for `settle`, as many as there
 // are workers for.
-class Reconfiguration : public MembershipListener {
+class Reconfiguration : public MembershipListener, private OperationHost {
  public:
   struct Options {
     ParallelConfig config;
+    std::optional<CpRange> resize_range;  // the default of `config` when there is none
     Term term = Term(1);
     absl::Duration settle = absl::Seconds(1);
     Replica::Options replica;
@@ -45,6 +50,8 @@ class Reconfiguration : public MembershipListener {
   void Tick() ABSL_LOCKS_EXCLUDED(mu_);
 
   const Options& options() const { return options_; }
+  // The sizes that were asked for last.
+  ParallelConfig config() const ABSL_LOCKS_EXCLUDED(mu_);
   // By replica.
   std::vector<ReplicaStatus> Snapshot() const ABSL_LOCKS_EXCLUDED(mu_);
   // The epoch that the replica's next topology gets; for one that is not configured, 1.
@@ -52,9 +59,33 @@ class Reconfiguration : public MembershipListener {
   // Notified after every change of Snapshot(), with none of this object's locks held.
   ChangeSignal& changes() { return changes_; }
 
+  // Those of class Operations. A drained worker gets no rank until its process is started again.
+  void StartOperation(const OperationRequest& request, Operations::OnStarted done)
+      ABSL_LOCKS_EXCLUDED(mu_);
+  void PlanChanges(const ParallelConfig& sizes, Operations::OnPlanned done)
+      ABSL_LOCKS_EXCLUDED(mu_);
+  absl::StatusOr<Operation> CancelOperation(const std::string& id) ABSL_LOCKS_EXCLUDED(mu_);
+  std::vector<Operation> ListOperations() const ABSL_LOCKS_EXCLUDED(mu_);
+  std::optional<Operation> FindOperation(const std::string& id) const ABSL_LOCKS_EXCLUDED(mu_);
+  bool IsDrained(const std::string& worker_id) const ABSL_LOCKS_EXCLUDED(mu_);
+  // Notified when an operation enters a stage or ends, and at the next tick after it got on
+  // otherwise.
+  ChangeSignal& operation_changes() { return operation_changes_; }
+
  private:
   // Runs `fn` under mu_, then plans, then tells of changes.
   void Deliver(const std::function<void()>& fn) ABSL_LOCKS_EXCLUDED(mu_);
+
+  std::vector<Replica*> Replicas() override ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  std::vector<Candidate> Standbys() override ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  std::optional<Candidate> FindMember(const std::string& worker_id) override;
+  Epoch PeekEpoch(ReplicaIndex replica) override ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  Epoch TakeEpoch(ReplicaIndex replica) override ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  uint64_t ReserveBytes(const ParallelConfig& config) override;
+  void SetDrained(const Candidate& worker, bool drained) override
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  void SetShape(const ReplicaShape& shape) override ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  void RunUnlocked(std::function<void()> fn) override ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
 
   void NoteEpochs(const WorkerInfo& worker) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   void EmitLost(const WorkerInfo& worker, const absl::Status& reason)
@@ -62,8 +93,9 @@ class Reconfiguration : public MembershipListener {
   void PlanReplicas() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   std::vector<Candidate> FreeWorkers(const std::vector<WorkerView>& members) const
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
-  // Plans and forms the first of `plannable`, as many as `free` suffices for; the others wait.
-  void FormReplicas(const std::vector<Replica*>& plannable, const std::vector<Candidate>& free)
+  // Plans and forms the first of `plannable`, which have one shape, as many as `free` suffices for;
+  // the others wait. `free` loses the workers that get a rank.
+  void FormReplicas(const std::vector<Replica*>& plannable, std::vector<Candidate>& free)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   uint64_t TotalVersion() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
 
@@ -72,11 +104,19 @@ class Reconfiguration : public MembershipListener {
   Membership& membership_;
   EventLog& events_;
   WorkerClient& client_;
+  const CpRange range_;
   ChangeSignal changes_;
+  ChangeSignal operation_changes_;
+  const Replica::Ports ports_;
 
   mutable absl::Mutex mu_;
   std::vector<std::unique_ptr<Replica>> replicas_ ABSL_GUARDED_BY(mu_);
   std::vector<Epoch> last_epochs_ ABSL_GUARDED_BY(mu_);  // highest known, by replica
+  Operations operations_ ABSL_GUARDED_BY(mu_);
+  ReplicaShape shape_ ABSL_GUARDED_BY(mu_);                           // asked for last
+  std::map<std::string, Incarnation> drained_ ABSL_GUARDED_BY(mu_);   // by worker id
+  std::vector<std::function<void()>> unlocked_ ABSL_GUARDED_BY(mu_);  // to run once mu_ is free
+  uint64_t told_version_ ABSL_GUARDED_BY(mu_) = 0;  // of what operation_changes_ was notified
   absl::Time last_enlisted_ ABSL_GUARDED_BY(mu_) = absl::InfinitePast();
 };
 

@@ -1,22 +1,22 @@
-// One replica's way through its epochs: waiting, forming phase by phase, serving, failed.
+// One replica's way through its epochs: waiting, forming, serving, changing shape, failed.
 #ifndef MUSTER_COORDINATOR_REPLICA_H_
 #define MUSTER_COORDINATOR_REPLICA_H_
 
 #include <cstdint>
-#include <functional>
+#include <memory>
 #include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "absl/status/status.h"
-#include "absl/status/statusor.h"
 #include "absl/time/time.h"
-#include "base/clock.h"
 #include "base/topology.h"
 #include "coordinator/events.h"
+#include "coordinator/formation.h"
 #include "coordinator/membership.h"
-#include "coordinator/rendezvous.h"
-#include "coordinator/worker_client.h"
+#include "coordinator/placement.h"
+#include "coordinator/resize.h"
 
 namespace muster {
 
@@ -28,67 +28,77 @@ struct PhaseTime {
   absl::Duration duration;
 };
 
-struct RankLedger {
-  GlobalRank rank;
-  std::vector<LedgerEntry> entries;
-  uint64_t kv_blocks = 0;
-  int block_tokens = 0;
-};
-
 struct ReplicaStatus {
   ReplicaIndex replica;
   ReplicaState state = ReplicaState::kWaiting;
-  std::optional<Topology> topology;  // the newest
+  std::optional<Topology> topology;  // the newest that has served, or is to serve first
+  std::optional<Topology> next;      // that is prepared beside it
   absl::Status failure;              // why FAILED, or what is waited for
   std::vector<RankLedger> ledgers;   // by rank, once serving
   std::vector<PhaseTime> phases;     // in the order in which they ran
   absl::Time serving_since;
 };
 
-// Runs one epoch at a time. Any failure ends the epoch at once for all its ranks: each is told the
-// culprit by a notice, every rendezvous of the epoch fails with it, and the ranks that are left
-// give back what they hold. After a lost worker the replica then waits for workers, at first for a
-// pause that grows when it is lost again and again; after any other failure it stays FAILED until a
-// worker of the failed epoch leaves. Not thread-safe: its owner holds one lock over every call and
-// over what `deliver` runs.
-class Replica {
+// What a replica is formed as.
+struct ReplicaShape {
+  ParallelConfig config;
+  std::vector<int> buckets;  // rows of its graphs; none: the workers' own
+  friend bool operator==(const ReplicaShape&, const ReplicaShape&) = default;
+};
+
+// Any failure of the current epoch ends it at once for all its ranks: each is told the culprit by a
+// notice, every rendezvous of the epoch fails with it, and the ranks that are left give back what
+// they hold. After a lost worker the replica then waits for workers, at first for a pause that
+// grows when it is lost again and again; after any other failure it stays FAILED until a worker of
+// the failed epoch leaves.
+//
+// While it serves it can be resized: a second epoch is prepared beside the first, whose leader then
+// decides alone which of them goes on. Until it has said so, a failure of the second is rolled back
+// and the first serves on; one of the first ends both. Not thread-safe: its owner holds one lock
+// over every call and over what `deliver` runs.
+class Replica : private FormationOwner {
  public:
-  struct Options {
-    absl::Duration phase_timeout = absl::Seconds(60);   // longest time without progress
-    absl::Duration release_timeout = absl::Seconds(5);  // longest wait for a rank to give back
-  };
-  // What it acts on; all outlive it.
-  struct Ports {
-    const Clock& clock;
-    Membership& membership;
-    RendezvousBoard& board;
-    EventLog& events;
-    WorkerClient& client;
-    // Runs a function under the owner's lock, from a callback's thread.
-    std::function<void(const std::function<void()>&)> deliver;
-  };
+  using Options = Formation::Options;
+  using Ports = Formation::Ports;
 
   Replica(ReplicaIndex index, const Options& options, const Ports& ports);
 
   const ReplicaStatus& status() const { return status_; }
-  // Grows with every change of status().
+  // Grows with every change of status() and resize().
   uint64_t version() const { return version_; }
+  // Of the epoch that serves, or is to be formed next.
+  const ReplicaShape& shape() const { return shape_; }
+  void set_shape(ReplicaShape shape) { shape_ = std::move(shape); }
 
   // True when a new epoch may be planned for it now.
   bool Plannable() const;
-  // True when `worker` has a rank in the running epoch, or has yet to give back what it holds of
-  // the last one.
+  // True when `worker` has a rank in a running epoch, or has yet to give back what it holds of
+  // another.
   bool Occupies(const std::string& worker_id) const;
-  // The rank of that process in the newest topology.
-  std::optional<GlobalRank> RankOf(const std::string& worker_id, Incarnation incarnation) const;
-  // "warmup/exchange", "serving"; where it was lost when its loss ended the epoch; else empty.
-  std::string PhaseOf(GlobalRank rank) const;
+  // Where that process is: its rank in the newest epoch that has one for it.
+  struct Place {
+    Epoch epoch;
+    GlobalRank rank;
+    std::string phase;  // "warmup/exchange", "serving"; empty when that epoch is over
+  };
+  std::optional<Place> PlaceOf(const std::string& worker_id, Incarnation incarnation) const;
 
-  // Starts forming. Plannable().
-  void Form(const Topology& topology);
+  // Starts forming. Plannable(); `plan` follows no other topology.
+  void Form(FormationPlan plan);
+  // Serves what its ranks reported as serving. Plannable().
+  void Adopt(const Topology& topology);
   // Records why no epoch could be planned: FAILED for a refusal, WAITING for workers.
   void RefusePlan(const absl::Status& reason);
   void WaitFor(const absl::Status& reason);
+
+  // Starts to change shape. Serving, with no resize under way.
+  void Resize(ResizeOrder order);
+  // Rolls back what is prepared, for `reason`. FAILED_PRECONDITION once the leader decides.
+  absl::Status CancelResize(const absl::Status& reason);
+  // The last resize, ended or not; stage kWaiting before the first.
+  ReplicaResize resize() const;
+  // True while it changes shape, or while ranks give back what they held of an epoch.
+  bool Resizing() const { return next_ != nullptr || !retiring_.empty(); }
 
   // Ends the running epoch when the worker has a rank in it.
   void OnWorkerLost(const WorkerInfo& worker, const absl::Status& reason);
@@ -96,49 +106,63 @@ class Replica {
   void Tick();
 
  private:
-  struct RankRun {
-    bool done = false;  // with the current phase
-    std::string phase;  // newest reported
-    PhaseResult result;
-  };
+  using FormationPointer = std::shared_ptr<Formation>;
 
-  void StartPhase(FormingPhase phase);
-  void StartRank(FormingPhase phase, GlobalRank rank);
-  void OnProgress(Epoch epoch, GlobalRank rank, const Progress& progress);
-  void OnPhaseDone(Epoch epoch, FormingPhase phase, GlobalRank rank,
-                   absl::StatusOr<PhaseResult> result);
-  void FinishPhase();
-  absl::Status CheckAgreement() const;
+  void OnProgress(const Formation& formation) override;
+  void OnPhaseDone(const Formation& formation, FormingPhase phase, absl::Duration took) override;
+  void OnAgreed(Formation& formation) override;
+  void OnActivated(Formation& formation, const Takeover& takeover) override;
+  void OnFailed(Formation& formation, const absl::Status& reason) override;
+  void OnReleased(Formation& formation) override;
+
+  FormationPointer MakeFormation(FormationPlan plan);
+  bool IsNext(const Formation& formation) const { return next_.get() == &formation; }
+  std::string LostPhaseOf(GlobalRank rank) const;
   void Serve();
-  // Names the rank, unless `error` names its culprits itself.
-  void FailRank(GlobalRank rank, const absl::Status& error);
-  void FailStalledRanks();
-  void FailReportedRank();
   void FailEpoch(const absl::Status& reason);
-  void ReleaseRanks();
-  void OnRankReleased(Epoch epoch);
   void OnAllReleased();
 
-  bool IsCurrent(Epoch epoch) const;
+  // The resize, in replica_resize.cc.
+  void BeginTakeover();
+  void Switch(const Takeover& takeover);
+  void OnTakeoverFailed(const absl::Status& reason);
+  bool LeaderServesNext() const;
+  // False when the loss is the current epoch's alone.
+  bool TakeLossWhileResizing(const WorkerInfo& worker, const absl::Status& reason);
+  void TickResize();
+  void RollBack(const absl::Status& reason);
+  // Gives up the second epoch as the first one fails.
+  void GiveUpNext(const absl::Status& reason);
+  void FinishResize();
+  void Retire(FormationPointer formation, const absl::Status& why);
+  void EnterStage(ResizeStage stage, const std::string& message);
+  std::string DescribeResized() const;
+
   void SetState(ReplicaState state, const absl::Status& failure);
   void Emit(EventKind kind, std::string message);
-  const RankPlacement& PlacementOf(GlobalRank rank) const;
-  RankRun& RunOf(GlobalRank rank) { return runs_[static_cast<size_t>(rank.value())]; }
-  RankTarget TargetOf(GlobalRank rank) const;
+  void EmitFailure(EventKind kind, Epoch epoch, const absl::Status& reason);
 
   const Options options_;
   const Ports ports_;
 
+  ReplicaShape shape_;
   ReplicaStatus status_;
   uint64_t version_ = 1;
-  FormingPhase phase_ = FormingPhase::kAssign;
-  absl::Time phase_started_;
-  std::vector<RankRun> runs_;  // by rank of the running epoch
-  int releasing_ = 0;          // ranks that have yet to give back
+  FormationPointer current_;   // of status_.topology
   bool plan_refused_ = false;  // FAILED without an epoch of its own
   bool retry_ = false;         // form again once all is given back
   int failures_ = 0;           // since it last served; grows the pause
   absl::Time retry_at_ = absl::InfinitePast();
+
+  ReplicaResize resize_;
+  std::string operation_id_;                // of resize_
+  FormationPointer next_;                   // prepared beside current_
+  std::vector<FormationPointer> retiring_;  // have yet to give back
+  absl::Time resize_started_;
+  absl::Time resize_deadline_;
+  // Lost while the leader decides, of the one epoch or the other: what to fail it with if it wins.
+  absl::Status current_loss_;
+  absl::Status next_loss_;
 };
 
 }  // namespace muster

@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <functional>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -38,22 +39,40 @@ struct PhaseResult {
   Takeover takeover;                // activate
 };
 
+// What a phase is told beside its target; each phase reads what concerns it.
+struct PhaseInputs {
+  absl::Duration wait_bound = absl::Seconds(60);  // of each wait within the phase
+  absl::Duration deadline = absl::Hours(1);       // of the whole
+  // Assign.
+  std::optional<Topology> predecessor;  // serves now, and is to be followed
+  std::vector<int> buckets;             // rows of the graphs, largest first; none: the worker's own
+  uint64_t reserve_bytes = 0;           // to leave free for a topology that follows
+  // Activate of a topology that follows another.
+  Epoch from_epoch;
+  std::string agreement_digest;
+  absl::Duration takeover_timeout;
+  std::vector<SequenceName> drop;  // that may be lost
+};
+
 // Thread-safe.
 class WorkerClient {
  public:
   using OnProgress = std::function<void(const Progress&)>;
   using OnPhaseDone = std::function<void(absl::StatusOr<PhaseResult>)>;
+  using OnDescribed = std::function<void(absl::StatusOr<CacheSummary>)>;
   using OnReleased = std::function<void(absl::Status)>;
 
   virtual ~WorkerClient() = default;
 
-  // Starts `phase` on the target. `topology` is that of the target's epoch and is copied;
-  // `wait_bound` bounds each wait within the phase, `deadline` the whole. Both callbacks come from
-  // another thread, never from within this call, and `done` exactly once and last. A worker that
-  // cannot be reached is UNAVAILABLE with reason RANK_LOST.
+  // Starts `phase` on the target. `topology` is that of the target's epoch; all that is passed is
+  // copied. Both callbacks come from another thread, never from within this call, and `done`
+  // exactly once and last. A worker that cannot be reached is UNAVAILABLE with reason RANK_LOST.
   virtual void RunPhase(FormingPhase phase, const RankTarget& target, const Topology& topology,
-                        absl::Duration wait_bound, absl::Duration deadline, OnProgress on_progress,
-                        OnPhaseDone done) = 0;
+                        const PhaseInputs& inputs, OnProgress on_progress, OnPhaseDone done) = 0;
+
+  // Asks the leader of an epoch that serves what its sequences hold. `done` as above.
+  virtual void DescribeCache(const RankTarget& target, absl::Duration deadline,
+                             OnDescribed done) = 0;
 
   // Makes the target give back all it holds of the epoch, and tell whoever still waits on it `why`
   // it failed, if it did. `done` as above.

@@ -35,6 +35,11 @@ void AddEventsCommand(CLI::App& app, const GlobalOptions& global, Command& chose
 void AddForwardCommand(CLI::App& app, const GlobalOptions& global, Command& chosen);
 void AddBenchCommand(CLI::App& app, const GlobalOptions& global, Command& chosen);
 void AddTopCommand(CLI::App& app, const GlobalOptions& global, Command& chosen);
+void AddScaleCommand(CLI::App& app, const GlobalOptions& global, Command& chosen);
+void AddApplyCommand(CLI::App& app, const GlobalOptions& global, Command& chosen);
+void AddDrainCommand(CLI::App& app, const GlobalOptions& global, Command& chosen);
+void AddCancelCommand(CLI::App& app, const GlobalOptions& global, Command& chosen);
+void AddOperationsCommand(CLI::App& app, const GlobalOptions& global, Command& chosen);
 // They describe `app` as it is when they run.
 void AddCompletionCommand(CLI::App& app, const GlobalOptions& global, Command& chosen);
 void AddManCommand(CLI::App& app, const GlobalOptions& global, Command& chosen);

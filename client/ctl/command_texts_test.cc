@@ -23,6 +23,7 @@ class CommandTextsTest : public ::testing::Test {
     run->add_option("--layers", file_, "Which")->type_name("BEGIN:END");
     run->add_option("--in", file_, "What")->type_name("FILE")->required();
     run->add_flag("--fast", fast_, "Fast");
+    run->add_flag("--wait,!--no-wait", fast_, "Wait");
     run->add_option("--secret", file_, "Hidden")->group("");
     app_.add_subcommand("shell", "Script")
         ->add_option("shell", file_, "Which shell")
@@ -61,6 +62,11 @@ TEST_F(CommandTextsTest, TheTreeHasTheTextsOfHelp) {
   EXPECT_TRUE(Option("--secret").names.empty());
   EXPECT_EQ(text.options.back().choices, (std::vector<std::string>{"table", "json"}));
   EXPECT_EQ(text.options.back().description, "How (default: table)");
+}
+
+TEST_F(CommandTextsTest, ASwitchHasTheNameThatTurnsItOff) {
+  EXPECT_EQ(Option("--no-wait").names, (std::vector<std::string>{"--wait", "--no-wait"}));
+  EXPECT_EQ(Option("--no-wait").value, "");
 }
 
 TEST_F(CommandTextsTest, BashOffersCommandsOptionsChoicesAndFiles) {

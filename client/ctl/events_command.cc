@@ -14,12 +14,12 @@
 namespace muster::ctl {
 namespace {
 
-// "04:31:07.123  WORKER_LOST       replica 0 epoch 1 rank 1 worker w1 warmup/exchange  message"
+// "04:31:07.123  worker lost        replica 0 epoch 1 rank 1 worker w1 warmup/exchange  message"
 std::string Line(const v1::WatchEventsResponse& event) {
   const absl::Time time =
       absl::FromUnixSeconds(event.time().seconds()) + absl::Nanoseconds(event.time().nanos());
   std::string line = absl::StrCat(absl::FormatTime("%H:%M:%E3S", time, absl::LocalTimeZone()), "  ",
-                                  PadRight(KindName(event.kind()), 16));
+                                  PadRight(EventWords(event.kind()), 17));
   if (event.has_replica()) absl::StrAppend(&line, "  replica ", event.replica());
   if (event.epoch() != 0) absl::StrAppend(&line, "  epoch ", event.epoch());
   if (event.has_rank()) absl::StrAppend(&line, "  rank ", event.rank());

@@ -28,6 +28,14 @@ std::unique_ptr<grpc::ClientContext> ContextWithin(absl::Duration timeout) {
   return context;
 }
 
+// Hands on the operation of every response, and returns how the stream ended.
+template <typename Response>
+grpc::Status ReadAll(const std::unique_ptr<grpc::ClientReader<Response>>& reader,
+                     const FleetClient::UseOperation& use) {
+  for (Response response; reader->Read(&response);) use(response.operation());
+  return reader->Finish();
+}
+
 }  // namespace
 
 absl::StatusOr<CoordinatorAddress> FindCoordinator(const std::string& flag) {
@@ -73,6 +81,39 @@ absl::StatusOr<v1::PlanTopologyResponse> FleetClient::PlanTopology(
   const auto status = stub_->PlanTopology(Context().get(), request, &response);
   if (!status.ok()) return Explain(status);
   return response;
+}
+
+absl::StatusOr<v1::ListOperationsResponse> FleetClient::ListOperations() const {
+  v1::ListOperationsResponse response;
+  const auto status =
+      stub_->ListOperations(Context().get(), v1::ListOperationsRequest(), &response);
+  if (!status.ok()) return Explain(status);
+  return response;
+}
+
+absl::StatusOr<v1::Operation> FleetClient::CancelOperation(const std::string& id) const {
+  v1::CancelOperationRequest request;
+  request.set_operation_id(id);
+  v1::CancelOperationResponse response;
+  const auto status = stub_->CancelOperation(Context().get(), request, &response);
+  if (!status.ok()) return Explain(status);
+  return response.operation();
+}
+
+absl::Status FleetClient::Scale(const v1::ScaleContextParallelRequest& request,
+                                grpc::ClientContext& context, const UseOperation& use) const {
+  return Explain(ReadAll<v1::ScaleContextParallelResponse>(
+      stub_->ScaleContextParallel(&context, request), use));
+}
+
+absl::Status FleetClient::Apply(const v1::ApplyTopologyRequest& request,
+                                grpc::ClientContext& context, const UseOperation& use) const {
+  return Explain(ReadAll<v1::ApplyTopologyResponse>(stub_->ApplyTopology(&context, request), use));
+}
+
+absl::Status FleetClient::Drain(const v1::DrainWorkerRequest& request, grpc::ClientContext& context,
+                                const UseOperation& use) const {
+  return Explain(ReadAll<v1::DrainWorkerResponse>(stub_->DrainWorker(&context, request), use));
 }
 
 absl::StatusOr<std::vector<v1::WatchEventsResponse>> FleetClient::Events(uint64_t from) const {

@@ -36,6 +36,20 @@ class FleetClient {
   absl::StatusOr<v1::GetTopologyResponse> GetTopology() const;
   absl::StatusOr<v1::ListWorkersResponse> ListWorkers() const;
   absl::StatusOr<v1::PlanTopologyResponse> PlanTopology(const v1::ParallelConfig& config) const;
+  absl::StatusOr<v1::ListOperationsResponse> ListOperations() const;
+  absl::StatusOr<v1::Operation> CancelOperation(const std::string& id) const;
+
+  // These begin an operation, or join the one of the same request id, and hand on its states up to
+  // the last, be it a failure. They have no deadline: `context`'s TryCancel(), called by any
+  // thread, leaves, and the operation goes on.
+  using UseOperation = std::function<void(const v1::Operation&)>;
+  absl::Status Scale(const v1::ScaleContextParallelRequest& request, grpc::ClientContext& context,
+                     const UseOperation& use) const;
+  absl::Status Apply(const v1::ApplyTopologyRequest& request, grpc::ClientContext& context,
+                     const UseOperation& use) const;
+  absl::Status Drain(const v1::DrainWorkerRequest& request, grpc::ClientContext& context,
+                     const UseOperation& use) const;
+
   // The events that exist now, from sequence number `from` on.
   absl::StatusOr<std::vector<v1::WatchEventsResponse>> Events(uint64_t from) const;
   // Hands on all events as they come, until the stream breaks; never returns OK.

@@ -2,6 +2,8 @@
 
 #include <google/protobuf/util/time_util.h>
 
+#include "absl/strings/ascii.h"
+#include "absl/strings/str_replace.h"
 #include "absl/strings/strip.h"
 
 namespace muster::ctl {
@@ -82,11 +84,7 @@ Json ModelJson(const v1::ModelSpec& model) {
 Json ReplicaJson(const v1::ReplicaStatus& replica) {
   Json json = {{"replica", replica.replica()}, {"state", StateName(replica.state())}};
   if (replica.has_topology()) json["topology"] = TopologyJson(replica.topology());
-  if (replica.has_failure()) {
-    json["failure"] = {{"code", replica.failure().code()},
-                       {"message", replica.failure().message()},
-                       {"detail", DetailJson(replica.failure().detail())}};
-  }
+  if (replica.has_failure()) json["failure"] = FailureJson(replica.failure());
   json["phases_ms"] = Json::object();
   for (const auto& phase : replica.phases()) {
     json["phases_ms"][phase.phase()] = Milliseconds(phase.duration());
@@ -115,10 +113,8 @@ Json WorkerJson(const v1::WorkerStatus& worker) {
   if (worker.has_replica()) json["replica"] = worker.replica();
   if (worker.has_rank()) json["rank"] = worker.rank();
   json["epoch"] = worker.epoch();
-  json["progress"] = {{"phase", worker.progress().phase()},
-                      {"done", worker.progress().done()},
-                      {"total", worker.progress().total()},
-                      {"unit", worker.progress().unit()}};
+  json["drained"] = worker.drained();
+  json["progress"] = ProgressJson(worker.progress());
   json["heartbeat_age_ms"] = Milliseconds(worker.heartbeat_age());
   json["step"] = worker.step();
   json["tokens"] = worker.tokens();
@@ -137,8 +133,22 @@ Json EventJson(const v1::WatchEventsResponse& event) {
   if (event.has_rank()) json["rank"] = event.rank();
   if (!event.worker_id().empty()) json["worker_id"] = event.worker_id();
   if (!event.phase().empty()) json["phase"] = event.phase();
+  if (!event.operation_id().empty()) json["operation_id"] = event.operation_id();
   json["message"] = event.message();
   return json;
+}
+
+Json FailureJson(const v1::Failure& failure) {
+  return {{"code", failure.code()},
+          {"message", failure.message()},
+          {"detail", DetailJson(failure.detail())}};
+}
+
+Json ProgressJson(const v1::Progress& progress) {
+  return {{"phase", progress.phase()},
+          {"done", progress.done()},
+          {"total", progress.total()},
+          {"unit", progress.unit()}};
 }
 
 Json PlanJson(const v1::PlanTopologyResponse& plan) {
@@ -172,6 +182,10 @@ std::string KindName(v1::GroupKind kind) {
 
 std::string KindName(v1::EventKind kind) {
   return WithoutPrefix(v1::EventKind_Name(kind), "EVENT_KIND_");
+}
+
+std::string EventWords(v1::EventKind kind) {
+  return absl::AsciiStrToLower(absl::StrReplaceAll(KindName(kind), {{"_", " "}}));
 }
 
 std::string ReasonName(v1::ErrorReason reason) {

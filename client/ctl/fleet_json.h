@@ -20,6 +20,10 @@ Json ReplicaJson(const v1::ReplicaStatus& replica);
 Json WorkerJson(const v1::WorkerStatus& worker);
 Json EventJson(const v1::WatchEventsResponse& event);
 Json PlanJson(const v1::PlanTopologyResponse& plan);
+// {"code", "message", "detail": {"reason", ...}}
+Json FailureJson(const v1::Failure& failure);
+// {"phase", "done", "total", "unit"}
+Json ProgressJson(const v1::Progress& progress);
 
 // Milliseconds, as a number.
 double Milliseconds(const google::protobuf::Duration& duration);
@@ -30,6 +34,8 @@ std::string StateName(v1::WorkerState state);
 std::string KindName(v1::GroupKind kind);
 std::string KindName(v1::EventKind kind);
 std::string ReasonName(v1::ErrorReason reason);
+// The same in words: "worker lost".
+std::string EventWords(v1::EventKind kind);
 
 // One line. Bytes that are no UTF-8 become U+FFFD.
 std::string ToLine(const Json& json);

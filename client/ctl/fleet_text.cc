@@ -32,7 +32,8 @@ std::string ReplicaHeadline(const v1::ReplicaStatus& replica, const v1::Parallel
 
 std::string WorkerStateName(const v1::WorkerStatus& worker) {
   const bool standby = !worker.has_rank() && worker.state() == v1::WORKER_STATE_ENLISTED;
-  return standby ? "STANDBY" : StateName(worker.state());
+  if (standby) return worker.drained() ? "DRAINED" : "STANDBY";
+  return StateName(worker.state());
 }
 
 std::string KvUsed(uint64_t used, uint64_t total, int width) {

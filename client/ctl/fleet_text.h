@@ -14,7 +14,7 @@ namespace muster::ctl {
 // "epoch 7   tp=2 cp=2   serving 3 h 12 min"; the sizes that are wanted where none are planned.
 std::string ReplicaHeadline(const v1::ReplicaStatus& replica, const v1::ParallelConfig& wanted);
 
-// "SERVING", or "STANDBY" for one without a rank.
+// "SERVING"; of one without a rank "STANDBY", or "DRAINED" where it gets none any more.
 std::string WorkerStateName(const v1::WorkerStatus& worker);
 
 // "████░░░░  52 %", the bar `width` columns wide; "-" where there are no blocks.

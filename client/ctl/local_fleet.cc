@@ -81,6 +81,28 @@ std::vector<std::string> WorkerCommand(const LocalFleetOptions& options, const s
   return command;
 }
 
+std::vector<std::string> CoordinatorCommand(const LocalFleetOptions& options,
+                                            const std::string& bin_dir,
+                                            const std::string& port_file) {
+  std::vector<std::string> command = {bin_dir + "/muster-coordinator",
+                                      "--listen",
+                                      options.listen,
+                                      "--tp",
+                                      absl::StrCat(options.tp),
+                                      "--cp",
+                                      absl::StrCat(options.cp),
+                                      "--replicas",
+                                      absl::StrCat(options.replicas),
+                                      "--port-file",
+                                      port_file,
+                                      "--log-level",
+                                      LogLevel(options)};
+  if (!options.resize_range.empty()) {
+    command.insert(command.end(), {"--resize-range", options.resize_range});
+  }
+  return command;
+}
+
 // Of a worker of this fleet, with others' fleets beside it; empty where there can be none.
 std::string SocketPath(const CoordinatorRecord& record, int index) {
   std::string path =
@@ -107,26 +129,21 @@ absl::StatusOr<std::unique_ptr<LocalFleet>> LocalFleet::Start(const LocalFleetOp
       return absl::ErrnoToStatus(error.value(), absl::StrCat("cannot create ", options.log_dir));
     }
   }
-  std::unique_ptr<LocalFleet> fleet(new LocalFleet());
-  MUSTER_RETURN_IF_ERROR(fleet->StartCoordinator(options, bin_dir, signals));
-  MUSTER_RETURN_IF_ERROR(fleet->StartWorkers(options, bin_dir));
+  std::unique_ptr<LocalFleet> fleet(new LocalFleet(options, bin_dir));
+  MUSTER_RETURN_IF_ERROR(fleet->StartCoordinator(signals));
+  MUSTER_RETURN_IF_ERROR(fleet->StartWorkers(0, options.ranks()));
   return fleet;
 }
 
-absl::Status LocalFleet::StartCoordinator(const LocalFleetOptions& options,
-                                          const std::string& bin_dir, SignalQueue& signals) {
+absl::Status LocalFleet::StartCoordinator(SignalQueue& signals) {
   MUSTER_ASSIGN_OR_RETURN(const CoordinatorRecord record, CoordinatorRecord::Open());
   const TemporaryFile port_file{absl::StrCat(record.directory(), "/up-", getpid(), ".port")};
   unlink(port_file.path.c_str());
   MUSTER_ASSIGN_OR_RETURN(
       auto process,
-      ChildProcess::Start(
-          {.name = "the coordinator",
-           .command = {bin_dir + "/muster-coordinator", "--listen", options.listen, "--tp",
-                       absl::StrCat(options.tp), "--cp", absl::StrCat(options.cp), "--replicas",
-                       absl::StrCat(options.replicas), "--port-file", port_file.path, "--log-level",
-                       LogLevel(options)},
-           .log_path = LogPath(options, "coordinator")}));
+      ChildProcess::Start({.name = "the coordinator",
+                           .command = CoordinatorCommand(options_, bin_dir_, port_file.path),
+                           .log_path = LogPath(options_, "coordinator")}));
   processes_.push_back(std::move(process));
   return AwaitCoordinator(port_file.path, signals);
 }
@@ -149,12 +166,16 @@ absl::Status LocalFleet::AwaitCoordinator(const std::string& port_file, SignalQu
   }
 }
 
-absl::Status LocalFleet::StartWorkers(const LocalFleetOptions& options,
-                                      const std::string& bin_dir) {
+absl::Status LocalFleet::StartStandbys() {
+  if (std::exchange(standbys_started_, true)) return absl::OkStatus();
+  return StartWorkers(options_.ranks(), options_.workers());
+}
+
+absl::Status LocalFleet::StartWorkers(int begin, int end) {
   MUSTER_ASSIGN_OR_RETURN(const CoordinatorRecord record, CoordinatorRecord::Open());
-  for (int i = 0; i < options.workers(); ++i) {
+  for (int i = begin; i < end; ++i) {
     std::vector<std::string> command =
-        WorkerCommand(options, bin_dir + "/muster-worker", coordinator_address_, i);
+        WorkerCommand(options_, bin_dir_ + "/muster-worker", coordinator_address_, i);
     if (const std::string socket = SocketPath(record, i); !socket.empty()) {
       command.insert(command.end(), {"--unix-socket", socket});
       sockets_.push_back(socket);
@@ -162,7 +183,7 @@ absl::Status LocalFleet::StartWorkers(const LocalFleetOptions& options,
     MUSTER_ASSIGN_OR_RETURN(auto process,
                             ChildProcess::Start({.name = absl::StrCat("worker ", WorkerId(i)),
                                                  .command = std::move(command),
-                                                 .log_path = LogPath(options, WorkerId(i))}));
+                                                 .log_path = LogPath(options_, WorkerId(i))}));
     processes_.push_back(std::move(process));
   }
   taken_.resize(processes_.size());

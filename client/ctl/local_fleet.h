@@ -5,6 +5,7 @@
 #include <map>
 #include <memory>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "absl/status/status.h"
@@ -20,6 +21,10 @@ struct LocalFleetOptions {
   int tp = 1;
   int cp = 2;
   int replicas = 1;
+  // Workers beyond those that hold a rank.
+  int standbys = 0;
+  // "MIN:MAX" of cp, as the coordinator takes it; empty leaves it to the coordinator.
+  std::string resize_range;
   // Compute threads of each worker; 0 shares the machine's cores out evenly.
   int threads = 0;
   std::string dtype = "auto";
@@ -35,7 +40,9 @@ struct LocalFleetOptions {
   // Fault of a worker, by its id, e.g. {"w1", "kill@warmup/exchange"}.
   std::map<std::string, std::string> faults;
 
-  int workers() const { return tp * cp * replicas; }
+  // With a rank.
+  int ranks() const { return tp * cp * replicas; }
+  int workers() const { return ranks() + standbys; }
 };
 
 // Workers are named w0, w1, ... Each listens on a Unix socket as well, where this user has a
@@ -45,11 +52,16 @@ class LocalFleet {
   // Removes the sockets of workers that could not do so themselves.
   ~LocalFleet();
 
-  // Starts the coordinator, waits until it listens, starts the workers.
+  // Starts the coordinator, waits until it listens, starts the workers that will hold a rank.
   // Errors: NOT_FOUND (a program is missing), CANCELLED (a signal asked to end), UNAVAILABLE (the
   // coordinator ended, with its own words, or did not listen in time).
   static absl::StatusOr<std::unique_ptr<LocalFleet>> Start(const LocalFleetOptions& options,
                                                            SignalQueue& signals);
+
+  // Starts the standbys, the first time that it is called. They come when the others are enlisted,
+  // so that they are those without a rank. Errors: as of ChildProcess::Start.
+  absl::Status StartStandbys();
+  int standbys() const { return options_.standbys; }
 
   // Those that ended since the last call.
   std::vector<const ChildProcess*> TakeEnded();
@@ -59,19 +71,23 @@ class LocalFleet {
   void Stop(SignalQueue& signals, absl::Duration grace = absl::Milliseconds(1200));
 
   const std::string& coordinator_address() const { return coordinator_address_; }
-  // The coordinator first, then the workers in order.
+  // The coordinator first, then the workers in order; standbys once they are started.
   const std::vector<std::unique_ptr<ChildProcess>>& processes() const { return processes_; }
   // "w0", ..., in order.
   static std::string WorkerId(int index);
 
  private:
-  LocalFleet() = default;
+  LocalFleet(const LocalFleetOptions& options, std::string bin_dir)
+      : options_(options), bin_dir_(std::move(bin_dir)) {}
 
-  absl::Status StartCoordinator(const LocalFleetOptions& options, const std::string& bin_dir,
-                                SignalQueue& signals);
-  absl::Status StartWorkers(const LocalFleetOptions& options, const std::string& bin_dir);
+  absl::Status StartCoordinator(SignalQueue& signals);
+  // Those with an index in [begin, end).
+  absl::Status StartWorkers(int begin, int end);
   absl::Status AwaitCoordinator(const std::string& port_file, SignalQueue& signals);
 
+  const LocalFleetOptions options_;
+  const std::string bin_dir_;
+  bool standbys_started_ = false;
   std::vector<std::unique_ptr<ChildProcess>> processes_;
   std::vector<bool> taken_;  // by index into processes_
   std::string coordinator_address_;

@@ -68,6 +68,29 @@ TEST_F(LocalFleetTest, StartsACoordinatorAndAWorkerForEachRank) {
   EXPECT_TRUE(fleet->TakeEnded().empty());
 }
 
+TEST_F(LocalFleetTest, StandbysComeLaterAndOnce) {
+  Install("muster-coordinator", kCoordinator);
+  Install("muster-worker", kWorker);
+  options_.standbys = 2;
+  ASSERT_OK_AND_ASSIGN(auto fleet, LocalFleet::Start(options_, signals_));
+  EXPECT_EQ(fleet->processes().size(), 1u + 2);
+  for (int i = 0; i < 2; ++i) {
+    ASSERT_OK(fleet->StartStandbys());
+    EXPECT_EQ(fleet->processes().size(), 1u + 2 + 2);
+  }
+  EXPECT_EQ(fleet->processes().back()->name(), "worker w3");
+  EXPECT_TRUE(fleet->TakeEnded().empty());
+}
+
+TEST_F(LocalFleetTest, TheCoordinatorIsToldOfTheRange) {
+  Install("muster-coordinator", kFailing);
+  Install("muster-worker", kWorker);
+  options_.resize_range = "1:4";
+  std::ofstream(options_.bin_dir + "/muster-coordinator") << "#!/bin/sh\necho \"$@\" >&2; exit 1\n";
+  EXPECT_STATUS(LocalFleet::Start(options_, signals_), absl::StatusCode::kUnavailable,
+                "--resize-range 1:4");
+}
+
 TEST_F(LocalFleetTest, EveryWorkerHasASocketInTheUsersOwnDirectoryThatGoesWithTheFleet) {
   Install("muster-coordinator", kCoordinator);
   Install("muster-worker", kSocketNaming);

@@ -63,7 +63,8 @@ int Run(int argc, char** argv) {
   AddOutput(app, global.output);
   Command chosen;
   for (auto* add :
-       {AddUpCommand, AddStatusCommand, AddTopologyCommand, AddPlanCommand, AddEventsCommand,
+       {AddUpCommand, AddStatusCommand, AddTopologyCommand, AddPlanCommand, AddScaleCommand,
+        AddApplyCommand, AddDrainCommand, AddCancelCommand, AddOperationsCommand, AddEventsCommand,
         AddForwardCommand, AddBenchCommand, AddTopCommand, AddCompletionCommand, AddManCommand}) {
     add(app, global, chosen);
   }

@@ -3,11 +3,14 @@
 #include <iostream>
 
 #include "absl/strings/str_cat.h"
+#include "absl/time/clock.h"
 #include "base/status_macros.h"
 #include "client/ctl/command.h"
 #include "client/ctl/fleet_json.h"
 #include "client/ctl/fleet_snapshot.h"
 #include "client/ctl/fleet_text.h"
+#include "client/ctl/operation_json.h"
+#include "client/ctl/operation_text.h"
 #include "client/ctl/text.h"
 #include "client/ctl/topology_picture.h"
 
@@ -47,8 +50,17 @@ void PrintWorkers(const std::vector<const v1::WorkerStatus*>& workers) {
   std::cout << table.ToString();
 }
 
+// What changes the fleet now, and what did last; where something did.
+void PrintOperations(const v1::ListOperationsResponse& operations) {
+  const absl::Time now = absl::Now();
+  if (const auto last = LastResize(operations, now)) std::cout << *last << "\n";
+  if (const auto* running = RunningOperation(operations)) {
+    std::cout << RunningLine(*running, now) << "\n";
+  }
+}
+
 void Print(const v1::GetTopologyResponse& topology, const v1::ListWorkersResponse& workers,
-           const std::string& coordinator) {
+           const v1::ListOperationsResponse& operations, const std::string& coordinator) {
   const int count = topology.replicas_size();
   std::cout << absl::StrCat("FLEET  ", Count(count, "replica"), "   ",
                             Count(workers.workers_size(), "worker"), "   coordinator ", coordinator,
@@ -67,6 +79,7 @@ void Print(const v1::GetTopologyResponse& topology, const v1::ListWorkersRespons
     PrintWorkers(groups.without_rank);
   }
   std::cout << "\n* leader: the worker that schedulers call\n";
+  PrintOperations(operations);
 }
 
 absl::Status RunStatus(const GlobalOptions& global) {
@@ -74,8 +87,10 @@ absl::Status RunStatus(const GlobalOptions& global) {
   const FleetClient client(address);
   MUSTER_ASSIGN_OR_RETURN(const auto topology, client.GetTopology());
   MUSTER_ASSIGN_OR_RETURN(const auto workers, client.ListWorkers());
+  // A coordinator that knows no operations runs none.
+  const auto operations = client.ListOperations().value_or(v1::ListOperationsResponse());
   if (global.for_people()) {
-    Print(topology, workers, client.address());
+    Print(topology, workers, operations, client.address());
     return absl::OkStatus();
   }
   Json json = {{"coordinator", client.address()}, {"term", topology.term()}};
@@ -84,6 +99,7 @@ absl::Status RunStatus(const GlobalOptions& global) {
   for (const auto& replica : topology.replicas()) {
     json["replicas"].push_back(ReplicaJson(replica));
   }
+  json["operations"] = OperationsJson(operations)["operations"];
   json["workers"] = Json::array();
   for (const auto& worker : workers.workers()) json["workers"].push_back(WorkerJson(worker));
   WriteReport(std::cout, global.output, json);

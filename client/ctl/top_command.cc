@@ -25,8 +25,8 @@ constexpr char kFooter[] =
     "is honoured. Elsewhere, and with --output json or yaml, it prints a report per interval.\n"
     "Rates are those of the last five seconds; --once measures them over one interval.";
 
-// Three calls of a poll, so that Ctrl-C is answered within two seconds.
-constexpr absl::Duration kCallTimeout = absl::Milliseconds(500);
+// Four calls of a poll, so that Ctrl-C is answered within two seconds.
+constexpr absl::Duration kCallTimeout = absl::Milliseconds(450);
 constexpr size_t kEventsKept = 64;
 constexpr ScreenSize kPage = {.columns = 80, .rows = 0};
 
@@ -68,6 +68,8 @@ class TopSession {
     frame_.trouble.clear();
     frame_.topology = snapshot->topology;
     frame_.workers = snapshot->workers;
+    // A coordinator that knows no operations runs none.
+    frame_.operations = client_->ListOperations().value_or(v1::ListOperationsResponse());
     frame_.rates.Add(frame_.time, frame_.workers);
     frame_.events.insert(frame_.events.end(), snapshot->new_events.begin(),
                          snapshot->new_events.end());

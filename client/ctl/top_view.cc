@@ -8,6 +8,8 @@
 #include "absl/strings/str_format.h"
 #include "absl/strings/str_split.h"
 #include "client/ctl/fleet_text.h"
+#include "client/ctl/operation_json.h"
+#include "client/ctl/operation_text.h"
 #include "client/ctl/text.h"
 #include "client/ctl/topology_picture.h"
 
@@ -156,6 +158,9 @@ Lines Body(const TopFrame& frame, const ScreenSize& size) {
   const WorkerGroups groups = GroupWorkers(frame.workers);
   const WorkerTable table(frame.rates, size);
   Lines lines;
+  if (const v1::Operation* operation = RunningOperation(frame.operations)) {
+    lines.push_back({RunningLine(*operation, frame.time), Style::kHeading});
+  }
   for (const auto& replica : frame.topology.replicas()) {
     const auto own = groups.by_replica.find(replica.replica());
     const Workers workers = own == groups.by_replica.end() ? Workers() : own->second;
@@ -187,7 +192,7 @@ Lines Events(const TopFrame& frame, size_t most) {
         absl::FromUnixSeconds(event.time().seconds()) + absl::Nanoseconds(event.time().nanos());
     lines.push_back(
         {absl::StrCat(absl::FormatTime("%H:%M:%S", time, absl::LocalTimeZone()), "  ",
-                      PadRight(KindName(event.kind()), 16), "  ",
+                      PadRight(EventWords(event.kind()), 17), "  ",
                       event.worker_id().empty() ? "" : event.worker_id() + "  ", event.message())});
   }
   return lines;
@@ -256,6 +261,7 @@ Json TopJson(const TopFrame& frame) {
     entry["kv_blocks_used"] = sums.kv_used;
     entry["kv_blocks_total"] = sums.kv_total;
   }
+  json["operations"] = OperationsJson(frame.operations)["operations"];
   json["workers"] = Json::array();
   for (const auto& worker : frame.workers.workers()) {
     Json& entry = json["workers"].emplace_back(WorkerJson(worker));

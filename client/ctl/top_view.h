@@ -18,6 +18,7 @@ struct TopFrame {
   absl::Time time;
   v1::GetTopologyResponse topology;
   v1::ListWorkersResponse workers;
+  v1::ListOperationsResponse operations;
   std::deque<v1::WatchEventsResponse> events;  // the latest, oldest first
   TopRates rates;
   // Why what is shown is not of now; empty otherwise.

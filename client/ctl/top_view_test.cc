@@ -85,6 +85,16 @@ TEST(TopLines, ShowRanksRatesKvAndQueue) {
   EXPECT_EQ(lines.size(), 24u);
 }
 
+TEST(TopLines, TheRunningOperationStandsAboveTheReplicas) {
+  TopFrame frame = Frame(2);
+  auto* operation = frame.operations.add_operations();
+  operation->set_state(v1::OPERATION_STATE_RUNNING);
+  operation->set_kind(v1::OPERATION_KIND_DRAIN_WORKER);
+  operation->set_summary("drain w1");
+  EXPECT_TRUE(Has(TopLines(frame, {.columns = 80, .rows = 24}), "drain 'drain w1' runs for "));
+  EXPECT_EQ(TopJson(frame)["operations"][0]["state"], "RUNNING");
+}
+
 TEST(TopLines, AWideScreenShowsMoreOfEveryWorker) {
   const auto lines = TopLines(Frame(2), {.columns = 200, .rows = 50});
   for (const char* part : {"TOKENS/S", "KV BLOCKS", "52 / 100", "PHASE", "event 0"}) {

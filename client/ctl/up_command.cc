@@ -7,8 +7,11 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <vector>
 
+#include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_split.h"
 #include "absl/time/clock.h"
 #include "base/status_macros.h"
 #include "client/ctl/command.h"
@@ -49,6 +52,8 @@ class UpSession {
   absl::Status Form(const FleetClient& client);
   // Until it was asked to end or nothing is left to supervise.
   absl::Status Supervise(const FleetClient& client);
+  // Once; the views are told.
+  absl::Status StartStandbys();
   absl::Status AnnounceServing(const FleetSnapshot& snapshot);
   // Looks for processes that ended; what a forming fleet dies of.
   absl::Status CheckProcesses();
@@ -65,6 +70,7 @@ class UpSession {
   SignalQueue signals_;
   std::unique_ptr<LocalFleet> fleet_;
   uint64_t next_event_ = 0;
+  bool standbys_started_ = false;
   bool interrupted_ = false;
 };
 
@@ -111,24 +117,34 @@ absl::Status UpSession::Form(const FleetClient& client) {
     const auto snapshot = TakeSnapshot(client, &next_event_);
     // A coordinator that is busy answers the next time.
     if (!snapshot.ok()) continue;
+    const int enlisted = snapshot->workers.workers_size();
+    if (enlisted >= options_.fleet.ranks()) MUSTER_RETURN_IF_ERROR(StartStandbys());
     Tell([&](UpView& view) { view.Changed(*snapshot); });
     for (const auto& event : snapshot->new_events) {
       if (event.kind() == v1::EVENT_KIND_EPOCH_FAILED) failed_epoch = event.message();
     }
     if (death.has_value() && !failed_epoch.empty()) return absl::UnavailableError(failed_epoch);
     MUSTER_RETURN_IF_ERROR(FirstFailure(*snapshot));
-    if (AllServe(*snapshot) && !death.has_value()) {
+    const bool complete = enlisted >= options_.fleet.workers() && AllServe(*snapshot);
+    if (complete && !death.has_value()) {
       const absl::Status announced = AnnounceServing(*snapshot);
       // A leader that is busy, or has just died, is looked at again.
       if (!absl::IsUnavailable(announced) && !absl::IsDeadlineExceeded(announced)) return announced;
     }
-    const int enlisted = snapshot->workers.workers_size();
     if (absl::Now() > enlist_deadline && enlisted < options_.fleet.workers()) {
       return absl::DeadlineExceededError(absl::StrCat(enlisted, " of ", options_.fleet.workers(),
                                                       " workers have enlisted within ",
                                                       absl::FormatDuration(kEnlistTimeout)));
     }
   }
+  return absl::OkStatus();
+}
+
+absl::Status UpSession::StartStandbys() {
+  if (options_.fleet.standbys == 0 || standbys_started_) return absl::OkStatus();
+  standbys_started_ = true;
+  MUSTER_RETURN_IF_ERROR(fleet_->StartStandbys());
+  Tell([&](UpView& view) { view.StandbysStarted(*fleet_); });
   return absl::OkStatus();
 }
 
@@ -195,6 +211,15 @@ int RunUp(const UpOptions& options, bool json) {
   return ExitStatus(status);
 }
 
+std::string CheckRange(const std::string& text) {
+  const std::vector<std::string> ends = absl::StrSplit(text, ':');
+  int least = 0, most = 0;
+  const bool numbers =
+      ends.size() == 2 && absl::SimpleAtoi(ends[0], &least) && absl::SimpleAtoi(ends[1], &most);
+  const bool range = numbers && 1 <= least && least <= most && most <= 1024;
+  return range ? "" : absl::StrCat("wants MIN:MAX, e.g. 1:4, not '", text, "'");
+}
+
 // Accepts what the daemons accept, so that a mistake costs no fleet.
 std::string CheckFault(const std::string& text) {
   const size_t colon = text.find(':');
@@ -222,6 +247,14 @@ void AddUpCommand(CLI::App& app, const GlobalOptions& global, Command& chosen) {
       ->check(CLI::Range(1, 1024))
       ->type_name("N")
       ->capture_default_str();
+  up->add_option("--standby", fleet.standbys, "Workers beyond those with a rank, to grow into")
+      ->check(CLI::Range(0, kMaxWorkers))
+      ->type_name("N")
+      ->capture_default_str();
+  up->add_option("--resize-range", fleet.resize_range, "Smallest and largest cp to keep room for")
+      ->check(CLI::Validator(CheckRange, "MIN:MAX"))
+      ->type_name("MIN:MAX")
+      ->default_str("half to double");
   up->add_option("--threads", fleet.threads, "Threads per worker (default: cores / workers)")
       ->check(CLI::Range(1, 1024))
       ->type_name("N");
@@ -249,10 +282,11 @@ void AddUpCommand(CLI::App& app, const GlobalOptions& global, Command& chosen) {
       ->group("");
   up->callback([options, &global, &chosen] {
     LocalFleetOptions& fleet = options->fleet;
-    if (int64_t{fleet.tp} * fleet.cp * fleet.replicas > kMaxWorkers) {
-      throw CLI::ValidationError(absl::StrCat(
-          "--tp x --cp x --replicas is ", int64_t{fleet.tp} * fleet.cp * fleet.replicas,
-          " workers, and one machine runs at most ", kMaxWorkers));
+    const int64_t workers = int64_t{fleet.tp} * fleet.cp * fleet.replicas + fleet.standbys;
+    if (workers > kMaxWorkers) {
+      throw CLI::ValidationError(absl::StrCat("--tp x --cp x --replicas + --standby is ", workers,
+                                              " workers, and one machine runs at most ",
+                                              kMaxWorkers));
     }
     for (const std::string& fault : options->faults) {
       const size_t colon = fault.find(':');

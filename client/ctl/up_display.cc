@@ -69,6 +69,17 @@ LedgerSum LargestLedger(const FleetSnapshot& snapshot) {
   return largest;
 }
 
+// "workers w0 w1 .. w9", of those with an index in [begin, end).
+std::string WorkerNames(absl::string_view noun, int begin, int end) {
+  std::string names = absl::StrCat(noun, end - begin == 1 ? "" : "s");
+  for (int i = begin; i < end; ++i) {
+    const bool skipped = end - begin > 8 && i >= begin + 2 && i + 1 < end;
+    if (!skipped) absl::StrAppend(&names, " ", LocalFleet::WorkerId(i));
+    if (skipped && i == begin + 2) names += " ..";
+  }
+  return names;
+}
+
 }  // namespace
 
 Terminal TerminalOf(std::FILE* out) {
@@ -83,11 +94,9 @@ Terminal TerminalOf(std::FILE* out) {
 void UpDisplay::Started(const LocalFleet& fleet) {
   if (titled_) Print(terminal_.color ? "\033[1mmuster up\033[0m\n" : "muster up\n");
   const int workers = static_cast<int>(fleet.processes().size()) - 1;
-  std::string names = workers == 1 ? "worker" : "workers";
-  for (int i = 0; i < workers; ++i) {
-    const bool skipped = workers > 8 && i >= 2 && i + 1 < workers;
-    if (!skipped) absl::StrAppend(&names, " ", LocalFleet::WorkerId(i));
-    if (skipped && i == 2) names += " ..";
+  std::string names = WorkerNames("worker", 0, workers);
+  if (fleet.standbys() > 0) {
+    absl::StrAppend(&names, ", ", WorkerNames("standby", workers, workers + fleet.standbys()));
   }
   Fact("fleet", absl::StrCat("coordinator ", fleet.coordinator_address(), ", ", names));
 }
@@ -139,7 +148,7 @@ void UpDisplay::ShowModel(const FleetSnapshot& snapshot) {
 void UpDisplay::ShowTopologies(const FleetSnapshot& snapshot) {
   for (const auto& replica : snapshot.topology.replicas()) {
     const v1::Topology& topology = replica.topology();
-    if (topology.ranks_size() == 0) continue;
+    if (topology.ranks_size() == 0 || (serving_ && !titled_)) continue;
     if (!topologies_shown_.emplace(topology.replica(), topology.epoch()).second) continue;
     std::string text =
         absl::StrCat("epoch ", topology.epoch(), "   ", ParallelSizes(topology.config()));
@@ -197,6 +206,8 @@ void UpDisplay::ShowTurns(const FleetSnapshot& snapshot) {
   for (const auto& event : snapshot.new_events) {
     if (event.kind() == v1::EVENT_KIND_EPOCH_FAILED) Fact("failed", event.message());
     if (event.kind() == v1::EVENT_KIND_SERVING) Fact("serving", event.message());
+    if (event.kind() == v1::EVENT_KIND_ROLLED_BACK) Fact("rolled back", event.message());
+    if (event.kind() == v1::EVENT_KIND_RESIZED && titled_) Fact("resized", event.message());
   }
 }
 

@@ -25,10 +25,11 @@ Terminal TerminalOf(std::FILE* out);
 class UpDisplay : public UpView {
  public:
   // `titled` begins with a title and ends with what to try next; without it the lines fit into the
-  // output of another program.
+  // output of another program, which tells itself of changes of shape.
   UpDisplay(Terminal terminal, bool titled) : terminal_(terminal), titled_(titled) {}
 
   void Started(const LocalFleet& fleet) override;
+  void StandbysStarted(const LocalFleet&) override {}
   void Changed(const FleetSnapshot& snapshot) override;
   void Serving(const FleetSnapshot& snapshot, const v1::GetModelResponse& model) override;
   void ProcessEnded(const ChildProcess& process) override;

@@ -121,6 +121,19 @@ TEST_F(UpDisplayTest, MovesABarWhereLinesCanBeRewritten) {
       << shown;
 }
 
+TEST_F(UpDisplayTest, WithinAnotherProgramAResizeIsItsToTell) {
+  UpDisplay display({.out = file_}, /*titled=*/false);
+  FleetSnapshot snapshot = MakeSnapshot();
+  display.Changed(snapshot);
+  display.Serving(snapshot, {});
+  snapshot.topology.mutable_replicas(0)->mutable_topology()->set_epoch(2);
+  snapshot.new_events.emplace_back().set_kind(v1::EVENT_KIND_RESIZED);
+  display.Changed(snapshot);
+  const std::string shown = Shown();
+  EXPECT_EQ(shown.find("epoch 2"), std::string::npos) << shown;
+  EXPECT_EQ(shown.find("resized"), std::string::npos) << shown;
+}
+
 TEST_F(UpDisplayTest, NewTopologyAfterALossIsDrawnAgain) {
   UpDisplay display({.out = file_}, /*titled=*/false);
   FleetSnapshot snapshot = MakeSnapshot();

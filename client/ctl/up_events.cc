@@ -10,17 +10,30 @@ void Write(std::FILE* out, const Json& json) {
   std::fflush(out);
 }
 
+// Those from process `first` on.
+Json WorkersJson(const LocalFleet& fleet, size_t first) {
+  Json workers = Json::array();
+  for (size_t i = first; i < fleet.processes().size(); ++i) {
+    workers.push_back({{"worker_id", LocalFleet::WorkerId(static_cast<int>(i) - 1)},
+                       {"pid", fleet.processes()[i]->pid()}});
+  }
+  return workers;
+}
+
 }  // namespace
 
 void UpEvents::Started(const LocalFleet& fleet) {
   coordinator_ = fleet.coordinator_address();
   Json json = {{"event", "started"}, {"coordinator", coordinator_}};
   json["coordinator_pid"] = fleet.processes()[0]->pid();
-  json["workers"] = Json::array();
-  for (size_t i = 1; i < fleet.processes().size(); ++i) {
-    json["workers"].push_back({{"worker_id", LocalFleet::WorkerId(static_cast<int>(i) - 1)},
-                               {"pid", fleet.processes()[i]->pid()}});
-  }
+  json["workers"] = WorkersJson(fleet, 1);
+  Write(out_, json);
+}
+
+void UpEvents::StandbysStarted(const LocalFleet& fleet) {
+  Json json = {{"event", "standbys_started"}};
+  const size_t first = fleet.processes().size() - static_cast<size_t>(fleet.standbys());
+  json["workers"] = WorkersJson(fleet, first);
   Write(out_, json);
 }
 

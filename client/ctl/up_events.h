@@ -10,14 +10,15 @@
 
 namespace muster::ctl {
 
-// Every object has "event": "started", "fleet_event", "serving", "process_ended", "failed" or
-// "stopped". Lines are flushed one by one.
+// Every object has "event": "started", "standbys_started", "fleet_event", "serving",
+// "process_ended", "failed" or "stopped". Lines are flushed one by one.
 class UpEvents : public UpView {
  public:
   // Writes to `out`, which outlives it.
   explicit UpEvents(std::FILE* out) : out_(out) {}
 
   void Started(const LocalFleet& fleet) override;
+  void StandbysStarted(const LocalFleet& fleet) override;
   void Changed(const FleetSnapshot& snapshot) override;
   void Serving(const FleetSnapshot& snapshot, const v1::GetModelResponse& model) override;
   void ProcessEnded(const ChildProcess& process) override;

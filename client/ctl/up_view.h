@@ -11,13 +11,16 @@
 
 namespace muster::ctl {
 
-// Calls come in this order, Changed and ProcessEnded any number of times; one thread makes them.
+// Calls come in this order, StandbysStarted, Changed and ProcessEnded any number of times; one
+// thread makes them.
 class UpView {
  public:
   virtual ~UpView() = default;
 
-  // All processes are started.
+  // The coordinator and the workers that will hold a rank are started.
   virtual void Started(const LocalFleet& fleet) = 0;
+  // The workers beyond those are started; where there are any.
+  virtual void StandbysStarted(const LocalFleet& fleet) = 0;
   // Again and again while the fleet forms, and once more right before Serving.
   virtual void Changed(const FleetSnapshot& snapshot) = 0;
   // All replicas serve; `model` is what their leaders say.

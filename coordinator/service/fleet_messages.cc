@@ -63,6 +63,7 @@ v1::WorkerStatus ToWire(const WorkerStatus& worker) {
   wire.set_kv_blocks_total(worker.report.kv_blocks_total);
   wire.set_tokens(worker.report.tokens);
   wire.set_queued_requests(static_cast<uint32_t>(worker.report.queued_requests));
+  wire.set_drained(worker.drained);
   return wire;
 }
 
@@ -86,6 +87,7 @@ v1::WatchEventsResponse ToWire(const Event& event) {
   wire.set_worker_id(event.worker_id);
   wire.set_phase(event.phase);
   wire.set_message(event.message);
+  wire.set_operation_id(event.operation_id);
   return wire;
 }
 

@@ -8,15 +8,12 @@
 #include "base/wire_status.h"
 #include "base/wire_topology.h"
 #include "coordinator/service/fleet_messages.h"
+#include "coordinator/service/operation_messages.h"
+#include "coordinator/service/operation_stream.h"
 #include "coordinator/service/watch_stream.h"
 
 namespace muster {
 namespace {
-
-absl::StatusOr<Plan> PlanFromWire(const Fleet& fleet, const v1::PlanTopologyRequest& request) {
-  MUSTER_ASSIGN_OR_RETURN(const ParallelConfig config, FromWire(request.config()));
-  return fleet.PlanTopology(config);
-}
 
 // Says nothing twice in a row.
 class TopologySource {
@@ -76,10 +73,59 @@ grpc::ServerWriteReactor<v1::WatchTopologyResponse>* FleetService::WatchTopology
 grpc::ServerUnaryReactor* FleetService::PlanTopology(grpc::CallbackServerContext* context,
                                                      const v1::PlanTopologyRequest* request,
                                                      v1::PlanTopologyResponse* response) {
-  const absl::StatusOr<Plan> plan = PlanFromWire(fleet_, *request);
-  if (plan.ok()) *response = ToWire(*plan);
   grpc::ServerUnaryReactor* reactor = context->DefaultReactor();
-  reactor->Finish(ToGrpc(plan.status()));
+  const absl::StatusOr<ParallelConfig> sizes = SizesFromWire(request->config());
+  const absl::StatusOr<Plan> plan =
+      sizes.ok() ? fleet_.PlanTopology(*sizes) : absl::StatusOr<Plan>(sizes.status());
+  if (!plan.ok()) {
+    reactor->Finish(ToGrpc(plan.status()));
+    return reactor;
+  }
+  *response = ToWire(*plan);
+  fleet_.PlanChanges(
+      *sizes, [reactor, response](const absl::StatusOr<std::vector<ReplicaChange>>& changes) {
+        if (changes.ok()) {
+          for (const ReplicaChange& change : *changes) *response->add_changes() = ToWire(change);
+        }
+        reactor->Finish(ToGrpc(changes.status()));
+      });
+  return reactor;
+}
+
+grpc::ServerWriteReactor<v1::ScaleContextParallelResponse>* FleetService::ScaleContextParallel(
+    grpc::CallbackServerContext* /*context*/, const v1::ScaleContextParallelRequest* request) {
+  return StreamOperation<v1::ScaleContextParallelResponse>(fleet_, stopping_,
+                                                           RequestFromWire(*request));
+}
+
+grpc::ServerWriteReactor<v1::ApplyTopologyResponse>* FleetService::ApplyTopology(
+    grpc::CallbackServerContext* /*context*/, const v1::ApplyTopologyRequest* request) {
+  return StreamOperation<v1::ApplyTopologyResponse>(fleet_, stopping_, RequestFromWire(*request));
+}
+
+grpc::ServerWriteReactor<v1::DrainWorkerResponse>* FleetService::DrainWorker(
+    grpc::CallbackServerContext* /*context*/, const v1::DrainWorkerRequest* request) {
+  return StreamOperation<v1::DrainWorkerResponse>(fleet_, stopping_, RequestFromWire(*request));
+}
+
+grpc::ServerUnaryReactor* FleetService::CancelOperation(grpc::CallbackServerContext* context,
+                                                        const v1::CancelOperationRequest* request,
+                                                        v1::CancelOperationResponse* response) {
+  const absl::StatusOr<Operation> operation = fleet_.CancelOperation(request->operation_id());
+  if (operation.ok()) *response->mutable_operation() = ToWire(*operation);
+  grpc::ServerUnaryReactor* reactor = context->DefaultReactor();
+  reactor->Finish(ToGrpc(operation.status()));
+  return reactor;
+}
+
+grpc::ServerUnaryReactor* FleetService::ListOperations(grpc::CallbackServerContext* context,
+                                                       const v1::ListOperationsRequest* /*request*/,
+                                                       v1::ListOperationsResponse* response) {
+  for (const Operation& operation : fleet_.ListOperations()) {
+    *response->add_operations() = ToWire(operation);
+  }
+  grpc::ServerUnaryReactor* reactor = context->DefaultReactor();
+  reactor->Finish(grpc::Status::OK);
   return reactor;
 }
 

@@ -25,6 +25,19 @@ class FleetService : public v1::Fleet::CallbackService {
   grpc::ServerUnaryReactor* PlanTopology(grpc::CallbackServerContext* context,
                                          const v1::PlanTopologyRequest* request,
                                          v1::PlanTopologyResponse* response) override;
+  grpc::ServerWriteReactor<v1::ScaleContextParallelResponse>* ScaleContextParallel(
+      grpc::CallbackServerContext* context,
+      const v1::ScaleContextParallelRequest* request) override;
+  grpc::ServerWriteReactor<v1::ApplyTopologyResponse>* ApplyTopology(
+      grpc::CallbackServerContext* context, const v1::ApplyTopologyRequest* request) override;
+  grpc::ServerWriteReactor<v1::DrainWorkerResponse>* DrainWorker(
+      grpc::CallbackServerContext* context, const v1::DrainWorkerRequest* request) override;
+  grpc::ServerUnaryReactor* CancelOperation(grpc::CallbackServerContext* context,
+                                            const v1::CancelOperationRequest* request,
+                                            v1::CancelOperationResponse* response) override;
+  grpc::ServerUnaryReactor* ListOperations(grpc::CallbackServerContext* context,
+                                           const v1::ListOperationsRequest* request,
+                                           v1::ListOperationsResponse* response) override;
   grpc::ServerUnaryReactor* ListWorkers(grpc::CallbackServerContext* context,
                                         const v1::ListWorkersRequest* request,
                                         v1::ListWorkersResponse* response) override;

@@ -14,6 +14,7 @@
 #include "base/error.h"
 #include "base/logging.h"
 #include "base/wire_status.h"
+#include "base/wire_takeover.h"
 #include "base/wire_topology.h"
 #include "coordinator/service/phase_stream.h"
 #include "coordinator/service/worker_connection.h"
@@ -57,6 +58,27 @@ absl::Status Explain(const grpc::Status& status, const char* what, const RankTar
   }
 }
 
+v1::AssignRequest AssignOf(const RankTarget& target, const Topology& topology,
+                           const PhaseInputs& inputs) {
+  v1::AssignRequest request;
+  *request.mutable_topology() = ToWire(topology);
+  request.set_rank(static_cast<uint32_t>(target.placement.rank.value()));
+  if (inputs.predecessor.has_value()) *request.mutable_predecessor() = ToWire(*inputs.predecessor);
+  for (const int rows : inputs.buckets) request.add_buckets(static_cast<uint32_t>(rows));
+  request.set_reserve_bytes(inputs.reserve_bytes);
+  return request;
+}
+
+v1::ActivateRequest ActivateOf(const PhaseInputs& inputs) {
+  v1::ActivateRequest request;
+  if (inputs.from_epoch == Epoch()) return request;
+  request.set_from_epoch(inputs.from_epoch.value());
+  request.set_agreement_digest(inputs.agreement_digest);
+  *request.mutable_timeout() = ToWire(inputs.takeover_timeout);
+  for (const SequenceName& name : inputs.drop) ToWire(name, request.add_drop());
+  return request;
+}
+
 }  // namespace
 
 GrpcWorkerClient::GrpcWorkerClient() : id_prefix_(absl::Uniform<uint64_t>(absl::BitGen())) {}
@@ -73,43 +95,52 @@ void GrpcWorkerClient::Stop() {
 }
 
 void GrpcWorkerClient::RunPhase(FormingPhase phase, const RankTarget& target,
-                                const Topology& topology, absl::Duration wait_bound,
-                                absl::Duration deadline, OnProgress on_progress, OnPhaseDone done) {
+                                const Topology& topology, const PhaseInputs& inputs,
+                                OnProgress on_progress, OnPhaseDone done) {
   const char* what = FormingPhaseName(phase);
-  const auto done_without_result = [&done] {
-    return [done = std::move(done)](const absl::Status& status) {
-      status.ok() ? done(PhaseResult{}) : done(status);
-    };
-  };
   switch (phase) {
     case FormingPhase::kAssign: {
-      v1::AssignRequest request;
-      *request.mutable_topology() = ToWire(topology);
-      request.set_rank(static_cast<uint32_t>(target.placement.rank.value()));
       const UnaryMethod<v1::AssignRequest, v1::AssignResponse> method = &Control::Assign;
-      return CallUnary<v1::AssignResponse>(method, std::move(request), what, target, deadline,
-                                           done_without_result());
+      return CallUnary<v1::AssignResponse>(
+          method, AssignOf(target, topology, inputs), what, target, inputs.deadline,
+          [done = std::move(done)](const absl::Status& status, const v1::AssignResponse&) {
+            status.ok() ? done(PhaseResult{}) : done(status);
+          });
     }
     case FormingPhase::kLoad:
-      return CallStream<v1::LoadResponse>(&Control::Load, v1::LoadRequest(), what, target, deadline,
-                                          std::move(on_progress), std::move(done));
+      return CallStream<v1::LoadResponse>(&Control::Load, v1::LoadRequest(), what, target,
+                                          inputs.deadline, std::move(on_progress), std::move(done));
     case FormingPhase::kWarmup: {
       v1::WarmupRequest request;
-      *request.mutable_timeout() = ToWire(wait_bound);
+      *request.mutable_timeout() = ToWire(inputs.wait_bound);
       return CallStream<v1::WarmupResponse>(&Control::Warmup, std::move(request), what, target,
-                                            deadline, std::move(on_progress), std::move(done));
+                                            inputs.deadline, std::move(on_progress),
+                                            std::move(done));
     }
     case FormingPhase::kCapture: {
       v1::CaptureRequest request;
-      *request.mutable_timeout() = ToWire(wait_bound);
+      *request.mutable_timeout() = ToWire(inputs.wait_bound);
       return CallStream<v1::CaptureResponse>(&Control::Capture, std::move(request), what, target,
-                                             deadline, std::move(on_progress), std::move(done));
+                                             inputs.deadline, std::move(on_progress),
+                                             std::move(done));
     }
     case FormingPhase::kActivate:
-      return CallStream<v1::ActivateResponse>(&Control::Activate, v1::ActivateRequest(), what,
-                                              target, deadline, std::move(on_progress),
+      return CallStream<v1::ActivateResponse>(&Control::Activate, ActivateOf(inputs), what, target,
+                                              inputs.deadline, std::move(on_progress),
                                               std::move(done));
   }
+}
+
+void GrpcWorkerClient::DescribeCache(const RankTarget& target, absl::Duration deadline,
+                                     OnDescribed done) {
+  const UnaryMethod<v1::DescribeCacheRequest, v1::DescribeCacheResponse> method =
+      &Control::DescribeCache;
+  CallUnary<v1::DescribeCacheResponse>(
+      method, v1::DescribeCacheRequest(), "describe-cache", target, deadline,
+      [done = std::move(done)](const absl::Status& status,
+                               const v1::DescribeCacheResponse& response) {
+        status.ok() ? done(FromWire(response)) : done(status);
+      });
 }
 
 void GrpcWorkerClient::Release(const RankTarget& target, const absl::Status& why,
@@ -117,8 +148,11 @@ void GrpcWorkerClient::Release(const RankTarget& target, const absl::Status& why
   const UnaryMethod<v1::ReleaseRequest, v1::ReleaseResponse> method = &Control::Release;
   v1::ReleaseRequest request;
   if (!why.ok()) SetFailure(why, &request);
-  CallUnary<v1::ReleaseResponse>(method, std::move(request), "release", target, deadline,
-                                 std::move(done));
+  CallUnary<v1::ReleaseResponse>(
+      method, std::move(request), "release", target, deadline,
+      [done = std::move(done)](const absl::Status& status, const v1::ReleaseResponse&) {
+        done(status);
+      });
 }
 
 void GrpcWorkerClient::Forget(const std::string& address, Incarnation incarnation) {
@@ -128,10 +162,9 @@ void GrpcWorkerClient::Forget(const std::string& address, Incarnation incarnatio
   connections_.erase(gone);
 }
 
-template <typename Response, typename Request, typename Method>
+template <typename Response, typename Request, typename Method, typename Done>
 void GrpcWorkerClient::CallUnary(Method method, Request request, const char* what,
-                                 const RankTarget& target, absl::Duration deadline,
-                                 OnReleased done) {
+                                 const RankTarget& target, absl::Duration deadline, Done done) {
   auto unary = std::make_shared<UnaryCall<Request, Response>>();
   unary->call = calls_.Begin(ProcessOf(target), deadline);
   if (unary->call == nullptr) return;
@@ -141,7 +174,7 @@ void GrpcWorkerClient::CallUnary(Method method, Request request, const char* wha
   (connection->control()->*method)(
       unary->call->context(), &unary->request, &unary->response,
       [unary, what, target, deadline, done = std::move(done)](const grpc::Status& status) {
-        done(Explain(status, what, target, deadline));
+        done(Explain(status, what, target, deadline), unary->response);
       });
   Keep(std::move(connection));
 }

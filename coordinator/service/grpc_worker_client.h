@@ -29,8 +29,8 @@ class GrpcWorkerClient : public WorkerClient {
   void Stop() ABSL_LOCKS_EXCLUDED(mu_);
 
   void RunPhase(FormingPhase phase, const RankTarget& target, const Topology& topology,
-                absl::Duration wait_bound, absl::Duration deadline, OnProgress on_progress,
-                OnPhaseDone done) override;
+                const PhaseInputs& inputs, OnProgress on_progress, OnPhaseDone done) override;
+  void DescribeCache(const RankTarget& target, absl::Duration deadline, OnDescribed done) override;
   void Release(const RankTarget& target, const absl::Status& why, absl::Duration deadline,
                OnReleased done) override;
   void Forget(const std::string& address, Incarnation incarnation) override
@@ -38,9 +38,10 @@ class GrpcWorkerClient : public WorkerClient {
 
  private:
   // Makes the call `method` with `request`, whose header it fills in; `what` is the call in words.
-  template <typename Response, typename Request, typename Method>
+  // `done` gets how it ended, and the answer.
+  template <typename Response, typename Request, typename Method, typename Done>
   void CallUnary(Method method, Request request, const char* what, const RankTarget& target,
-                 absl::Duration deadline, OnReleased done);
+                 absl::Duration deadline, Done done);
   template <typename Response, typename Request, typename Method>
   void CallStream(Method method, Request request, const char* what, const RankTarget& target,
                   absl::Duration deadline, OnProgress on_progress, OnPhaseDone done);

@@ -56,9 +56,17 @@ class FakeWorker : public v1::WorkerControl::Service {
   }
   grpc::Status Activate(grpc::ServerContext* /*context*/, const v1::ActivateRequest* request,
                         grpc::ServerWriter<v1::ActivateResponse>* writer) override {
+    activated = *request;
     v1::ActivateResponse response;
     response.mutable_result()->set_kv_blocks_moved(21);
     writer->Write(response);
+    return Take(request->header());
+  }
+  grpc::Status DescribeCache(grpc::ServerContext* /*context*/,
+                             const v1::DescribeCacheRequest* request,
+                             v1::DescribeCacheResponse* response) override {
+    response->add_blocks_by_index(4);
+    response->set_block_tokens(block_tokens);
     return Take(request->header());
   }
   grpc::Status Release(grpc::ServerContext* /*context*/, const v1::ReleaseRequest* request,
@@ -71,7 +79,9 @@ class FakeWorker : public v1::WorkerControl::Service {
   bool stalls = false;
   bool says_result = true;
   std::string digest = "ab";
+  uint32_t block_tokens = 16;
   v1::AssignRequest assigned;
+  v1::ActivateRequest activated;
   absl::Duration wait_bound;
   std::vector<v1::ControlHeader> headers;
 
@@ -96,8 +106,9 @@ class GrpcWorkerClientTest : public ::testing::Test {
 
   // Starts a phase; `answer_` and `answered_` tell its end, `started_` its first progress.
   void Start(FormingPhase phase, absl::Duration deadline = absl::Minutes(1)) {
+    inputs_.deadline = deadline;
     client_.RunPhase(
-        phase, target_, topology_, absl::Seconds(7), deadline,
+        phase, target_, topology_, inputs_,
         [this](const Progress& progress) {
           progress_ = progress;
           if (!started_.HasBeenNotified()) started_.Notify();
@@ -120,6 +131,7 @@ class GrpcWorkerClientTest : public ::testing::Test {
                      .epoch = Epoch(3),
                      .term = Term(2)};
   Topology topology_{.epoch = Epoch(3), .term = Term(2), .groups = DeriveGroups({}, Epoch(3))};
+  PhaseInputs inputs_{.wait_bound = absl::Seconds(7)};
   Progress progress_;
   absl::Notification started_, answered_;
   absl::StatusOr<PhaseResult> answer_;
@@ -135,6 +147,56 @@ TEST_F(GrpcWorkerClientTest, AssignCarriesTopologyRankAndHeader) {
   EXPECT_EQ(header.term(), 2u);
   EXPECT_EQ(header.epoch(), 3u);
   EXPECT_FALSE(header.request_id().empty());
+}
+
+TEST_F(GrpcWorkerClientTest, AssignOfAnEpochThatFollowsCarriesWhatItFollows) {
+  inputs_.predecessor = topology_;
+  inputs_.buckets = {64, 1};
+  inputs_.reserve_bytes = 77;
+  ASSERT_OK(Run(FormingPhase::kAssign));
+  ASSERT_OK_AND_ASSIGN(const Topology predecessor, FromWire(worker_.assigned.predecessor()));
+  EXPECT_EQ(predecessor, topology_);
+  ASSERT_EQ(worker_.assigned.buckets_size(), 2);
+  EXPECT_EQ(worker_.assigned.buckets(0), 64u);
+  EXPECT_EQ(worker_.assigned.reserve_bytes(), 77u);
+}
+
+TEST_F(GrpcWorkerClientTest, AFirstEpochFollowsNone) {
+  ASSERT_OK(Run(FormingPhase::kAssign));
+  EXPECT_FALSE(worker_.assigned.has_predecessor());
+}
+
+TEST_F(GrpcWorkerClientTest, ActivateCarriesTheTakeoverAndGivesWhatItDid) {
+  inputs_.from_epoch = Epoch(2);
+  inputs_.agreement_digest = "ab";
+  inputs_.takeover_timeout = absl::Seconds(9);
+  inputs_.drop = {{"bench", "s1"}};
+  ASSERT_OK_AND_ASSIGN(const PhaseResult result, Run(FormingPhase::kActivate));
+  EXPECT_EQ(result.takeover.kv_blocks_moved, 21u);
+  EXPECT_EQ(worker_.activated.from_epoch(), 2u);
+  EXPECT_EQ(worker_.activated.agreement_digest(), "ab");
+  EXPECT_EQ(FromWire(worker_.activated.timeout()), absl::Seconds(9));
+  ASSERT_EQ(worker_.activated.drop_size(), 1);
+  EXPECT_EQ(worker_.activated.drop(0).sequence_id(), "s1");
+}
+
+TEST_F(GrpcWorkerClientTest, ALeaderSaysWhatItsCacheHolds) {
+  const auto describe = [&] {
+    absl::Notification answered;
+    absl::StatusOr<CacheSummary> answer;
+    client_.DescribeCache(target_, absl::Minutes(1), [&](absl::StatusOr<CacheSummary> summary) {
+      answer = std::move(summary);
+      answered.Notify();
+    });
+    answered.WaitForNotification();
+    return answer;
+  };
+  ASSERT_OK_AND_ASSIGN(const CacheSummary summary, describe());
+  EXPECT_EQ(summary.blocks_by_index, std::vector<uint64_t>{4});
+  worker_.block_tokens = 1 << 20;
+  EXPECT_STATUS(describe(), absl::StatusCode::kInvalidArgument, "block_tokens is 1048576");
+  worker_.answer = absl::FailedPreconditionError("it does not lead");
+  EXPECT_STATUS(describe(), absl::StatusCode::kFailedPrecondition, "it does not lead");
 }
 
 TEST_F(GrpcWorkerClientTest, LoadTellsItsProgressBeforeItsResult) {
@@ -230,8 +292,8 @@ TEST_F(GrpcWorkerClientTest, StopEndsTheCallsAndReturnsAfterTheirCallbacks) {
   client_.Stop();
   EXPECT_TRUE(answered_.HasBeenNotified());
   client_.RunPhase(
-      FormingPhase::kAssign, target_, topology_, absl::Seconds(1), absl::Minutes(1),
-      [](const Progress&) {}, [](const auto&) { ADD_FAILURE() << "called back after Stop"; });
+      FormingPhase::kAssign, target_, topology_, inputs_, [](const Progress&) {},
+      [](const auto&) { ADD_FAILURE() << "called back after Stop"; });
   client_.Stop();
   EXPECT_FALSE(worker_.assigned.has_header());
 }

@@ -8,6 +8,7 @@
 
 #include "absl/base/thread_annotations.h"
 #include "absl/status/status.h"
+#include "absl/status/statusor.h"
 #include "absl/synchronization/mutex.h"
 #include "base/wire_status.h"
 #include "coordinator/change_signal.h"
@@ -22,9 +23,9 @@ enum class WatchStep { kMessage, kNothingYet, kEnd };
 template <typename Response>
 class WatchStream : public grpc::ServerWriteReactor<Response> {
  public:
-  // Fills in the message, or says that there is none. Called by one thread at a time, with a lock
-  // of the stream held; must not block.
-  using Source = std::function<WatchStep(Response*)>;
+  // Fills in the message, or says that there is none; an error ends the call. Called by one thread
+  // at a time, with a lock of the stream held; must not block.
+  using Source = std::function<absl::StatusOr<WatchStep>(Response*)>;
 
   // `changes` and `stopping` outlive the call; a notification of `stopping` ends it as UNAVAILABLE.
   WatchStream(Source source, ChangeSignal& changes, ChangeSignal& stopping)
@@ -54,7 +55,9 @@ class WatchStream : public grpc::ServerWriteReactor<Response> {
   void Advance() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_) {
     if (ended_) return;
     response_.Clear();
-    switch (source_(&response_)) {
+    const absl::StatusOr<WatchStep> step = source_(&response_);
+    if (!step.ok()) return EndLocked(step.status());
+    switch (*step) {
       case WatchStep::kMessage:
         writing_ = true;
         return this->StartWrite(&response_);

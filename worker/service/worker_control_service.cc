@@ -158,6 +158,9 @@ class WorkerControlService final : public v1::WorkerControl::CallbackService {
   absl::Status TakeRank(const v1::AssignRequest& request) {
     MUSTER_ASSIGN_OR_RETURN(const EpochCall call, FromWire(request.header()));
     MUSTER_ASSIGN_OR_RETURN(const Topology topology, FromWire(request.topology()));
+    if (request.has_predecessor()) {
+      return absl::UnimplementedError("this worker cannot take over from an epoch that serves");
+    }
     // Within the topology or not, it fits an int: what does not is outside all the more.
     const uint32_t most = static_cast<uint32_t>(topology.ranks.size());
     return epochs_.Assign(call, topology,

@@ -1,0 +1,171 @@
+// What operators ask of the shape of the fleet: one operation at a time, replica after replica.
+#ifndef MUSTER_COORDINATOR_OPERATIONS_H_
+#define MUSTER_COORDINATOR_OPERATIONS_H_
+
+#include <cstdint>
+#include <deque>
+#include <functional>
+#include <optional>
+#include <set>
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/time/time.h"
+#include "base/topology.h"
+#include "coordinator/cache_survey.h"
+#include "coordinator/change_plan.h"
+#include "coordinator/replica.h"
+
+namespace muster {
+
+// Mirrors muster.v1.OperationKind.
+enum class OperationKind { kScaleContextParallel = 1, kApplyTopology = 2, kDrainWorker = 3 };
+// Mirrors muster.v1.OperationState.
+enum class OperationState { kRunning = 1, kDone = 2, kRolledBack = 3, kFailed = 4 };
+
+// Sizes of 0 stay as they are.
+inline constexpr ParallelConfig kSameSizes{.tp = 0, .cp = 0, .pp = 0, .replicas = 0};
+ParallelConfig WithSizes(const ParallelConfig& current, const ParallelConfig& sizes);
+
+struct OperationRequest {
+  std::string id;
+  OperationKind kind = OperationKind::kScaleContextParallel;
+  ParallelConfig sizes = kSameSizes;
+  std::vector<int> buckets;                    // none: as they are
+  std::vector<std::string> drop;               // "CLIENT/SEQUENCE", or "*" for all
+  std::string worker_id;                       // to be drained
+  absl::Duration timeout = absl::Minutes(10);  // of each replica's change
+  friend bool operator==(const OperationRequest&, const OperationRequest&) = default;
+};
+
+// Mirrors muster.v1.Operation.
+struct Operation {
+  std::string id;
+  OperationKind kind = OperationKind::kScaleContextParallel;
+  OperationState state = OperationState::kRunning;
+  std::string summary;  // "cp 2 to 4"
+  std::vector<ReplicaResize> replicas;
+  absl::Status failure;
+  absl::Time started;
+  std::optional<absl::Time> ended;
+  bool no_change = false;
+};
+
+// The fleet, as operations change it. Called under the owner's lock.
+class OperationHost {
+ public:
+  virtual ~OperationHost() = default;
+  virtual std::vector<Replica*> Replicas() = 0;
+  // Workers that may get a rank and have none.
+  virtual std::vector<Candidate> Standbys() = 0;
+  virtual std::optional<Candidate> FindMember(const std::string& worker_id) = 0;
+  // The epoch that a replica's next topology gets; and makes it taken.
+  virtual Epoch PeekEpoch(ReplicaIndex replica) = 0;
+  virtual Epoch TakeEpoch(ReplicaIndex replica) = 0;
+  // What each rank of these sizes leaves free for the topology that follows.
+  virtual uint64_t ReserveBytes(const ParallelConfig& config) = 0;
+  // From now on the worker gets no rank until its process is started again.
+  virtual void SetDrained(const Candidate& worker, bool drained) = 0;
+  // All replicas have this shape, or are to be formed in it.
+  virtual void SetShape(const ReplicaShape& shape) = 0;
+  // Runs `fn` soon, without the lock.
+  virtual void RunUnlocked(std::function<void()> fn) = 0;
+};
+
+// Not thread-safe: its owner holds one lock over every call and over what `deliver` runs.
+class Operations {
+ public:
+  struct Options {
+    Term term;
+    CpRange range;
+  };
+  // Called without the lock: the operation runs, or has ended; or why it never began.
+  using OnStarted = std::function<void(const absl::Status&)>;
+  using OnPlanned = std::function<void(absl::StatusOr<std::vector<ReplicaChange>>)>;
+
+  // All outlive this.
+  Operations(const Options& options, const Formation::Ports& ports, OperationHost& host)
+      : options_(options), ports_(ports), host_(host) {}
+
+  // Asks the leaders what their caches hold, plans, and starts the operation. The same id joins the
+  // one that it named before. Errors: INVALID_ARGUMENT (REQUEST_ID_REUSED for other arguments),
+  // FAILED_PRECONDITION (OPERATION_RUNNING names the running one; WRONG_STATE when no replica
+  // serves, or a worker cannot be drained), those of PlanChange, and what a leader answers.
+  void Start(const OperationRequest& request, OnStarted done);
+
+  // What it takes to get to these sizes; nothing for replicas that do not serve, or have them.
+  void Plan(const ParallelConfig& sizes, OnPlanned done);
+
+  // Rolls the operation back. NOT_FOUND; FAILED_PRECONDITION once it takes effect.
+  absl::StatusOr<Operation> Cancel(const std::string& id);
+
+  // The running one and the last kKept that have ended, newest first.
+  static constexpr size_t kKept = 16;
+  std::vector<Operation> List() const;
+  std::optional<Operation> Find(const std::string& id) const;
+
+  // Goes on as far as the replicas have got; to be called after every change of one.
+  void Advance();
+  // Grows with every change that a watcher must see at once.
+  uint64_t version() const { return version_; }
+
+ private:
+  struct Planning {
+    OperationRequest request;
+    std::vector<OnStarted> done;
+  };
+  // One replica's part.
+  struct Step {
+    Replica* replica = nullptr;
+    ReplicaShape shape;
+    CacheSummary cache;
+    bool started = false;
+  };
+  struct Record {
+    OperationRequest request;
+    Operation operation;
+  };
+  // What a plan is made for.
+  struct Target {
+    ParallelConfig sizes = kSameSizes;
+    std::vector<int> buckets;
+    std::string drained;  // worker id; empty for none
+  };
+
+  const Record* FindRecord(const std::string& id) const;
+  absl::Status CheckFree(const OperationRequest& request) const;
+  absl::Status CheckDrain(const std::string& worker_id);
+  void StartPlanning(const OperationRequest& request, OnStarted done);
+  void FinishPlanning(const std::string& id, absl::StatusOr<CacheSummaries> caches);
+  absl::Status Begin(const OperationRequest& request, const CacheSummaries& caches);
+  void DrainStandby(const OperationRequest& request, OnStarted done);
+
+  std::vector<Topology> ServingTopologies(const std::string& drained) const;
+  // `pool` loses the workers that the change takes, and gets those that it frees.
+  absl::StatusOr<ReplicaChange> PlanReplica(Replica& replica, const Target& target,
+                                            const CacheSummary& cache, Epoch epoch,
+                                            std::vector<Candidate>& pool) const;
+  absl::StatusOr<std::vector<ReplicaChange>> PlanAll(const Target& target,
+                                                     const CacheSummaries& caches) const;
+  absl::Status StartStep(Step& step, ReplicaResize& resize);
+  void EndOperation(OperationState state, const absl::Status& failure);
+  void Keep(Record record);
+  void Emit(EventKind kind, const Operation& operation, const std::string& message);
+
+  const Options options_;
+  const Formation::Ports& ports_;
+  OperationHost& host_;
+
+  uint64_t version_ = 0;
+  std::optional<Planning> planning_;
+  std::optional<Record> running_;
+  std::vector<Step> steps_;  // of the running one
+  size_t step_ = 0;
+  std::deque<Record> ended_;  // oldest first
+};
+
+}  // namespace muster
+
+#endif  // MUSTER_COORDINATOR_OPERATIONS_H_

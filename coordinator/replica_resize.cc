@@ -1,0 +1,230 @@
+// How a replica that serves changes shape.
+#include <algorithm>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
+#include "base/error.h"
+#include "base/text.h"
+#include "coordinator/replica.h"
+
+namespace muster {
+namespace {
+
+// The longest that a worker takes for a takeover.
+constexpr absl::Duration kLongestTakeover = absl::Minutes(10);
+
+std::string WorkersOf(const Topology& topology) {
+  return absl::StrJoin(topology.ranks, " ", [](std::string* out, const RankPlacement& rank) {
+    absl::StrAppend(out, rank.worker_id);
+  });
+}
+
+// "1.1s": tenths are enough where it is seconds.
+std::string Rounded(absl::Duration duration) {
+  if (duration < absl::Seconds(1)) return ReadableTime(duration);
+  return absl::FormatDuration(absl::Trunc(duration, absl::Milliseconds(100)));
+}
+
+}  // namespace
+
+std::string DescribeSizes(const ParallelConfig& from, const ParallelConfig& to) {
+  std::vector<std::string> changes;
+  if (from.tp != to.tp) changes.push_back(absl::StrCat("tp ", from.tp, " to ", to.tp));
+  if (from.cp != to.cp) changes.push_back(absl::StrCat("cp ", from.cp, " to ", to.cp));
+  return changes.empty() ? "the same sizes" : absl::StrJoin(changes, ", ");
+}
+
+void Replica::Resize(ResizeOrder order) {
+  const Topology& to = order.plan.topology;
+  resize_ = {.replica = status_.replica,
+             .from_epoch = status_.topology->epoch,
+             .to_epoch = to.epoch,
+             .from = status_.topology->config,
+             .to = to.config};
+  operation_id_ = std::move(order.operation_id);
+  resize_started_ = ports_.clock.Now();
+  resize_deadline_ = resize_started_ + order.timeout;
+  current_loss_ = next_loss_ = absl::OkStatus();
+  status_.next = to;
+  EnterStage(
+      ResizeStage::kPreparing,
+      absl::StrCat("preparing ", DescribeSizes(resize_.from, to.config), " on ", WorkersOf(to)));
+  next_ = MakeFormation(std::move(order.plan));
+  next_->Start();
+}
+
+absl::Status Replica::CancelResize(const absl::Status& reason) {
+  if (resize_.stage == ResizeStage::kPreparing) {
+    RollBack(reason);
+    return absl::OkStatus();
+  }
+  return MakeError(absl::StatusCode::kFailedPrecondition,
+                   absl::StrCat("replica ", status_.replica.value(), ": ",
+                                DescribeSizes(resize_.from, resize_.to), " takes effect already."),
+                   {.reason = ErrorReason::kWrongState, .epoch = resize_.to_epoch});
+}
+
+ReplicaResize Replica::resize() const {
+  ReplicaResize resize = resize_;
+  if (next_ != nullptr) resize.ranks = next_->progress();
+  return resize;
+}
+
+void Replica::BeginTakeover() {
+  const absl::Time now = ports_.clock.Now();
+  resize_.prepare_time = now - resize_started_;
+  EnterStage(ResizeStage::kActivating, absl::StrCat("prepared in ", Rounded(resize_.prepare_time),
+                                                    "; the leader takes sequences and KV over"));
+  next_->Activate(std::min(resize_deadline_ - now, kLongestTakeover));
+}
+
+void Replica::Switch(const Takeover& takeover) {
+  FormationPointer former = std::exchange(current_, std::exchange(next_, nullptr));
+  const Topology& topology = current_->topology();
+  status_ = {.replica = status_.replica,
+             .topology = topology,
+             .ledgers = current_->ledgers(),
+             .phases = {},
+             .serving_since = ports_.clock.Now()};
+  SetState(ReplicaState::kServing, absl::OkStatus());
+  shape_ = {.config = topology.config, .buckets = current_->plan().buckets};
+  resize_.takeover = takeover;
+  ports_.events.Append({.kind = EventKind::kResized,
+                        .replica = status_.replica,
+                        .epoch = topology.epoch,
+                        .message = DescribeResized(),
+                        .operation_id = operation_id_});
+  EnterStage(ResizeStage::kReleasing,
+             absl::StrCat("epoch ", resize_.from_epoch.value(), " is given back"));
+  Retire(std::move(former), absl::OkStatus());
+  if (!next_loss_.ok()) FailEpoch(next_loss_);
+}
+
+std::string Replica::DescribeResized() const {
+  const Takeover& takeover = resize_.takeover;
+  std::string text = absl::StrCat(
+      DescribeSizes(resize_.from, resize_.to), ": prepare ", Rounded(resize_.prepare_time),
+      ", pause ", Rounded(takeover.pause), ", ", Counted(takeover.kv_blocks_moved, "KV block"),
+      " moved, ", WithCommas(takeover.kv_blocks_kept), " kept");
+  if (takeover.tokens_rebuilt > 0) {
+    absl::StrAppend(&text, ", ", Counted(takeover.tokens_rebuilt, "token"), " computed again");
+  }
+  if (takeover.sequences_dropped > 0) {
+    absl::StrAppend(&text, ", ",
+                    Counted(static_cast<uint64_t>(takeover.sequences_dropped), "sequence"),
+                    " dropped");
+  }
+  return text;
+}
+
+void Replica::OnTakeoverFailed(const absl::Status& reason) {
+  if (LeaderServesNext()) {
+    next_->MarkServing();
+    return Switch({});
+  }
+  absl::Status failure = current_loss_;
+  if (failure.ok()) failure = current_->ReportedFailure();
+  if (!failure.ok()) return FailEpoch(failure);
+  RollBack(next_loss_.ok() ? reason : next_loss_);
+}
+
+// An answer that got lost on its way leaves what the leader reports.
+bool Replica::LeaderServesNext() const {
+  const auto view = ports_.membership.Find(next_->topology().ranks.front().worker_id);
+  if (!view.has_value()) return false;
+  return std::any_of(view->epochs.begin(), view->epochs.end(), [&](const EpochReport& report) {
+    return report.replica == status_.replica && report.epoch == next_->topology().epoch &&
+           report.state == WorkerState::kServing;
+  });
+}
+
+bool Replica::TakeLossWhileResizing(const WorkerInfo& worker, const absl::Status& reason) {
+  const auto in_current = current_->RankOf(worker.worker_id, worker.incarnation);
+  const auto in_next = next_->RankOf(worker.worker_id, worker.incarnation);
+  const bool deciding = resize_.stage == ResizeStage::kActivating;
+  if (in_next.has_value() && !in_current.has_value()) {
+    const absl::Status loss = next_->Blame(*in_next, reason);
+    if (!deciding) {
+      RollBack(loss);
+    } else if (next_loss_.ok()) {
+      next_loss_ = loss;
+      next_->Abort(loss);
+    }
+    return true;
+  }
+  if (in_current.has_value() && !in_next.has_value() && deciding) {
+    if (current_loss_.ok()) {
+      current_loss_ = current_->Blame(*in_current, reason);
+      current_->Abort(current_loss_);
+    }
+    return true;
+  }
+  return false;
+}
+
+void Replica::TickResize() {
+  if (resize_.stage != ResizeStage::kPreparing) return;
+  if (ports_.clock.Now() < resize_deadline_) return next_->Tick();
+  std::vector<std::string> behind;
+  for (const RankProgress& rank : next_->progress()) {
+    behind.push_back(absl::StrCat("rank ", rank.rank.value(), " (worker ", rank.worker_id, ") is ",
+                                  DescribeProgress(rank.progress)));
+  }
+  RollBack(MakeError(
+      absl::StatusCode::kDeadlineExceeded,
+      absl::StrCat("epoch ", resize_.to_epoch.value(), " was not prepared within ",
+                   InUnits(resize_deadline_ - resize_started_), ": ", absl::StrJoin(behind, ", ")),
+      {.reason = ErrorReason::kRankMissing,
+       .epoch = resize_.to_epoch,
+       .phase = next_->progress().front().progress.phase}));
+}
+
+void Replica::RollBack(const absl::Status& reason) {
+  FormationPointer undone = std::exchange(next_, nullptr);
+  undone->Abort(reason);
+  status_.next.reset();
+  resize_.stage = ResizeStage::kRolledBack;
+  resize_.failure = reason;
+  ++version_;
+  EmitFailure(EventKind::kRolledBack, resize_.to_epoch, reason);
+  Retire(std::move(undone), reason);
+}
+
+void Replica::GiveUpNext(const absl::Status& reason) {
+  if (resize_.stage == ResizeStage::kReleasing) {
+    resize_.stage = ResizeStage::kFailed;
+    resize_.failure = reason;
+  }
+  if (next_ == nullptr) return;
+  FormationPointer given_up = std::exchange(next_, nullptr);
+  given_up->Abort(reason);
+  status_.next.reset();
+  resize_.stage = ResizeStage::kFailed;
+  resize_.failure = reason;
+  ++version_;
+  Retire(std::move(given_up), reason);
+}
+
+void Replica::FinishResize() {
+  if (resize_.stage != ResizeStage::kReleasing || !retiring_.empty()) return;
+  EnterStage(ResizeStage::kDone,
+             absl::StrCat("epoch ", resize_.from_epoch.value(), " has been given back"));
+}
+
+void Replica::Retire(FormationPointer formation, const absl::Status& why) {
+  retiring_.push_back(formation);
+  formation->Release(why);
+}
+
+void Replica::EnterStage(ResizeStage stage, const std::string& message) {
+  resize_.stage = stage;
+  ++version_;
+  ports_.events.Append({.kind = EventKind::kResizeProgress,
+                        .replica = status_.replica,
+                        .epoch = resize_.to_epoch,
+                        .message = message,
+                        .operation_id = operation_id_});
+}
+
+}  // namespace muster
