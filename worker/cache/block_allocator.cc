@@ -12,19 +12,71 @@
 namespace muster {
 
 KvBlockAllocator::KvBlockAllocator(int cp, int64_t blocks_per_rank)
-    : blocks_per_rank_(blocks_per_rank), free_(cp), holders_(cp) {
-  for (int rank = 0; rank < cp; ++rank) {
-    // The lowest ids are on top.
-    for (int64_t id = blocks_per_rank - 1; id >= 0; --id) {
-      free_[rank].push_back(static_cast<int32_t>(id));
-    }
-    holders_[rank].resize(blocks_per_rank, 0);
+    : blocks_per_rank_(blocks_per_rank), cp_(cp) {
+  GrowPlaces(cp);
+}
+
+void KvBlockAllocator::AddPlace() {
+  std::vector<int32_t>& free = free_.emplace_back();
+  // The lowest ids are on top.
+  for (int64_t id = blocks_per_rank_ - 1; id >= 0; --id) free.push_back(static_cast<int32_t>(id));
+  holders_.emplace_back(blocks_per_rank_, 0);
+}
+
+void KvBlockAllocator::GrowPlaces(int places) {
+  while (static_cast<int>(free_.size()) < places) AddPlace();
+}
+
+void KvBlockAllocator::Return(int place, int32_t local) {
+  holders_[place][local] = 0;
+  free_[place].push_back(local);
+}
+
+absl::StatusOr<int32_t> KvBlockAllocator::Reserve(int place) {
+  if (free_[place].empty()) {
+    return MakeError(absl::StatusCode::kResourceExhausted,
+                     absl::StrCat("cp rank ", place, " has no free KV block left of ",
+                                  blocks_per_rank_, " for those that are to move there"),
+                     {.reason = ErrorReason::kKvCapacity});
   }
+  const int32_t local = free_[place].back();
+  free_[place].pop_back();
+  holders_[place][local] = -1;
+  return local;
+}
+
+absl::Status KvBlockAllocator::Redeal(int cp, absl::Span<const BlockMove> moves) {
+  std::set<std::pair<int, int32_t>> sources, targets;
+  for (const BlockMove& move : moves) {
+    if (holders_[move.from][move.from_local] < 1 || holders_[move.to][move.to_local] != -1 ||
+        !sources.insert({move.from, move.from_local}).second ||
+        !targets.insert({move.to, move.to_local}).second) {
+      return absl::InvalidArgumentError(absl::StrCat("KV block ", move.from_local, " of cp rank ",
+                                                     move.from, " cannot become block ",
+                                                     move.to_local, " of cp rank ", move.to));
+    }
+  }
+  for (int place = cp; place < static_cast<int>(free_.size()); ++place) {
+    for (int32_t id = 0; id < static_cast<int32_t>(blocks_per_rank_); ++id) {
+      if (holders_[place][id] == 0 || sources.contains({place, id})) continue;
+      return absl::InvalidArgumentError(
+          absl::StrCat("cp rank ", place, " still holds KV block ", id));
+    }
+  }
+  for (const BlockMove& move : moves) {
+    holders_[move.to][move.to_local] = holders_[move.from][move.from_local];
+    Return(move.from, move.from_local);
+  }
+  GrowPlaces(cp);
+  free_.resize(static_cast<size_t>(cp));
+  holders_.resize(static_cast<size_t>(cp));
+  cp_ = cp;
+  return absl::OkStatus();
 }
 
 int64_t KvBlockAllocator::free_blocks() const {
   int64_t total = 0;
-  for (const std::vector<int32_t>& ids : free_) total += static_cast<int64_t>(ids.size());
+  for (int rank = 0; rank < cp(); ++rank) total += free_blocks(rank);
   return total;
 }
 
@@ -38,7 +90,7 @@ int64_t KvBlockAllocator::LargestAdmissible() const {
 }
 
 absl::Status KvBlockAllocator::CheckFits(absl::Span<const KvGrowth> growths) const {
-  std::vector<int64_t> needed(free_.size(), 0);
+  std::vector<int64_t> needed(static_cast<size_t>(cp()), 0);
   for (const KvGrowth& growth : growths) {
     if (growth.from < 0 || growth.to < growth.from) {
       return absl::InvalidArgumentError(
@@ -109,7 +161,7 @@ absl::Status KvBlockAllocator::Free(absl::Span<const BlockGrant> blocks) {
   MUSTER_RETURN_IF_ERROR(CheckAllocated(blocks));
   for (const BlockGrant& block : blocks) {
     const int rank = RankOf(block.logical);
-    if (--holders_[rank][block.local] == 0) free_[rank].push_back(block.local);
+    if (--holders_[rank][block.local] == 0) Return(rank, block.local);
   }
   return absl::OkStatus();
 }

@@ -35,6 +35,14 @@ struct KvGrowth {
   int64_t replaced = -1;
 };
 
+// A block that goes to another cp rank, by the local ids on both.
+struct BlockMove {
+  int from = 0;
+  int32_t from_local = 0;
+  int to = 0;
+  int32_t to_local = 0;
+};
+
 // Which arena blocks are free, for all ranks of a replica; held by its leader alone. One free list
 // per cp rank, whose local ids are the same over its tp ranks. Sequences may share blocks: one is
 // free again when its last holder has freed it. Pure policy: touches no memory of a device. Not
@@ -60,7 +68,23 @@ class KvBlockAllocator {
     return holders_[RankOf(block.logical)][block.local] > 1;
   }
 
-  int cp() const { return static_cast<int>(free_.size()); }
+  // Changing cp. GrowPlaces, then Reserve for each block that is to move, at last Redeal; until
+  // then blocks are dealt as before, and all the rest of this class speaks of that.
+
+  // Makes room for the blocks of further cp ranks, which are free.
+  void GrowPlaces(int places);
+  // A free block of any place, kept for a move. RESOURCE_EXHAUSTED (reason kKvCapacity).
+  absl::StatusOr<int32_t> Reserve(int place);
+  // Of a block that was reserved and is not moved to after all.
+  void Unreserve(int place, int32_t local) { Return(place, local); }
+  // Holders of a block; 0 where it is free, -1 where it is reserved.
+  int holders(int place, int32_t local) const { return holders_[place][local]; }
+  // The holders of each source become those of its reserved target; then blocks are dealt over
+  // `cp`, and the places beyond are dropped. INVALID_ARGUMENT when a source is not held, a target
+  // not reserved, or a place to be dropped not empty; nothing has changed then.
+  absl::Status Redeal(int cp, absl::Span<const BlockMove> moves);
+
+  int cp() const { return cp_; }
   int64_t total_blocks() const { return blocks_per_rank_ * cp(); }
   int64_t free_blocks() const;
   int64_t free_blocks(int cp_rank) const {
@@ -76,10 +100,14 @@ class KvBlockAllocator {
   absl::Status CheckFits(absl::Span<const KvGrowth> growths) const;
   absl::Status CheckAllocated(absl::Span<const BlockGrant> blocks) const;
   BlockGrant Take(int64_t logical);
+  void Return(int place, int32_t local);
+  void AddPlace();
 
-  const int64_t blocks_per_rank_;
-  std::vector<std::vector<int32_t>> free_;     // [cp rank]: stack of local ids
-  std::vector<std::vector<int32_t>> holders_;  // [cp rank][local id]: how many; 0 where it is free
+  int64_t blocks_per_rank_;
+  int cp_;  // over which blocks are dealt; at most the number of places
+  std::vector<std::vector<int32_t>> free_;  // [cp rank]: stack of local ids
+  // [cp rank][local id]: how many; 0 where it is free, -1 where it is reserved.
+  std::vector<std::vector<int32_t>> holders_;
 };
 
 }  // namespace muster

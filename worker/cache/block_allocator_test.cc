@@ -220,5 +220,38 @@ TEST(KvBlockAllocatorTest, AgreesWithANaiveOneOverRandomLives) {
   }
 }
 
+TEST(KvBlockAllocatorRedeal, TheHoldersOfABlockGoWithIt) {
+  KvBlockAllocator allocator(1, 4);
+  ASSERT_OK_AND_ASSIGN(const auto granted, allocator.Allocate({{{.from = 0, .to = 32}}}));
+  ASSERT_OK(allocator.Share(granted[0]));
+  allocator.GrowPlaces(2);
+  EXPECT_EQ(allocator.total_blocks(), 4);
+  ASSERT_OK_AND_ASSIGN(const int32_t to, allocator.Reserve(1));
+  EXPECT_EQ(allocator.holders(1, to), -1);
+  ASSERT_OK(allocator.Redeal(
+      2, {{{.from = 0, .from_local = granted[0][1].local, .to = 1, .to_local = to}}}));
+  EXPECT_EQ(allocator.cp(), 2);
+  EXPECT_EQ(allocator.holders(1, to), 2);
+  EXPECT_EQ(allocator.free_blocks(0), 3);
+  EXPECT_EQ(allocator.free_blocks(1), 3);
+  EXPECT_OK(allocator.Free({{.logical = 1, .local = to}}));
+}
+
+TEST(KvBlockAllocatorRedeal, WhatIsNotReservedOrStillHeldIsRefused) {
+  KvBlockAllocator allocator(2, 2);
+  ASSERT_OK_AND_ASSIGN(const auto granted, allocator.Allocate({{{.from = 0, .to = 32}}}));
+  const int32_t held = granted[0][1].local;
+  EXPECT_STATUS(allocator.Redeal(1, {}), absl::StatusCode::kInvalidArgument,
+                "cp rank 1 still holds KV block");
+  EXPECT_STATUS(allocator.Redeal(1, {{{.from = 1, .from_local = held, .to = 0, .to_local = 1}}}),
+                absl::StatusCode::kInvalidArgument, "cannot become");
+  ASSERT_OK_AND_ASSIGN(const int32_t to, allocator.Reserve(0));
+  EXPECT_STATUS(allocator.Reserve(0), absl::StatusCode::kResourceExhausted,
+                "cp rank 0 has no free KV block left of 2");
+  ASSERT_OK(allocator.Redeal(1, {{{.from = 1, .from_local = held, .to = 0, .to_local = to}}}));
+  EXPECT_EQ(allocator.total_blocks(), 2);
+  EXPECT_EQ(allocator.free_blocks(), 0);
+}
+
 }  // namespace
 }  // namespace muster

@@ -1,6 +1,8 @@
 #include "worker/cache/kv_cache.h"
 
 #include <algorithm>
+#include <tuple>
+#include <utility>
 
 #include "absl/memory/memory.h"
 #include "absl/strings/str_cat.h"
@@ -27,20 +29,23 @@ absl::StatusOr<std::unique_ptr<KvCache>> KvCache::Create(const Options& options,
   return cache;
 }
 
-absl::Status KvCache::AllocateArena(int64_t blocks) {
-  if (descriptor()->base != nullptr) {
-    return absl::FailedPreconditionError("the KV arena exists already");
+KvCache::~KvCache() {
+  if (arena_ != nullptr) ledger_.Discharge("kv", arena_->bytes());
+}
+
+absl::Status KvCache::Attach(std::shared_ptr<KvArena> arena) {
+  if (arena_ != nullptr) return absl::FailedPreconditionError("the KV arena exists already");
+  const KvLayout& other = arena->layout();
+  const KvLayout& own = options_.layout;
+  if (std::tie(own.layers, own.kv_heads, own.block_size, own.head_dim, own.dtype) !=
+      std::tie(other.layers, other.kv_heads, other.block_size, other.head_dim, other.dtype)) {
+    return absl::InvalidArgumentError("a KV arena of another layout");
   }
-  int64_t bytes = 0;
-  if (blocks < 1 || __builtin_mul_overflow(blocks, KvBlockBytes(options_.layout), &bytes)) {
-    return absl::InvalidArgumentError(absl::StrCat("a KV arena of ", blocks, " blocks"));
-  }
-  // A model without layers has blocks of no bytes, and an arena all the same.
-  const auto size = static_cast<size_t>(std::max<int64_t>(bytes, 1));
-  MUSTER_ASSIGN_OR_RETURN(arena_, device_.Allocate(size, "kv", ledger_));
-  holders_.resize(static_cast<size_t>(blocks), 0);
-  descriptor()->num_blocks = blocks;
-  descriptor()->base = arena_.data();
+  arena_ = std::move(arena);
+  ledger_.Charge("kv", arena_->bytes());
+  holders_.resize(static_cast<size_t>(arena_->blocks()), 0);
+  descriptor()->num_blocks = arena_->blocks();
+  descriptor()->base = arena_->data();
   return absl::OkStatus();
 }
 
@@ -82,8 +87,8 @@ absl::Status KvCache::ReplaceBlock(Stream& stream, int sequence, int local_index
   }
   MUSTER_RETURN_IF_ERROR(SetBlock(sequence, local_index, block));
   const int64_t bytes = KvBlockBytes(options_.layout);
-  return device_.Copy(stream, arena_.as<std::byte>() + block * bytes,
-                      arena_.as<std::byte>() + before * bytes, static_cast<size_t>(bytes));
+  return device_.Copy(stream, arena_->block(block), arena_->block(before),
+                      static_cast<size_t>(bytes));
 }
 
 absl::Status KvCache::ShareBlocks(int sequence, int parent, int local_blocks) {

@@ -8,12 +8,13 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "kernels/kv_descriptor.h"
+#include "worker/cache/kv_arena.h"
 #include "worker/device/device.h"
 
 namespace muster {
 
 // One rank's paged KV cache: the block tables and the descriptor that kernels read, at addresses
-// that never change, and later the arena. Written between steps only, by the device thread. Device
+// that never change, and later its blocks. Written between steps only, by the device thread. Device
 // and ledger outlive it. Ledger tag "kv".
 class KvCache {
  public:
@@ -27,8 +28,12 @@ class KvCache {
   static absl::StatusOr<std::unique_ptr<KvCache>> Create(const Options& options, Device& device,
                                                          Ledger& ledger);
 
-  // Once, after capture. RESOURCE_EXHAUSTED names wanted and free bytes.
-  absl::Status AllocateArena(int64_t blocks);
+  // The blocks, once, after capture; caches of several epochs may have the same. Charges what they
+  // take. INVALID_ARGUMENT (another layout), FAILED_PRECONDITION (there are some already).
+  absl::Status Attach(std::shared_ptr<KvArena> arena);
+  ~KvCache();
+  KvCache(const KvCache&) = delete;
+  KvCache& operator=(const KvCache&) = delete;
 
   // Block `local_index` of this rank's part of a sequence lies in arena block `block`.
   // OUT_OF_RANGE: a number that the tables or the arena do not have.
@@ -43,6 +48,7 @@ class KvCache {
 
   const Options& options() const { return options_; }
   int64_t blocks() const { return descriptor()->num_blocks; }
+  const std::shared_ptr<KvArena>& arena() const { return arena_; }
   // Blocks of the arena that stand in a table.
   int64_t used_blocks() const { return used_blocks_; }
   KvDescriptor* descriptor() const { return descriptor_.as<KvDescriptor>(); }
@@ -68,7 +74,7 @@ class KvCache {
   // Device thread only.
   Buffer tables_;      // int32_t [max_sequences, max_local_blocks], -1 where none
   Buffer descriptor_;  // one KvDescriptor
-  Buffer arena_;
+  std::shared_ptr<KvArena> arena_;
   std::vector<int32_t> holders_;  // [blocks]: entries of the tables that name it
   int64_t used_blocks_ = 0;
 };

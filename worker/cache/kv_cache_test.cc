@@ -24,8 +24,13 @@ class KvCacheTest : public ::testing::Test {
     return *std::move(cache);
   }
 
-  Ledger ledger_;
+  absl::Status AttachArena(KvCache& cache, int64_t blocks) {
+    auto arena = KvArena::Create(cache.options().layout, blocks, device_);
+    return arena.ok() ? cache.Attach(*std::move(arena)) : arena.status();
+  }
+
   CpuDevice device_{CpuDeviceOptions{}};
+  Ledger ledger_;
 };
 
 TEST_F(KvCacheTest, KernelsFindNoBlockBeforeTheArenaIsThere) {
@@ -39,19 +44,19 @@ TEST_F(KvCacheTest, KernelsFindNoBlockBeforeTheArenaIsThere) {
 TEST_F(KvCacheTest, TheDescriptorStaysWhereItIsAndComesAlive) {
   const auto cache = Create();
   const KvDescriptor* const descriptor = cache->descriptor();
-  ASSERT_OK(cache->AllocateArena(5));
+  ASSERT_OK(AttachArena(*cache, 5));
   EXPECT_EQ(cache->descriptor(), descriptor);
   EXPECT_EQ(descriptor->num_blocks, 5);
   ASSERT_OK(cache->SetBlock(2, 3, 4));
   EXPECT_EQ(KvBlock(*descriptor, kLayout, 2, 3),
             static_cast<std::byte*>(descriptor->base) + 4 * KvBlockBytes(kLayout));
   EXPECT_EQ(KvBlock(*descriptor, kLayout, 2, 2), nullptr);
-  EXPECT_STATUS(cache->AllocateArena(5), absl::StatusCode::kFailedPrecondition, "exists already");
+  EXPECT_STATUS(AttachArena(*cache, 5), absl::StatusCode::kFailedPrecondition, "exists already");
 }
 
 TEST_F(KvCacheTest, ClearingASequenceLeavesItsNeighbours) {
   const auto cache = Create();
-  ASSERT_OK(cache->AllocateArena(5));
+  ASSERT_OK(AttachArena(*cache, 5));
   for (int sequence = 0; sequence < 3; ++sequence) {
     for (int i = 0; i < 4; ++i) ASSERT_OK(cache->SetBlock(sequence, i, sequence));
   }
@@ -62,7 +67,7 @@ TEST_F(KvCacheTest, ClearingASequenceLeavesItsNeighbours) {
 
 TEST_F(KvCacheTest, ASharedBlockIsUsedOnce) {
   const auto cache = Create();
-  ASSERT_OK(cache->AllocateArena(5));
+  ASSERT_OK(AttachArena(*cache, 5));
   ASSERT_OK(cache->SetBlock(0, 0, 3));
   ASSERT_OK(cache->SetBlock(0, 1, 1));
   ASSERT_OK(cache->SetBlock(1, 2, 4));
@@ -84,7 +89,7 @@ TEST_F(KvCacheTest, AReplacedBlockKeepsItsContents) {
   const auto cache = Create();
   const auto stream = device_.CreateStream();
   ASSERT_OK(stream);
-  ASSERT_OK(cache->AllocateArena(5));
+  ASSERT_OK(AttachArena(*cache, 5));
   ASSERT_OK(cache->SetBlock(0, 0, 3));
   ASSERT_OK(cache->ShareBlocks(1, 0, 1));
   const size_t bytes = static_cast<size_t>(KvBlockBytes(kLayout));
@@ -101,7 +106,7 @@ TEST_F(KvCacheTest, AReplacedBlockKeepsItsContents) {
 
 TEST_F(KvCacheTest, RefusesWhatTheTablesDoNotHave) {
   const auto cache = Create();
-  ASSERT_OK(cache->AllocateArena(5));
+  ASSERT_OK(AttachArena(*cache, 5));
   EXPECT_STATUS(cache->SetBlock(3, 0, 0), absl::StatusCode::kOutOfRange, "sequence slot 3 of 3");
   EXPECT_STATUS(cache->SetBlock(-1, 0, 0), absl::StatusCode::kOutOfRange, "sequence slot -1");
   EXPECT_STATUS(cache->SetBlock(0, 4, 0), absl::StatusCode::kOutOfRange, "at most 4");
@@ -115,7 +120,7 @@ TEST_F(KvCacheTest, MemoryIsChargedAndGivenBack) {
   {
     const auto cache = Create();
     const uint64_t before = ledger_.total();
-    ASSERT_OK(cache->AllocateArena(5));
+    ASSERT_OK(AttachArena(*cache, 5));
     EXPECT_GE(ledger_.total() - before, 5u * KvBlockBytes(kLayout));
     EXPECT_EQ(ledger_.Entries().front().tag, "kv");
     EXPECT_EQ(ledger_.Entries().size(), 1u);
@@ -130,18 +135,18 @@ TEST_F(KvCacheTest, AModelWithoutLayersHasBlocksOfNoBytes) {
       const auto cache,
       KvCache::Create({.layout = layout, .max_sequences = 1, .max_local_blocks = 2}, device_,
                       ledger_));
-  ASSERT_OK(cache->AllocateArena(3));
+  ASSERT_OK(AttachArena(*cache, 3));
   EXPECT_EQ(cache->blocks(), 3);
   EXPECT_OK(cache->SetBlock(0, 1, 2));
 }
 
 TEST_F(KvCacheTest, RefusesArenasThatCannotBe) {
   const auto cache = Create();
-  EXPECT_STATUS(cache->AllocateArena(0), absl::StatusCode::kInvalidArgument, "0 blocks");
-  EXPECT_STATUS(cache->AllocateArena(INT64_MAX), absl::StatusCode::kInvalidArgument, "blocks");
-  EXPECT_STATUS(cache->AllocateArena(int64_t{1} << 40), absl::StatusCode::kResourceExhausted, "");
+  EXPECT_STATUS(AttachArena(*cache, 0), absl::StatusCode::kInvalidArgument, "0 blocks");
+  EXPECT_STATUS(AttachArena(*cache, INT64_MAX), absl::StatusCode::kInvalidArgument, "blocks");
+  EXPECT_STATUS(AttachArena(*cache, INT32_MAX), absl::StatusCode::kResourceExhausted, "");
   EXPECT_EQ(cache->blocks(), 0);
-  EXPECT_OK(cache->AllocateArena(1));
+  EXPECT_OK(AttachArena(*cache, 1));
 }
 
 }  // namespace

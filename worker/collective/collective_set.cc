@@ -140,24 +140,30 @@ absl::Status CollectiveSet::Open(const std::vector<std::string>& lists) {
 }
 
 absl::Status CollectiveSet::SelfTest(const std::vector<CollectiveUse>& uses) {
-  absl::StatusOr<std::unique_ptr<Stream>> stream = device_.CreateStream();
-  if (!stream.ok()) return FailOthers(stream.status());
-  for (size_t i = 0; i < plans_.size(); ++i) {
-    const SelfTestShape shape = SelfTestShape::For(plans_[i], uses);
-    const absl::Status tested =
-        RunSelfTest(device_, **stream, GroupOf(i), Endpoint(i), shape, ledger_);
-    if (!tested.ok()) return FailOthers(tested);
-  }
-  return AgreeOnTwoShotBytes(**stream);
+  std::vector<uint64_t> measured;
+  const absl::Status tested = options_.exclusively([&]() -> absl::Status {
+    MUSTER_ASSIGN_OR_RETURN(measured, TestAndMeasure(uses));
+    return absl::OkStatus();
+  });
+  if (!tested.ok()) return FailOthers(tested);
+  return AgreeOnTwoShotBytes(measured);
 }
 
-absl::Status CollectiveSet::AgreeOnTwoShotBytes(Stream& stream) {
+absl::StatusOr<std::vector<uint64_t>> CollectiveSet::TestAndMeasure(
+    const std::vector<CollectiveUse>& uses) {
+  MUSTER_ASSIGN_OR_RETURN(const std::unique_ptr<Stream> stream, device_.CreateStream());
+  for (size_t i = 0; i < plans_.size(); ++i) {
+    const SelfTestShape shape = SelfTestShape::For(plans_[i], uses);
+    MUSTER_RETURN_IF_ERROR(RunSelfTest(device_, *stream, GroupOf(i), Endpoint(i), shape, ledger_));
+  }
   std::vector<uint64_t> measured;
   for (size_t i = 0; i < plans_.size(); ++i) {
-    absl::StatusOr<uint64_t> bytes = Endpoint(i).MeasureTwoShotBytes(stream);
-    if (!bytes.ok()) return FailOthers(bytes.status());
-    measured.push_back(*bytes);
+    MUSTER_ASSIGN_OR_RETURN(measured.emplace_back(), Endpoint(i).MeasureTwoShotBytes(*stream));
   }
+  return measured;
+}
+
+absl::Status CollectiveSet::AgreeOnTwoShotBytes(const std::vector<uint64_t>& measured) {
   MUSTER_ASSIGN_OR_RETURN(const std::vector<std::string> lists,
                           Gather(absl::StrJoin(measured, ";")));
   for (size_t i = 0; i < plans_.size(); ++i) {

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "absl/base/thread_annotations.h"
+#include "absl/functional/function_ref.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
@@ -32,6 +33,10 @@ class CollectiveSet {
     // "warmup/allocate", "warmup/exchange", "warmup/open", "warmup/barrier", "warmup/self-test",
     // "warmup/acknowledge".
     std::function<void(absl::string_view phase)> on_phase = [](absl::string_view) {};
+    // Runs what computes on the devices of all ranks, on the thread of Warmup and at the same point
+    // on all ranks: for a set that is built beside another one that serves.
+    std::function<absl::Status(absl::FunctionRef<absl::Status()>)> exclusively =
+        [](absl::FunctionRef<absl::Status()> run) { return run(); };
   };
 
   // `groups`: of this rank, at most one of a kind; the first has all ranks of the others. All
@@ -78,7 +83,9 @@ class CollectiveSet {
   // `lists`: of every rank of the first group, its handles by endpoint.
   absl::Status Open(const std::vector<std::string>& lists);
   absl::Status SelfTest(const std::vector<CollectiveUse>& uses);
-  absl::Status AgreeOnTwoShotBytes(Stream& stream);
+  // What of it runs on the devices; the bytes from which each endpoint reduces in two shots.
+  absl::StatusOr<std::vector<uint64_t>> TestAndMeasure(const std::vector<CollectiveUse>& uses);
+  absl::Status AgreeOnTwoShotBytes(const std::vector<uint64_t>& measured);
   absl::Status Acknowledge();
 
   void EnterPhase(absl::string_view phase);

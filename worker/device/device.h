@@ -12,6 +12,7 @@
 #include "absl/strings/string_view.h"
 #include "base/topology.h"
 #include "worker/device/buffer.h"
+#include "worker/device/exported_buffer.h"
 #include "worker/device/graph.h"
 #include "worker/device/stream.h"
 
@@ -28,6 +29,14 @@ class Device {
   // Zeroed memory, aligned to 256 bytes and really committed, so that a success
   // cannot fail later. RESOURCE_EXHAUSTED names wanted and free bytes.
   virtual absl::StatusOr<Buffer> Allocate(size_t bytes, absl::string_view tag, Ledger& ledger) = 0;
+
+  // The same in memory that other processes of this host can open until it is freed: an allocation
+  // of its own, charged with what exporting takes.
+  virtual absl::StatusOr<ExportedBuffer> AllocateExported(size_t bytes, absl::string_view tag,
+                                                          Ledger& ledger) = 0;
+  // Maps what another process (or this one) exported. UNAVAILABLE when it cannot be opened or is
+  // not what `handle` means.
+  virtual absl::StatusOr<PeerMemory> OpenExported(absl::string_view handle) = 0;
 
   virtual absl::StatusOr<std::unique_ptr<Stream>> CreateStream() = 0;
 

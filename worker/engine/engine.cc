@@ -20,13 +20,8 @@ absl::Status AfterTheStamp(const absl::Status& status, Epoch epoch) {
 
 }  // namespace
 
-Engine::Engine(const Options& options, SequenceTable& sequences, RelaySender& relay,
-               StepRunner& runner)
-    : options_(options),
-      queue_(options.queue),
-      sequences_(sequences),
-      relay_(relay),
-      runner_(runner) {
+Engine::Engine(const Options& options, std::unique_ptr<SequenceTable> sequences)
+    : options_(options), queue_(options.queue), sequences_(std::move(sequences)) {
   NoteCapacity();
 }
 
@@ -68,7 +63,7 @@ Capacity Engine::capacity() const {
 }
 
 void Engine::NoteCapacity() {
-  const Capacity capacity = sequences_.capacity();
+  const Capacity capacity = sequences_->capacity();
   const int waiting = queue_.waiting();
   bool watched = false;
   {
@@ -82,7 +77,7 @@ void Engine::NoteCapacity() {
 
 void Engine::NoteChange() {
   NoteCapacity();
-  options_.on_change(relay_.last());
+  means_->on_change(means_->relay.last(), sequences_->used_blocks(0));
 }
 
 void Engine::TellWatchers(const absl::Status& end) {
@@ -111,8 +106,25 @@ void Engine::WatchCapacity(std::weak_ptr<CapacityWatcher> watcher) {
 
 void Engine::Stop(const absl::Status& reason) { TellWatchers(queue_.Stop(reason)); }
 
-absl::Status Engine::Run() {
-  while (true) {
+void Engine::TakeTurn(Turn turn) {
+  {
+    absl::MutexLock lock(&mu_);
+    turns_.push_back(std::move(turn));
+  }
+  queue_.Interrupt();
+}
+
+absl::Status Engine::Run(const Means& means) {
+  absl::MutexLock lock(&run_mu_);
+  means_ = &means;
+  handed_over_ = false;
+  if (const absl::Status failed = Rebuild(); !failed.ok()) {
+    Stop(failed);
+    return failed;
+  }
+  NoteCapacity();
+  means.on_begun();
+  while (!handed_over_) {
     MUSTER_ASSIGN_OR_RETURN(RequestQueue::Work work, queue_.Next());
     const absl::Status failed = std::visit([this](auto& it) { return Handle(it); }, work);
     if (!failed.ok()) {
@@ -120,12 +132,42 @@ absl::Status Engine::Run() {
       return failed;
     }
   }
+  return absl::OkStatus();
+}
+
+absl::Status Engine::Rebuild() {
+  while (const auto batch = sequences_->NextRebuild(options_.limits.max_rows)) {
+    MUSTER_RETURN_IF_ERROR(sequences_->Append(*batch, steps_));
+    MUSTER_RETURN_IF_ERROR(RunSteps(*batch).status());
+  }
+  return absl::OkStatus();
+}
+
+absl::Status Engine::Handle(RequestQueue::Interruption&) {
+  std::deque<Turn> turns;
+  {
+    absl::MutexLock lock(&mu_);
+    turns.swap(turns_);
+  }
+  while (!turns.empty() && !handed_over_) {
+    const absl::StatusOr<TurnEnd> end = turns.front()(*sequences_, *means_);
+    turns.pop_front();
+    if (!end.ok()) return FailureOf(end.status());
+    handed_over_ = *end == TurnEnd::kHandOver;
+    NoteCapacity();
+  }
+  return absl::OkStatus();
+}
+
+absl::Status Engine::Handle(RequestQueue::Describe& request) {
+  queue_.Answer(request, sequences_->Summary());
+  return absl::OkStatus();
 }
 
 absl::Status Engine::Handle(RequestQueue::Free& request) {
   const FreeOrder& order = request.order;
-  const int freed = order.all ? sequences_.FreeAll(order.client_id)
-                              : sequences_.Free(order.client_id, order.sequence_ids);
+  const int freed = order.all ? sequences_->FreeAll(order.client_id)
+                              : sequences_->Free(order.client_id, order.sequence_ids);
   NoteChange();
   queue_.Answer(request, freed);
   return absl::OkStatus();
@@ -133,14 +175,14 @@ absl::Status Engine::Handle(RequestQueue::Free& request) {
 
 absl::Status Engine::Handle(RequestQueue::Fork& request) {
   steps_.assign(1, {});
-  absl::StatusOr<Forked> forked = sequences_.Fork(request.order, steps_[0].step);
+  absl::StatusOr<Forked> forked = sequences_->Fork(request.order, steps_[0].step);
   if (forked.ok()) {
     ForwardResult result;
     if (const absl::Status failed = RunStep({}, steps_[0], result); !failed.ok()) {
       queue_.Answer(request, FailureOf(failed));
       return FailureOf(failed);
     }
-    forked->epoch = options_.queue.epoch;
+    forked->epoch = means_->epoch;
     NoteChange();
   }
   queue_.Answer(request, forked);
@@ -149,13 +191,13 @@ absl::Status Engine::Handle(RequestQueue::Fork& request) {
 
 absl::Status Engine::Handle(RequestQueue::Expired& expired) {
   for (std::string& client : expired.clients) {
-    const int64_t before = sequences_.used_blocks();
-    const int freed = sequences_.FreeAll(client);
+    const int64_t before = sequences_->used_blocks();
+    const int freed = sequences_->FreeAll(client);
     if (freed == 0) continue;
-    options_.on_expired({.client_id = std::move(client),
-                         .lease = options_.queue.client_lease,
-                         .sequences = freed,
-                         .kv_blocks = before - sequences_.used_blocks()});
+    means_->on_expired({.client_id = std::move(client),
+                        .lease = options_.queue.client_lease,
+                        .sequences = freed,
+                        .kv_blocks = before - sequences_->used_blocks()});
     NoteChange();
   }
   return absl::OkStatus();
@@ -164,7 +206,7 @@ absl::Status Engine::Handle(RequestQueue::Expired& expired) {
 absl::Status Engine::Handle(const std::shared_ptr<RequestQueue::Forward>& request) {
   const absl::Time begun = absl::Now();
   absl::Status refused = queue_.StillWanted(*request);
-  if (refused.ok()) refused = sequences_.Append(request->batch, steps_);
+  if (refused.ok()) refused = sequences_->Append(request->batch, steps_);
   if (!refused.ok()) {
     NoteCapacity();
     queue_.Answer(*request, refused);
@@ -173,7 +215,7 @@ absl::Status Engine::Handle(const std::shared_ptr<RequestQueue::Forward>& reques
   absl::StatusOr<ForwardResult> result = RunSteps(request->batch);
   if (!result.ok()) {
     const absl::Status failed = FailureOf(result.status());
-    queue_.Answer(*request, AfterTheStamp(failed, options_.queue.epoch));
+    queue_.Answer(*request, AfterTheStamp(failed, means_->epoch));
     return failed;
   }
   result->queue_time = begun - request->arrived;
@@ -183,12 +225,12 @@ absl::Status Engine::Handle(const std::shared_ptr<RequestQueue::Forward>& reques
 }
 
 absl::Status Engine::FailureOf(const absl::Status& status) const {
-  const absl::Status known = options_.known_failure();
+  const absl::Status known = means_->known_failure();
   return known.ok() ? status : known;
 }
 
 absl::StatusOr<ForwardResult> Engine::RunSteps(const ForwardBatch& batch) {
-  ForwardResult result{.epoch = options_.queue.epoch};
+  ForwardResult result{.epoch = means_->epoch};
   result.outputs.resize(batch.slices.size());
   for (PlannedStep& planned : steps_) {
     MUSTER_RETURN_IF_ERROR(RunStep(batch, planned, result));
@@ -204,20 +246,20 @@ absl::Status Engine::RunStep(const ForwardBatch& batch, PlannedStep& planned,
     for (const int slice : planned.slices) hidden.push_back(batch.slices[slice].hidden_states);
   }
   const absl::Time begun = absl::Now();
-  MUSTER_RETURN_IF_ERROR(relay_.Send(planned.step, options_.step_timeout));
+  MUSTER_RETURN_IF_ERROR(means_->relay.Send(planned.step, means_->step_timeout));
   result.relay_time += absl::Now() - begun;
-  MUSTER_RETURN_IF_ERROR(runner_.Run(planned.step, hidden));
+  MUSTER_RETURN_IF_ERROR(means_->runner.Run(planned.step, hidden));
   result.step = planned.step.number;
-  result.bucket += runner_.rows_run();
-  result.device_time += runner_.device_time();
-  options_.on_tokens(static_cast<int>(planned.step.rows.size()));
+  result.bucket += means_->runner.rows_run();
+  result.device_time += means_->runner.device_time();
+  means_->on_tokens(static_cast<int>(planned.step.rows.size()));
   return absl::OkStatus();
 }
 
 void Engine::AnswerStep(const ForwardBatch& batch, const PlannedStep& planned,
                         ForwardResult& result) {
   const int64_t width = options_.limits.hidden;
-  const float* hidden = runner_.hidden_states();
+  const float* hidden = means_->runner.hidden_states();
   int output = 0;
   for (const int index : planned.slices) {
     const SequenceSlice& slice = batch.slices[index];
@@ -225,7 +267,7 @@ void Engine::AnswerStep(const ForwardBatch& batch, const PlannedStep& planned,
     if (OutputOf(slice, 0).has_value()) {
       // A sequence that cannot be sampled is its own fault: the step ran, and the others have
       // theirs.
-      auto sampled = runner_.Answer(planned.step, output++, slice);
+      auto sampled = means_->runner.Answer(planned.step, output++, slice);
       answer = sampled.ok() ? *std::move(sampled)
                             : SliceOutput{.error = AfterTheStamp(sampled.status(), result.epoch)};
     }

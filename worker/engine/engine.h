@@ -3,6 +3,7 @@
 #define MUSTER_WORKER_ENGINE_ENGINE_H_
 
 #include <cstdint>
+#include <deque>
 #include <functional>
 #include <list>
 #include <memory>
@@ -15,6 +16,7 @@
 #include "absl/synchronization/mutex.h"
 #include "absl/time/time.h"
 #include "base/ids.h"
+#include "base/takeover.h"
 #include "worker/engine/batch.h"
 #include "worker/engine/relay.h"
 #include "worker/engine/request_queue.h"
@@ -31,17 +33,26 @@ struct ClientExpiry {
   int64_t kv_blocks = 0;
 };
 
-// Of one epoch, on its leader. Requests run one after another on the thread that is in Run.
-// Thread-safe but for Run.
+// Of one replica, on its leader, through all epochs that take over from each other there: requests,
+// sequences and those who watch stay, the means to run steps change. Requests run one after another
+// on the thread that is in Run. Thread-safe but for Run.
 class Engine {
  public:
   struct Options {
     BatchLimits limits;
     RequestQueue::Options queue;
+  };
+  // With what an epoch runs steps. The references outlive the Run; the functions are called on its
+  // thread and must not block.
+  struct Means {
+    Epoch epoch;
+    RelaySender& relay;
+    StepRunner& runner;
     absl::Duration step_timeout = absl::Seconds(10);  // longest wait for a follower that is behind
-    // Called on the thread of Run; must not block.
-    std::function<void(StepNumber last)> on_change = [](StepNumber) {};  // after every request
-    std::function<void(int tokens)> on_tokens = [](int) {};              // rows of every step
+    std::function<void()> on_begun = [] {};  // before the first request
+    // After every request; KV blocks that are in use on the leader.
+    std::function<void(StepNumber last, int64_t used_blocks)> on_change = [](StepNumber, int64_t) {};
+    std::function<void(int tokens)> on_tokens = [](int) {};  // rows of every step
     std::function<void(const ClientExpiry&)> on_expired = [](const ClientExpiry&) {};
     // What is known of the epoch's end, which names the culprit better than the step that failed of
     // it; OK as long as nothing is.
@@ -51,8 +62,11 @@ class Engine {
   // thread of Run or of Stop, or within WatchCapacity; must not block.
   using CapacityWatcher = std::function<void(const absl::Status& end)>;
 
-  // All outlive it; the thread of Run is their only user.
-  Engine(const Options& options, SequenceTable& sequences, RelaySender& relay, StepRunner& runner);
+  // Something else to be done between two steps.
+  enum class TurnEnd { kRunOn, kHandOver };
+  using Turn = std::function<absl::StatusOr<TurnEnd>(SequenceTable& sequences, const Means& means)>;
+
+  Engine(const Options& options, std::unique_ptr<SequenceTable> sequences);
 
   // Runs a batch, or does not, all of it. Errors: those of CheckBatch, RequestQueue::Push and
   // SequenceTable::Append; what the caller gave up with (KV untouched); the epoch's failure, with
@@ -64,9 +78,11 @@ class Engine {
   // Errors: INVALID_ARGUMENT (ids), those of RequestQueue::Push and SequenceTable::Fork; the
   // epoch's failure.
   void Fork(ForkOrder order, RequestQueue::Done<Forked> done);
+  // What the sequences hold. Errors of RequestQueue::Push.
+  void Describe(RequestQueue::Done<CacheSummary> done) { queue_.Push(std::move(done)); }
 
   const Options& options() const { return options_; }
-  // Leases of clients, and how many requests wait.
+  // Leases of clients, the epoch that serves, and how many requests wait.
   RequestQueue& queue() { return queue_; }
   const RequestQueue& queue() const { return queue_; }
   Capacity capacity() const ABSL_LOCKS_EXCLUDED(mu_);
@@ -81,8 +97,13 @@ class Engine {
   // it is in has ended. The first reason stays.
   void Stop(const absl::Status& reason) ABSL_LOCKS_EXCLUDED(mu_);
 
-  // Serves until Stop, or until a step fails: the reason of either. Once.
-  absl::Status Run() ABSL_LOCKS_EXCLUDED(mu_);
+  // Has `turn` called once on the thread of Run, before the requests that wait; never when Run ends
+  // before that. Its error ends Run as that of a step does.
+  void TakeTurn(Turn turn) ABSL_LOCKS_EXCLUDED(mu_);
+
+  // Serves until Stop, or until a step fails: the reason of either, once for all. OK when a turn
+  // handed over: whoever runs it next, which waits for the end of the Run before, goes on there.
+  absl::Status Run(const Means& means) ABSL_LOCKS_EXCLUDED(run_mu_, mu_);
 
  private:
   // The failure of a stamped step, which ends the epoch; OK when the request was answered, be it
@@ -90,7 +111,9 @@ class Engine {
   absl::Status Handle(const std::shared_ptr<RequestQueue::Forward>& request);
   absl::Status Handle(RequestQueue::Free& request);
   absl::Status Handle(RequestQueue::Fork& request);
+  absl::Status Handle(RequestQueue::Describe& request);
   absl::Status Handle(RequestQueue::Expired& expired);
+  absl::Status Handle(RequestQueue::Interruption& interruption);
 
   // Why the epoch ends, of which a step failed with `status`.
   absl::Status FailureOf(const absl::Status& status) const;
@@ -99,6 +122,8 @@ class Engine {
   absl::Status RunStep(const ForwardBatch& batch, PlannedStep& planned, ForwardResult& result);
   // Of the step that ran last.
   void AnswerStep(const ForwardBatch& batch, const PlannedStep& planned, ForwardResult& result);
+  // Computes the KV again that an epoch before this one had.
+  absl::Status Rebuild();
   void NoteCapacity() ABSL_LOCKS_EXCLUDED(mu_);
   // Before whoever caused it is answered.
   void NoteChange() ABSL_LOCKS_EXCLUDED(mu_);
@@ -108,17 +133,19 @@ class Engine {
   const Options options_;
 
   RequestQueue queue_;
+  absl::Mutex run_mu_ ABSL_ACQUIRED_BEFORE(mu_);  // held by Run
 
   // The thread of Run only.
-  SequenceTable& sequences_;
-  RelaySender& relay_;
-  StepRunner& runner_;
+  const std::unique_ptr<SequenceTable> sequences_;
+  const Means* means_ = nullptr;  // while Run runs
+  bool handed_over_ = false;
   std::vector<PlannedStep> steps_;
 
   mutable absl::Mutex mu_;
   Capacity capacity_ ABSL_GUARDED_BY(mu_);
   int waiting_ ABSL_GUARDED_BY(mu_) = 0;  // requests, as watchers know it
   std::list<std::weak_ptr<CapacityWatcher>> watchers_ ABSL_GUARDED_BY(mu_);
+  std::deque<Turn> turns_ ABSL_GUARDED_BY(mu_);
 };
 
 }  // namespace muster

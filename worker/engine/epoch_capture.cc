@@ -149,6 +149,13 @@ absl::StatusOr<int64_t> EpochContext::AffordableBlocks() const {
       {.reason = ErrorReason::kOutOfMemory, .ranks = {rank()}, .phase = "capture/kv"});
 }
 
+absl::Status EpochContext::AttachArena(int64_t blocks) {
+  MUSTER_ASSIGN_OR_RETURN(
+      std::shared_ptr<KvArena> arena,
+      KvArena::Create(loaded_->kv_layout(), blocks, assignment_.backend.device()));
+  return kv_->Attach(std::move(arena));
+}
+
 // All arenas get as many blocks as the smallest can hold.
 absl::Status EpochContext::SizeKv(absl::Time deadline) {
   const auto affordable = AffordableBlocks();
@@ -163,7 +170,7 @@ absl::Status EpochContext::SizeKv(absl::Time deadline) {
     }
     least = std::min(least, blocks);
   }
-  WarmupVote vote{.status = kv_->AllocateArena(least)};
+  WarmupVote vote{.status = AttachArena(least)};
   vote.wanted_bytes = static_cast<uint64_t>(least * KvBlockBytes(loaded_->kv_layout()));
   vote.free_bytes = assignment_.backend.device().Report().free_bytes;
   MUSTER_ASSIGN_OR_RETURN(const std::vector<std::string> votes,
@@ -215,22 +222,17 @@ void EpochContext::StartServing() {
                                 .max_positions = model().spec.max_positions,
                                 .layers = model_->layers(),
                                 .hidden = model_->hidden()};
-    sequences_ = std::make_unique<SequenceTable>(
-        SequenceTable::Options{.limits = limits,
-                               .max_sequences = options_.limits.max_sequences,
-                               .cp = shape_.cp_size,
-                               .blocks_per_rank = kv_->blocks()});
     sender_ = std::make_unique<RelaySender>(epoch(), ring_.get());
-    const Engine::Options options{
-        .limits = limits,
-        .queue = {.epoch = epoch(), .client_lease = options_.client_lease, .clock = options_.clock},
-        .step_timeout = options_.step_timeout,
-        .on_change =
-            [this](StepNumber last) { NoteStep(last, sequences_->used_blocks(shape_.cp_rank)); },
-        .on_tokens = [this](int tokens) { tokens_ += static_cast<uint64_t>(tokens); },
-        .on_expired = assignment_.on_client_expired,
-        .known_failure = [this] { return failure(); }};
-    auto engine = std::make_unique<Engine>(options, *sequences_, *sender_, *runner_);
+    auto engine = std::make_unique<Engine>(
+        Engine::Options{.limits = limits,
+                        .queue = {.epoch = epoch(),
+                                  .client_lease = options_.client_lease,
+                                  .clock = options_.clock}},
+        std::make_unique<SequenceTable>(
+            SequenceTable::Options{.limits = limits,
+                                   .max_sequences = options_.limits.max_sequences,
+                                   .cp = shape_.cp_size,
+                                   .blocks_per_rank = kv_->blocks()}));
     absl::MutexLock lock(&mu_);
     engine_ = std::move(engine);
     // An abort that came before could not stop it.

@@ -198,13 +198,25 @@ void EpochContext::SetProgress(const Progress& progress) {
 }
 
 void EpochContext::Serve() {
-  const absl::Status ended = leads() ? engine_->Run() : Follow();
+  const absl::Status ended = leads() ? Lead() : Follow();
   if (!failure().ok()) return;
   const bool in_order = DetailOf(ended).reason == ErrorReason::kWrongState;
   const std::string line =
       absl::StrCat("the epoch ends after step ", step_.load(), ": ", ended.message());
   in_order ? log_.Info(line) : log_.Error(line);
   Abort(ended);
+}
+
+absl::Status EpochContext::Lead() {
+  return engine_->Run(
+      {.epoch = epoch(),
+       .relay = *sender_,
+       .runner = *runner_,
+       .step_timeout = options_.step_timeout,
+       .on_change = [this](StepNumber last, int64_t used) { NoteStep(last, used); },
+       .on_tokens = [this](int tokens) { tokens_ += static_cast<uint64_t>(tokens); },
+       .on_expired = assignment_.on_client_expired,
+       .known_failure = [this] { return failure(); }});
 }
 
 absl::Status EpochContext::Follow() {

@@ -142,12 +142,14 @@ class EpochContext {
   absl::Status BuildModel();
   absl::Status CaptureGraphs();
   absl::Status SizeKv(absl::Time deadline);
+  absl::Status AttachArena(int64_t blocks);
   absl::StatusOr<int64_t> AffordableBlocks() const;
   absl::StatusOr<std::string> Agree(absl::Time deadline);
   void StartServing();
 
   // The epoch's own thread.
   void Serve();
+  absl::Status Lead();
   absl::Status Follow();
   void NoteStep(StepNumber step, int64_t kv_used);
 
@@ -172,8 +174,7 @@ class EpochContext {
   std::unique_ptr<Model> model_;
   std::unique_ptr<Sampler> sampler_;
   std::unique_ptr<StepRunner> runner_;
-  std::unique_ptr<SequenceTable> sequences_;  // of the leader, as the next two
-  std::unique_ptr<RelaySender> sender_;
+  std::unique_ptr<RelaySender> sender_;  // of the leader, as the engine
   std::unique_ptr<Engine> engine_;
   std::thread thread_;
 

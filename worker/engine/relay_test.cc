@@ -25,6 +25,7 @@ class LocalRing final : public StepRing {
   absl::Status Push(absl::string_view bytes, absl::Duration timeout) override {
     return ring_.Push(bytes, timeout);
   }
+  absl::Status AwaitTaken(absl::Duration timeout) override { return ring_.AwaitTaken(timeout); }
   absl::Status Pop(std::string& bytes) override { return ring_.Pop(bytes); }
   void Abort(const absl::Status& reason) override { ring_.Abort(reason); }
   std::string Handle() const override { return ""; }

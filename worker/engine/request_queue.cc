@@ -22,21 +22,23 @@ absl::Status Reused(const ForwardBatch& batch) {
 
 }  // namespace
 
+absl::Status RequestQueue::Stale(Epoch expected) const {
+  return MakeError(
+      absl::StatusCode::kFailedPrecondition,
+      absl::StrCat("epoch ", expected.value(), " is not served; epoch ", epoch_.value(), " is"),
+      {.reason = ErrorReason::kStaleEpoch, .epoch = epoch_, .retriable = true});
+}
+
 absl::Status RequestQueue::CheckEpoch(std::optional<Epoch> expected) const {
   MUSTER_RETURN_IF_ERROR(stopped_);
-  if (!expected.has_value() || *expected == options_.epoch) return absl::OkStatus();
-  return MakeError(absl::StatusCode::kFailedPrecondition,
-                   absl::StrCat("epoch ", expected->value(), " is not served; epoch ",
-                                options_.epoch.value(), " is"),
-                   {.reason = ErrorReason::kStaleEpoch, .epoch = options_.epoch});
+  return !expected.has_value() || *expected == epoch_ ? absl::OkStatus() : Stale(*expected);
 }
 
 absl::Status RequestQueue::CheckOpen() const {
   if (!open_) {
-    return MakeError(
-        absl::StatusCode::kUnavailable,
-        absl::StrCat("epoch ", options_.epoch.value(), " takes no requests now"),
-        {.reason = ErrorReason::kWrongState, .epoch = options_.epoch, .retriable = true});
+    return MakeError(absl::StatusCode::kUnavailable,
+                     absl::StrCat("epoch ", epoch_.value(), " takes no requests now"),
+                     {.reason = ErrorReason::kWrongState, .epoch = epoch_, .retriable = true});
   }
   if (static_cast<int>(queue_.size()) < options_.max_waiting) return absl::OkStatus();
   return MakeError(absl::StatusCode::kResourceExhausted,
@@ -121,6 +123,27 @@ void RequestQueue::Push(ForkOrder order, Done<Forked> done) {
   PushOrder<Fork>(std::move(order), std::move(done));
 }
 
+void RequestQueue::Push(Done<CacheSummary> done) {
+  absl::Status refused;
+  {
+    absl::MutexLock lock(&mu_);
+    refused = stopped_;
+    if (refused.ok()) refused = CheckOpen();
+    if (refused.ok()) {
+      queue_.push_back(Describe{std::move(done)});
+      ready_.store(true, std::memory_order_release);
+      return;
+    }
+  }
+  done(refused);
+}
+
+void RequestQueue::Interrupt() {
+  absl::MutexLock lock(&mu_);
+  interrupted_ = true;
+  ready_.store(true, std::memory_order_release);
+}
+
 void RequestQueue::Renew(const std::string& client) {
   absl::MutexLock lock(&mu_);
   leases_.Renew(client, options_.clock->Now());
@@ -146,10 +169,15 @@ absl::StatusOr<RequestQueue::Work> RequestQueue::Next() {
   SpinUntil(kSpinNs, [this] { return ready_.load(std::memory_order_acquire); });
   absl::MutexLock lock(&mu_);
   const auto wanted = [this]() ABSL_SHARED_LOCKS_REQUIRED(mu_) {
-    return !stopped_.ok() || !queue_.empty();
+    return !stopped_.ok() || interrupted_ || !queue_.empty();
   };
   while (true) {
     MUSTER_RETURN_IF_ERROR(stopped_);
+    if (std::exchange(interrupted_, false)) {
+      ready_.store(!queue_.empty(), std::memory_order_relaxed);
+      busy_ = true;
+      return Interruption{};
+    }
     const absl::Time now = options_.clock->Now();
     if (now >= leases_.next_expiry()) {
       if (std::vector<std::string> expired = leases_.TakeExpired(now); !expired.empty()) {
@@ -211,6 +239,51 @@ void RequestQueue::Answer(const Fork& request, const absl::StatusOr<Forked>& for
   request.done(forked);
 }
 
+void RequestQueue::Answer(const Describe& request, const absl::StatusOr<CacheSummary>& summary) {
+  request.done(summary);
+}
+
+std::vector<RequestQueue::Work> RequestQueue::TakeStale() {
+  const auto expected = [](const Work& work) -> std::optional<Epoch> {
+    if (auto* forward = std::get_if<std::shared_ptr<Forward>>(&work)) {
+      return (*forward)->batch.expected_epoch;
+    }
+    if (auto* free = std::get_if<Free>(&work)) return free->order.expected_epoch;
+    if (auto* fork = std::get_if<Fork>(&work)) return fork->order.expected_epoch;
+    return std::nullopt;
+  };
+  std::vector<Work> stale;
+  std::deque<Work> kept;
+  for (Work& work : queue_) {
+    if (CheckEpoch(expected(work)).ok()) {
+      kept.push_back(std::move(work));
+    } else {
+      stale.push_back(std::move(work));
+    }
+  }
+  queue_.swap(kept);
+  return stale;
+}
+
+void RequestQueue::Serve(Epoch epoch) {
+  std::vector<Work> stale;
+  absl::Status reason;
+  {
+    absl::MutexLock lock(&mu_);
+    epoch_ = epoch;
+    reason = MakeError(absl::StatusCode::kFailedPrecondition,
+                       absl::StrCat("epoch ", epoch.value(), " took over while the request waited"),
+                       {.reason = ErrorReason::kStaleEpoch, .epoch = epoch, .retriable = true});
+    if (stopped_.ok()) stale = TakeStale();
+  }
+  Refuse(std::move(stale), reason);
+}
+
+Epoch RequestQueue::epoch() const {
+  absl::MutexLock lock(&mu_);
+  return epoch_;
+}
+
 void RequestQueue::Open() {
   absl::MutexLock lock(&mu_);
   open_ = true;
@@ -231,22 +304,28 @@ absl::Status RequestQueue::Drain(absl::Duration timeout) {
 }
 
 absl::Status RequestQueue::Stop(const absl::Status& reason) {
-  std::deque<Work> waiting;
+  std::vector<Work> waiting;
   absl::Status why;
   {
     absl::MutexLock lock(&mu_);
     if (stopped_.ok()) stopped_ = reason;
     why = stopped_;
     open_ = false;
-    waiting.swap(queue_);
+    waiting.assign(std::make_move_iterator(queue_.begin()), std::make_move_iterator(queue_.end()));
+    queue_.clear();
     ready_.store(true, std::memory_order_release);
   }
-  for (Work& work : waiting) {
-    if (auto* forward = std::get_if<std::shared_ptr<Forward>>(&work)) Answer(**forward, why);
-    if (auto* free = std::get_if<Free>(&work)) Answer(*free, why);
-    if (auto* fork = std::get_if<Fork>(&work)) Answer(*fork, why);
-  }
+  Refuse(std::move(waiting), why);
   return why;
+}
+
+void RequestQueue::Refuse(std::vector<Work> waiting, const absl::Status& reason) {
+  for (Work& work : waiting) {
+    if (auto* forward = std::get_if<std::shared_ptr<Forward>>(&work)) Answer(**forward, reason);
+    if (auto* free = std::get_if<Free>(&work)) Answer(*free, reason);
+    if (auto* fork = std::get_if<Fork>(&work)) Answer(*fork, reason);
+    if (auto* describe = std::get_if<Describe>(&work)) Answer(*describe, reason);
+  }
 }
 
 absl::Status RequestQueue::stopped() const {

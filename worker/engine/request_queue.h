@@ -19,6 +19,7 @@
 #include "absl/time/time.h"
 #include "base/clock.h"
 #include "base/ids.h"
+#include "base/takeover.h"
 #include "worker/engine/batch.h"
 #include "worker/engine/client_leases.h"
 #include "worker/engine/retry_record.h"
@@ -44,13 +45,13 @@ struct FreeOrder {
   std::optional<Epoch> expected_epoch;
 };
 
-// Requests of one epoch, in the order in which they came, and what is known of those who make them:
-// answers for retries, and leases. Thread-safe; Next and Answer belong to the thread that runs the
-// steps.
+// Requests of one replica, in the order in which they came, and what is known of those who make
+// them: answers for retries, and leases. Thread-safe; Next and Answer belong to the thread that
+// runs the steps.
 class RequestQueue {
  public:
   struct Options {
-    Epoch epoch;
+    Epoch epoch;  // that serves at first
     int max_waiting = 256;
     absl::Duration client_lease = absl::Minutes(10);
     RetryRecord::Limits retries;
@@ -73,14 +74,22 @@ class RequestQueue {
     ForkOrder order;
     Done<Forked> done;
   };
+  struct Describe {
+    Done<CacheSummary> done;
+  };
   // Clients whose lease is over.
   struct Expired {
     std::vector<std::string> clients;
   };
-  using Work = std::variant<std::shared_ptr<Forward>, Free, Fork, Expired>;
+  // Somebody has something else to do there.
+  struct Interruption {};
+  using Work = std::variant<std::shared_ptr<Forward>, Free, Fork, Describe, Expired, Interruption>;
 
   explicit RequestQueue(const Options& options)
-      : options_(options), leases_(options.client_lease), record_(options.retries) {}
+      : options_(options),
+        leases_(options.client_lease),
+        record_(options.retries),
+        epoch_(options.epoch) {}
 
   // Queues a request that is well formed, or answers it at once: with a refusal, or as before where
   // it is a retry. A retry of one that is on its way waits for the same answer. Every call renews
@@ -89,12 +98,16 @@ class RequestQueue {
   void Push(ForwardBatch batch, ForwardCall call) ABSL_LOCKS_EXCLUDED(mu_);
   void Push(FreeOrder order, Done<int> done) ABSL_LOCKS_EXCLUDED(mu_);
   void Push(ForkOrder order, Done<Forked> done) ABSL_LOCKS_EXCLUDED(mu_);
+  void Push(Done<CacheSummary> done) ABSL_LOCKS_EXCLUDED(mu_);
 
   // A sign of life, which is nothing from somebody who never had a request; and one that lasts
   // until LetGo.
   void Renew(const std::string& client) ABSL_LOCKS_EXCLUDED(mu_);
   void Hold(const std::string& client) ABSL_LOCKS_EXCLUDED(mu_);
   void LetGo(const std::string& client) ABSL_LOCKS_EXCLUDED(mu_);
+
+  // Next returns an Interruption before all other work, once.
+  void Interrupt() ABSL_LOCKS_EXCLUDED(mu_);
 
   // The next piece of work: waits for one. The reason of Stop.
   absl::StatusOr<Work> Next() ABSL_LOCKS_EXCLUDED(mu_);
@@ -105,6 +118,12 @@ class RequestQueue {
   void Answer(const Forward& request, const ForwardAnswer& answer) ABSL_LOCKS_EXCLUDED(mu_);
   void Answer(const Free& request, const absl::StatusOr<int>& freed) ABSL_LOCKS_EXCLUDED(mu_);
   void Answer(const Fork& request, const absl::StatusOr<Forked>& forked) ABSL_LOCKS_EXCLUDED(mu_);
+  void Answer(const Describe& request, const absl::StatusOr<CacheSummary>& summary)
+      ABSL_LOCKS_EXCLUDED(mu_);
+
+  // Another epoch serves from now on: who expects this one, waiting or to come, is refused.
+  void Serve(Epoch epoch) ABSL_LOCKS_EXCLUDED(mu_);
+  Epoch epoch() const ABSL_LOCKS_EXCLUDED(mu_);
 
   // Lets requests in.
   void Open() ABSL_LOCKS_EXCLUDED(mu_);
@@ -125,6 +144,10 @@ class RequestQueue {
   // OK, or why nothing is let in.
   absl::Status CheckEpoch(std::optional<Epoch> expected) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   absl::Status CheckOpen() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  absl::Status Stale(Epoch expected) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  // Takes those out of the queue that expect an epoch which does not serve.
+  std::vector<Work> TakeStale() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  void Refuse(std::vector<Work> waiting, const absl::Status& reason) ABSL_LOCKS_EXCLUDED(mu_);
   // The answer when there is one at once; none when the request is queued or has joined another,
   // and `call` is taken.
   std::optional<ForwardAnswer> Admit(ForwardBatch& batch, uint64_t body, ForwardCall& call)
@@ -146,6 +169,8 @@ class RequestQueue {
   // Of requests that name themselves, until they are answered: by client and request id.
   absl::flat_hash_map<std::pair<std::string, std::string>, std::shared_ptr<Forward>> in_flight_
       ABSL_GUARDED_BY(mu_);
+  Epoch epoch_ ABSL_GUARDED_BY(mu_);
+  bool interrupted_ ABSL_GUARDED_BY(mu_) = false;
   bool open_ ABSL_GUARDED_BY(mu_) = false;
   bool busy_ ABSL_GUARDED_BY(mu_) = false;
   absl::Status stopped_ ABSL_GUARDED_BY(mu_);

@@ -10,7 +10,9 @@
 
 namespace muster {
 SequenceTable::SequenceTable(const Options& options)
-    : options_(options), allocator_(options.cp, options.blocks_per_rank) {
+    : options_(options),
+      blocks_per_rank_(options.blocks_per_rank),
+      allocator_(options.cp, options.blocks_per_rank) {
   for (int slot = options.max_sequences - 1; slot >= 0; --slot) free_slots_.push_back(slot);
 }
 
@@ -27,6 +29,9 @@ absl::Status SequenceTable::Append(const ForwardBatch& batch, std::vector<Planne
     Step& step = planned.step;
     Sequence& sequence =
         found_[i] != nullptr ? *found_[i] : Begin(batch.client_id, slice.sequence_id, step);
+    const bool replaces = found_[i] != nullptr && !granted[i].empty() &&
+                          granted[i].front().logical < static_cast<int64_t>(sequence.blocks.size());
+    NoteWrite(sequence, slice.first_position, replaces);
     AppendBlocks(granted[i], sequence, step);
     AppendRows(slice, sequence, step);
     if (!slice.hidden_states.empty() && sequence.rebuildable) {
@@ -106,6 +111,10 @@ absl::StatusOr<std::vector<std::vector<BlockGrant>>> SequenceTable::AllocateBloc
     growths.push_back(GrowthOf(batch.slices[i], found_[i]));
   }
   auto granted = allocator_.Allocate(growths);
+  if (!granted.ok() && moving_.has_value() && moving_->settled) {
+    GiveUpReservations();
+    granted = allocator_.Allocate(growths);
+  }
   if (absl::IsResourceExhausted(granted.status())) return NoRoom(batch, growths, granted.status());
   return granted;
 }
@@ -190,7 +199,7 @@ void SequenceTable::AppendBlocks(const std::vector<BlockGrant>& grants, Sequence
       sequence.blocks.push_back(grant);
       continue;
     }
-    // Blocks that were granted are always known to the allocator.
+    // Blocks that were granted are always known to the allocator, and others hold this one on.
     allocator_.Free({std::exchange(sequence.blocks[grant.logical], grant)}).IgnoreError();
   }
 }
@@ -243,6 +252,7 @@ absl::StatusOr<Forked> SequenceTable::Fork(const ForkOrder& order, Step& step) {
   child.tokens.assign(parent.tokens.begin(), parent.tokens.begin() + tokens);
   child.blocks.assign(parent.blocks.begin(), parent.blocks.begin() + blocks);
   child.rebuildable = parent.rebuildable;
+  child.touched = absl::Now();
   if (!child.rebuildable) ++not_rebuildable_;
   allocator_.Share(child.blocks).IgnoreError();
   step.forks.push_back(
@@ -252,6 +262,13 @@ absl::StatusOr<Forked> SequenceTable::Fork(const ForkOrder& order, Step& step) {
 
 void SequenceTable::Release(const Sequence& sequence) {
   allocator_.Free(sequence.blocks).IgnoreError();
+  if (moving_.has_value()) {
+    for (const BlockGrant& block : sequence.blocks) {
+      const auto [place, local] = PlaceOf(block);
+      if (allocator_.holders(place, local) == 0) ForgetMove({place, local});
+    }
+    if (sequence.handed > 0) moving_->freed_slots.push_back(sequence.slot);
+  }
   free_slots_.push_back(sequence.slot);
   freed_slots_.push_back(sequence.slot);
   --held_;

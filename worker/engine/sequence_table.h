@@ -3,6 +3,8 @@
 #define MUSTER_WORKER_ENGINE_SEQUENCE_TABLE_H_
 
 #include <cstdint>
+#include <functional>
+#include <map>
 #include <optional>
 #include <string>
 #include <vector>
@@ -11,6 +13,8 @@
 #include "absl/container/node_hash_map.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "absl/time/time.h"
+#include "base/takeover.h"
 #include "worker/cache/block_allocator.h"
 #include "worker/engine/batch.h"
 #include "worker/engine/layer_lengths.h"
@@ -50,6 +54,24 @@ struct PlannedStep {
   std::vector<int> slices;
 };
 
+// How the next epoch deals KV blocks over its cp ranks.
+struct NextDeal {
+  int cp = 1;
+  int64_t blocks_per_rank = 0;
+  // Blocks are moved; otherwise all KV is computed again.
+  bool keeps_kv = true;
+  int tp = 1;
+  // By cp rank: how many of its tp ranks other workers hold than now, to which all that it keeps
+  // has to be copied. cp ranks beyond its end are as before.
+  std::vector<int> replaced;
+};
+
+// Which blocks to hand over now.
+enum class MoveScope {
+  kSettled,  // those that are hardly written any more: a pause is to come
+  kAll       // nothing is written any more
+};
+
 // Names sequences, gives them slots and KV blocks, and writes what changes into steps. Touches no
 // memory of a device. Used by the leader's device thread.
 class SequenceTable {
@@ -79,10 +101,40 @@ class SequenceTable {
   int Free(const std::string& client_id, const std::vector<std::string>& sequence_ids);
   int FreeAll(const std::string& client_id);
 
+  // Bringing the sequences to another epoch (sequence_moves.cc): BeginMoves, PlanMoves until there
+  // is nothing left, then Commit or Rollback. Meanwhile the table goes on as ever; what is written,
+  // freed or forked is handed over again.
+
+  // RESOURCE_EXHAUSTED, FAILED_PRECONDITION (sequences that cannot be computed again, where KV is
+  // not kept, and that `drop` does not name): names them, with numbers. `await_copies` waits until
+  // no rank copies what was planned; false when that cannot be known.
+  absl::Status BeginMoves(const NextDeal& next, const std::vector<SequenceName>& drop,
+                          std::function<bool()> await_copies);
+  // Fills in the next kPull for the ranks of the next epoch: at most `max_moves` of blocks, and
+  // changes of their tables. All of the former one has been copied. Returns whether there is more.
+  // RESOURCE_EXHAUSTED when a rank has no room for what it is to get, beside what it has.
+  absl::StatusOr<bool> PlanMoves(MoveScope scope, int max_moves, Step& step);
+  // The next epoch serves: all that was planned is where it is to be. PlanMoves has left nothing.
+  absl::Status Commit();
+  // It does not, and no rank copies any more before it runs the next step. OK without BeginMoves.
+  void Rollback();
+  bool moving() const { return moving_.has_value(); }
+  // Right after Commit: blocks that it moved, and those that stayed.
+  int64_t blocks_moved() const { return blocks_moved_; }
+  int64_t blocks_kept() const { return used_blocks() - blocks_moved_; }
+
+  // After a Commit that kept no KV: the next tokens to compute, at most `max_tokens` of one
+  // sequence; null when all are there.
+  std::optional<ForwardBatch> NextRebuild(int max_tokens);
+  int64_t tokens_to_rebuild() const { return tokens_to_rebuild_; }
+  // That the last Commit lost.
+  int dropped() const { return dropped_; }
+
+  CacheSummary Summary() const;
   Capacity capacity() const;
   int64_t used_blocks() const { return allocator_.total_blocks() - allocator_.free_blocks(); }
   int64_t used_blocks(int cp_rank) const {
-    return options_.blocks_per_rank - allocator_.free_blocks(cp_rank);
+    return blocks_per_rank_ - allocator_.free_blocks(cp_rank);
   }
 
  private:
@@ -92,6 +144,9 @@ class SequenceTable {
     std::vector<int32_t> tokens;     // as far as the first layer is; 0 where it was fed otherwise
     std::vector<BlockGrant> blocks;  // 0, 1, 2, ... of it
     bool rebuildable = true;         // from its tokens
+    absl::Time touched;              // when it was last written
+    int64_t handed = 0;              // first blocks of it that the next epoch's ranks know
+    std::vector<int32_t> history;    // tokens to compute again, those that are done included
   };
   // Pointers to sequences stay valid while others come and go.
   using Sequences = absl::node_hash_map<std::string, Sequence>;
@@ -116,7 +171,40 @@ class SequenceTable {
   void AppendRows(const SequenceSlice& slice, Sequence& sequence, Step& step) const;
   void Release(const Sequence& sequence);
 
-  const Options options_;
+  // Where a block is: its cp rank and arena block.
+  using BlockPlace = std::pair<int, int32_t>;
+  struct Moving {
+    NextDeal next;
+    std::map<BlockPlace, StepMove> moves;  // by where they come from
+    std::function<bool()> await_copies;
+    std::vector<StepMove> forgotten;   // whose targets may still be copied to
+    std::vector<int32_t> freed_slots;  // that the next epoch's ranks know
+    bool settled = true;               // nothing is moved before the pause any more
+  };
+
+  template <typename Fn>
+  void ForEachSequence(Fn fn);
+  BlockPlace PlaceOf(const BlockGrant& block) const {
+    return {static_cast<int>(block.logical % options_.cp), block.local};
+  }
+  // Hands over what `sequence` has up to block `end`; false when the step is full.
+  absl::StatusOr<bool> HandOver(Sequence& sequence, int64_t end, int max_moves, Step& step);
+  // Where a block is to be, and how it gets there if it has to.
+  absl::StatusOr<int32_t> NextPlaceOf(const BlockGrant& block, Step& step);
+  // A block is written, or is nobody's any more: what was copied of it is worth nothing.
+  void ForgetMove(const BlockPlace& place);
+  // Nobody copies to the targets of moves that were forgotten.
+  void FreeForgotten();
+  // Positions from `first` on are written.
+  void NoteWrite(Sequence& sequence, int64_t first, bool replaces);
+  // Makes room for what is asked for now; moves wait for the pause.
+  void GiveUpReservations();
+  void CommitKept();
+  void CommitRebuild();
+  absl::Status CheckRebuildable(const NextDeal& next, const std::vector<SequenceName>& drop);
+
+  Options options_;
+  int64_t blocks_per_rank_;
   KvBlockAllocator allocator_;
   absl::flat_hash_map<std::string, Sequences> clients_;  // none without a sequence
   int held_ = 0;                                         // sequences
@@ -124,6 +212,12 @@ class SequenceTable {
   std::vector<int> free_slots_;       // stack; the lowest is on top at first
   std::vector<int32_t> freed_slots_;  // that followers do not know of yet
   std::vector<Sequence*> found_;      // of the batch that is appended
+  std::optional<Moving> moving_;
+  std::vector<SequenceName> drop_;  // where KV is not kept
+  int32_t last_stamp_ = 0;
+  int64_t blocks_moved_ = 0;
+  int64_t tokens_to_rebuild_ = 0;
+  int dropped_ = 0;
 };
 
 }  // namespace muster

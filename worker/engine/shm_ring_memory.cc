@@ -87,21 +87,30 @@ absl::Status ShmRingMemory::AwaitCount(Counter& counter, uint64_t wanted, int64_
   }
 }
 
+absl::Status ShmRingMemory::AwaitPopped(uint64_t count, absl::Duration timeout) {
+  const int64_t deadline = NowNs() + absl::ToInt64Nanoseconds(timeout);
+  for (uint32_t i = 0; i < header_->followers; ++i) {
+    const absl::Status popped = AwaitCount(header_->popped[i], count, deadline);
+    if (absl::IsDeadlineExceeded(popped) && !header_->abort.raised()) {
+      return absl::DeadlineExceededError(
+          absl::StrCat("follower ", i, " took no step for ", absl::FormatDuration(timeout),
+                       "; it is ", next_ - header_->popped[i].count.load(), " behind"));
+    }
+    MUSTER_RETURN_IF_ERROR(popped);
+  }
+  return absl::OkStatus();
+}
+
+absl::Status ShmRingMemory::AwaitTaken(absl::Duration timeout) {
+  return AwaitPopped(next_, timeout);
+}
+
 absl::Status ShmRingMemory::Push(absl::string_view message, absl::Duration timeout) {
   if (message.size() > header_->message_bytes) {
     return absl::InvalidArgumentError(absl::StrCat(
         "a step of ", message.size(), " bytes; the ring takes ", header_->message_bytes));
   }
-  const int64_t deadline = NowNs() + absl::ToInt64Nanoseconds(timeout);
-  for (uint32_t i = 0; i < header_->followers && next_ >= kDepth; ++i) {
-    const absl::Status free = AwaitCount(header_->popped[i], next_ - kDepth + 1, deadline);
-    if (absl::IsDeadlineExceeded(free) && !header_->abort.raised()) {
-      return absl::DeadlineExceededError(
-          absl::StrCat("follower ", i, " took no step for ", absl::FormatDuration(timeout),
-                       "; it is ", next_ - header_->popped[i].count.load(), " behind"));
-    }
-    MUSTER_RETURN_IF_ERROR(free);
-  }
+  if (next_ >= kDepth) MUSTER_RETURN_IF_ERROR(AwaitPopped(next_ - kDepth + 1, timeout));
   if (header_->abort.raised()) return header_->abort.Reason();
   const uint64_t size = message.size();
   std::memcpy(Slot(next_), &size, sizeof(size));

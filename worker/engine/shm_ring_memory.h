@@ -33,6 +33,7 @@ class ShmRingMemory {
   static absl::StatusOr<ShmRingMemory> Attach(std::byte* memory, size_t bytes, int index);
 
   absl::Status Push(absl::string_view message, absl::Duration timeout);
+  absl::Status AwaitTaken(absl::Duration timeout);
   absl::Status Pop(std::string& message);
   void Abort(const absl::Status& reason);
 
@@ -61,6 +62,8 @@ class ShmRingMemory {
     return memory_ + kShmPage + number % kDepth * SlotBytes(header_->message_bytes);
   }
   static void Ring(Counter& counter);
+  // Leader: waits until all followers have popped `count` messages.
+  absl::Status AwaitPopped(uint64_t count, absl::Duration timeout);
   // Waits until `counter` is at least `wanted`: OK, the reason of an abort, or DEADLINE_EXCEEDED.
   absl::Status AwaitCount(Counter& counter, uint64_t wanted, int64_t deadline_ns);
 

@@ -5,7 +5,7 @@
 #include "absl/strings/str_cat.h"
 #include "base/error.h"
 #include "base/status_macros.h"
-#include "worker/collective/shm/shm_segment.h"
+#include "worker/device/cpu/shm_segment.h"
 #include "worker/engine/shm_ring_memory.h"
 
 namespace muster {
@@ -26,6 +26,7 @@ class LeaderRing final : public StepRing {
   absl::Status Push(absl::string_view bytes, absl::Duration timeout) override {
     return ring_.Push(bytes, timeout);
   }
+  absl::Status AwaitTaken(absl::Duration timeout) override { return ring_.AwaitTaken(timeout); }
   absl::Status Pop(std::string&) override {
     return absl::FailedPreconditionError("the leader stamps the steps, it reads none");
   }
@@ -45,6 +46,9 @@ class FollowerRing final : public StepRing {
   ~FollowerRing() override { ring_.Abort(Gone(absl::StrCat("follower ", index_))); }
 
   absl::Status Push(absl::string_view, absl::Duration) override {
+    return absl::FailedPreconditionError("only the leader stamps steps");
+  }
+  absl::Status AwaitTaken(absl::Duration) override {
     return absl::FailedPreconditionError("only the leader stamps steps");
   }
   absl::Status Pop(std::string& bytes) override { return ring_.Pop(bytes); }

@@ -1,5 +1,6 @@
 #include "worker/engine/step.h"
 
+#include <algorithm>
 #include <bit>
 #include <cmath>
 #include <cstring>
@@ -20,7 +21,7 @@ constexpr int kMaxForks = 1;
 
 // Every slice of a step may replace the block that it begins in.
 int64_t MaxBlocks(const StepLimits& limits) {
-  return int64_t{limits.max_rows} + limits.max_outputs;
+  return std::max<int64_t>(int64_t{limits.max_rows} + limits.max_outputs, Step::kMaxMoves);
 }
 
 // The fixed part; counts of the arrays that follow, in this order.
@@ -40,11 +41,13 @@ struct Header {
   int32_t end_layer = 0;
   int32_t from_hidden = 0;
   int32_t hidden_of = 0;
+  StepKind kind = StepKind::kRun;
+  uint32_t moves = 0;
   uint32_t reserved = 0;
 };
-static_assert(sizeof(Header) == 72, "no padding");
+static_assert(sizeof(Header) == 80, "no padding");
 static_assert(sizeof(StepRow) == 12 && sizeof(StepFork) == 12 && sizeof(StepBlock) == 16 &&
-                  sizeof(StepOutput) == 16,
+                  sizeof(StepOutput) == 16 && sizeof(StepMove) == 20,
               "no padding");
 
 template <typename T>
@@ -70,7 +73,8 @@ uint64_t EncodedBytes(const Header& header) {
   return sizeof(Header) + sizeof(uint64_t) +
          sizeof(int32_t) * (uint64_t{header.freed_slots} + header.new_slots) +
          sizeof(StepFork) * uint64_t{header.forks} + sizeof(StepBlock) * uint64_t{header.blocks} +
-         sizeof(StepRow) * uint64_t{header.rows} + sizeof(StepOutput) * uint64_t{header.outputs};
+         sizeof(StepRow) * uint64_t{header.rows} + sizeof(StepOutput) * uint64_t{header.outputs} +
+         sizeof(StepMove) * uint64_t{header.moves};
 }
 
 absl::Status CheckCount(const char* what, uint64_t count, int64_t limit) {
@@ -91,6 +95,7 @@ absl::Status CheckCounts(const Header& header, const StepLimits& limits) {
   MUSTER_RETURN_IF_ERROR(CheckCount("new slots", header.new_slots, limits.max_sequences));
   MUSTER_RETURN_IF_ERROR(CheckCount("forks", header.forks, kMaxForks));
   MUSTER_RETURN_IF_ERROR(CheckCount("new KV blocks", header.blocks, MaxBlocks(limits)));
+  MUSTER_RETURN_IF_ERROR(CheckCount("moves", header.moves, Step::kMaxMoves));
   return CheckCount("outputs", header.outputs, limits.max_outputs);
 }
 
@@ -147,6 +152,52 @@ absl::Status CheckLayers(const Step& step, const StepBounds& bounds) {
                    step.hidden_of, " to keep"));
 }
 
+// Each kind has its parts and no others.
+absl::Status CheckParts(const Step& step) {
+  const bool run = step.kind == StepKind::kRun;
+  const bool pull = step.kind == StepKind::kPull;
+  const bool moves = pull || step.kind == StepKind::kSeal;
+  if (step.kind < StepKind::kRun || step.kind > StepKind::kPull) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("a step of kind ", static_cast<int32_t>(step.kind)));
+  }
+  const bool ran = !step.rows.empty() || !step.outputs.empty() || !step.forks.empty();
+  const bool changed = !step.freed_slots.empty() || !step.new_slots.empty() || !step.blocks.empty();
+  if ((run || !ran) && (run || pull || !changed) && (moves || step.moves.empty())) {
+    return absl::OkStatus();
+  }
+  return absl::InvalidArgumentError(absl::StrCat("a step of kind ", static_cast<int32_t>(step.kind),
+                                                 " with parts that are another kind's"));
+}
+
+absl::Status CheckBuckets(const Step& step, const StepBounds& bounds) {
+  const int rows = static_cast<int>(step.rows.size());
+  const int outputs = static_cast<int>(step.outputs.size());
+  const bool some = rows > 0 || (!step.forks.empty() && outputs == 0);
+  if (some && step.bucket == (rows == 0 ? 0 : BucketOf(rows)) &&
+      step.bucket <= bounds.limits.max_rows &&
+      step.output_bucket == (outputs == 0 ? 0 : BucketOf(outputs)) &&
+      step.output_bucket <= bounds.limits.max_outputs) {
+    return absl::OkStatus();
+  }
+  return absl::InvalidArgumentError(absl::StrCat("a step of ", rows, " rows and ", outputs,
+                                                 " outputs in a bucket of ", step.bucket,
+                                                 " rows and ", step.output_bucket, " outputs"));
+}
+
+// Of a kSeal the sources are this epoch's, of a kPull the targets are.
+absl::Status CheckMoves(const Step& step, const StepBounds& bounds) {
+  const bool seal = step.kind == StepKind::kSeal;
+  for (const StepMove& move : step.moves) {
+    MUSTER_RETURN_IF_ERROR(CheckIndex("cp rank", move.from, seal ? bounds.cp : bounds.other_cp));
+    MUSTER_RETURN_IF_ERROR(CheckIndex("KV block", move.from_arena, bounds.arena_blocks));
+    if (seal) continue;
+    MUSTER_RETURN_IF_ERROR(CheckIndex("cp rank", move.to, bounds.cp));
+    MUSTER_RETURN_IF_ERROR(CheckIndex("KV block", move.to_arena, bounds.arena_blocks));
+  }
+  return absl::OkStatus();
+}
+
 }  // namespace
 
 size_t MaxStepBytes(const StepLimits& limits) {
@@ -156,6 +207,7 @@ size_t MaxStepBytes(const StepLimits& limits) {
   header.blocks = static_cast<uint32_t>(MaxBlocks(limits));
   header.freed_slots = header.new_slots = static_cast<uint32_t>(limits.max_sequences);
   header.outputs = static_cast<uint32_t>(limits.max_outputs);
+  header.moves = Step::kMaxMoves;
   return EncodedBytes(header);
 }
 
@@ -173,7 +225,9 @@ void EncodeStep(const Step& step, std::string& bytes) {
                       .first_layer = step.layers.begin,
                       .end_layer = step.layers.end,
                       .from_hidden = step.from_hidden,
-                      .hidden_of = step.hidden_of};
+                      .hidden_of = step.hidden_of,
+                      .kind = step.kind,
+                      .moves = static_cast<uint32_t>(step.moves.size())};
   bytes.assign(reinterpret_cast<const char*>(&header), sizeof(header));
   Append(step.freed_slots, bytes);
   Append(step.new_slots, bytes);
@@ -181,6 +235,7 @@ void EncodeStep(const Step& step, std::string& bytes) {
   Append(step.blocks, bytes);
   Append(step.rows, bytes);
   Append(step.outputs, bytes);
+  Append(step.moves, bytes);
   const uint64_t digest = DigestOf(bytes);
   bytes.append(reinterpret_cast<const char*>(&digest), sizeof(digest));
 }
@@ -208,6 +263,7 @@ absl::Status DecodeStep(absl::string_view bytes, const StepLimits& limits, Step&
   step.layers = {header.first_layer, header.end_layer};
   step.from_hidden = header.from_hidden;
   step.hidden_of = header.hidden_of;
+  step.kind = header.kind;
   bytes.remove_prefix(sizeof(header));
   Take(bytes, header.freed_slots, step.freed_slots);
   Take(bytes, header.new_slots, step.new_slots);
@@ -215,28 +271,22 @@ absl::Status DecodeStep(absl::string_view bytes, const StepLimits& limits, Step&
   Take(bytes, header.blocks, step.blocks);
   Take(bytes, header.rows, step.rows);
   Take(bytes, header.outputs, step.outputs);
+  Take(bytes, header.moves, step.moves);
   return absl::OkStatus();
 }
 
 absl::Status CheckStep(const Step& step, const StepBounds& bounds) {
-  const int rows = static_cast<int>(step.rows.size());
-  const int outputs = static_cast<int>(step.outputs.size());
-  const bool some = rows > 0 || (!step.forks.empty() && outputs == 0);
-  if (!some || step.bucket != (rows == 0 ? 0 : BucketOf(rows)) ||
-      step.bucket > bounds.limits.max_rows ||
-      step.output_bucket != (outputs == 0 ? 0 : BucketOf(outputs)) ||
-      step.output_bucket > bounds.limits.max_outputs) {
-    return absl::InvalidArgumentError(absl::StrCat("a step of ", rows, " rows and ", outputs,
-                                                   " outputs in a bucket of ", step.bucket,
-                                                   " rows and ", step.output_bucket, " outputs"));
-  }
+  MUSTER_RETURN_IF_ERROR(CheckParts(step));
   for (const std::vector<int32_t>* slots : {&step.freed_slots, &step.new_slots}) {
     for (const int32_t slot : *slots) {
       MUSTER_RETURN_IF_ERROR(CheckIndex("slot", slot, bounds.limits.max_sequences));
     }
   }
-  MUSTER_RETURN_IF_ERROR(CheckLayers(step, bounds));
   MUSTER_RETURN_IF_ERROR(CheckBlocks(step, bounds));
+  MUSTER_RETURN_IF_ERROR(CheckMoves(step, bounds));
+  if (step.kind != StepKind::kRun) return absl::OkStatus();
+  MUSTER_RETURN_IF_ERROR(CheckBuckets(step, bounds));
+  MUSTER_RETURN_IF_ERROR(CheckLayers(step, bounds));
   MUSTER_RETURN_IF_ERROR(CheckRows(step, bounds));
   return CheckOutputs(step);
 }

@@ -40,6 +40,29 @@ struct StepBlock {
   friend bool operator==(const StepBlock&, const StepBlock&) = default;
 };
 
+// A KV block that moves from a cp rank of one epoch to one of the next. Its source seals it, which
+// tells whoever copies it what must arrive.
+struct StepMove {
+  int32_t from = 0;        // cp rank in the former epoch
+  int32_t from_arena = 0;  // block of that rank's arena
+  int32_t to = 0;          // cp rank in the next epoch
+  int32_t to_arena = 0;
+  int32_t stamp = 0;  // of the seal; never used twice by a replica
+  friend bool operator==(const StepMove&, const StepMove&) = default;
+};
+
+// What a stamp tells the ranks to do. The first is all that an epoch needs by itself; the others
+// bring it to its successor.
+enum class StepKind : int32_t {
+  kRun = 0,     // change the tables, run the rows
+  kSlot = 1,    // run nothing while the successor uses the devices
+  kSeal = 2,    // seal the blocks that `moves` take from here
+  kHold = 3,    // run nothing more until kSwitch or kResume
+  kSwitch = 4,  // the successor serves from here on. Of a successor: it serves
+  kResume = 5,  // it does not: run on
+  kPull = 6,    // of a successor: change the tables, copy the blocks that `moves` bring here
+};
+
 // What to gather of the logits after one row.
 struct StepOutput {
   int32_t row = 0;
@@ -53,9 +76,12 @@ struct StepOutput {
 struct Step {
   // Candidates of one row that are gathered at most.
   static constexpr int kMaxCandidates = 256;
+  // Moves and blocks of one kPull at most.
+  static constexpr int kMaxMoves = 512;
 
   Epoch epoch;
   StepNumber number;
+  StepKind kind = StepKind::kRun;
   int32_t bucket = 0;         // rows that the step is padded to
   int32_t output_bucket = 0;  // outputs that it is padded to; 0 when there are none
   LayerRange layers;          // that the rows go through
@@ -67,6 +93,7 @@ struct Step {
   std::vector<StepBlock> blocks;
   std::vector<StepRow> rows;
   std::vector<StepOutput> outputs;
+  std::vector<StepMove> moves;
 
   friend bool operator==(const Step&, const Step&) = default;
 };
@@ -79,6 +106,7 @@ struct StepBounds {
   int layers = 0;
   int cp = 1;
   int64_t arena_blocks = 0;  // per rank
+  int other_cp = 1;          // of the epoch that moves come from or go to
 };
 
 // Bytes of the longest step within `limits`.

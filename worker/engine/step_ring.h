@@ -25,6 +25,10 @@ class StepRing {
   // INVALID_ARGUMENT when `bytes` exceeds the ring's messages; the reason of an abort.
   virtual absl::Status Push(absl::string_view bytes, absl::Duration timeout) = 0;
 
+  // Leader. Waits until every follower has taken all that was pushed, and with it is through with
+  // all but the last message. Errors as of Push.
+  virtual absl::Status AwaitTaken(absl::Duration timeout) = 0;
+
   // Follower. Waits for the next message, which replaces `bytes`: as long as there is none, until
   // an abort, whose reason it returns. DATA_LOSS when the ring holds no message where one should
   // be.

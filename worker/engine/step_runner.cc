@@ -30,8 +30,10 @@ absl::Status StepRunner::Capture(const std::function<void(int done, int total)>&
     }));
     graph_bytes_ += graphs_[bucket]->bytes();
     parts_.ledger.Charge("graphs", graphs_[bucket]->bytes());
-    MUSTER_RETURN_IF_ERROR(graphs_[bucket]->Launch(parts_.stream));
-    MUSTER_RETURN_IF_ERROR(parts_.stream.Synchronize());
+    MUSTER_RETURN_IF_ERROR(options_.exclusively([&]() -> absl::Status {
+      MUSTER_RETURN_IF_ERROR(graphs_[bucket]->Launch(parts_.stream));
+      return parts_.stream.Synchronize();
+    }));
   }
   on_graph(total, total);
   return absl::OkStatus();

@@ -8,6 +8,7 @@
 #include <memory>
 #include <vector>
 
+#include "absl/functional/function_ref.h"
 #include "absl/status/status.h"
 #include "absl/time/time.h"
 #include "absl/types/span.h"
@@ -29,6 +30,10 @@ class StepRunner {
     // Rows of the graphs to capture, largest first; a step whose rows and outputs are both padded
     // to one of them replays it, all others run eagerly.
     std::vector<int> buckets;
+    // Runs what computes on the devices of all ranks before the epoch serves: when none of another
+    // epoch's steps does.
+    std::function<absl::Status(absl::FunctionRef<absl::Status()>)> exclusively =
+        [](absl::FunctionRef<absl::Status()> run) { return run(); };
   };
   struct Parts {  // all outlive it
     Device& device;
@@ -55,6 +60,9 @@ class StepRunner {
   // and Communicator end the epoch.
   absl::Status Run(const Step& step, HiddenStates hidden = {});
 
+  // Changes the block tables alone, as a kPull does.
+  absl::Status ApplyTables(const Step& step);
+
   // Of the last Run: what `slice` asked for at output `index`. On the leader.
   absl::StatusOr<SliceOutput> Answer(const Step& step, int index, const SequenceSlice& slice) {
     return parts_.sampler.Answer(step, index, slice);
@@ -69,7 +77,6 @@ class StepRunner {
   int64_t kv_blocks_used() const { return parts_.kv.used_blocks(); }
 
  private:
-  absl::Status ApplyTables(const Step& step);
   absl::Status ApplyFork(const StepFork& fork);
   absl::Status ApplyBlock(const StepBlock& block);
   // Writes the step's rows and outputs, padded.

@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <limits>
 #include <random>
 
@@ -67,11 +68,39 @@ TEST(StepTest, TheLongestStepHasMaxStepBytes) {
   Step step;
   step.rows.resize(limits.max_rows);
   step.forks.resize(1);
-  step.blocks.resize(limits.max_rows + limits.max_outputs);
+  step.blocks.resize(
+      static_cast<size_t>(std::max(limits.max_rows + limits.max_outputs, Step::kMaxMoves)));
+  step.moves.resize(Step::kMaxMoves);
   step.freed_slots.resize(limits.max_sequences);
   step.new_slots.resize(limits.max_sequences);
   step.outputs.resize(limits.max_outputs);
   EXPECT_EQ(Encoded(step).size(), MaxStepBytes(limits));
+}
+
+TEST(StepTest, ComesBackWithItsKindAndItsMoves) {
+  Step step;
+  step.kind = StepKind::kPull;
+  step.new_slots = {2};
+  step.blocks = {{.slot = 2, .block = 1, .arena = 5}};
+  step.moves = {{.from = 0, .from_arena = 3, .to = 0, .to_arena = 5, .stamp = 9}};
+  Step read;
+  ASSERT_OK(DecodeStep(Encoded(step), Bounds().limits, read));
+  EXPECT_EQ(read, step);
+  EXPECT_OK(CheckStep(read, Bounds()));
+}
+
+TEST(StepTest, AKindHasItsOwnPartsAndNoOthers) {
+  Step step = Example();
+  step.kind = StepKind::kHold;
+  EXPECT_STATUS(CheckStep(step, Bounds()), absl::StatusCode::kInvalidArgument, "kind 3 with parts");
+  step = Step();
+  step.kind = static_cast<StepKind>(7);
+  EXPECT_STATUS(CheckStep(step, Bounds()), absl::StatusCode::kInvalidArgument, "of kind 7");
+  step.kind = StepKind::kSwitch;
+  EXPECT_OK(CheckStep(step, Bounds()));
+  step.kind = StepKind::kSeal;
+  step.moves = {{.from = 9}};
+  EXPECT_STATUS(CheckStep(step, Bounds()), absl::StatusCode::kInvalidArgument, "names cp rank 9");
 }
 
 TEST(StepTest, RefusesEveryChangedByte) {

@@ -68,7 +68,9 @@ absl::Status ModelRank::Build() {
       loaded_->BuildModel(
           {.ops = *ops_, .kv = *kv_, .stage = *stage, .cp = cp, .limits = options_.limits}));
   blocks_.resize(options_.limits.max_sequences);
-  return kv_->AllocateArena(options_.kv_blocks);
+  MUSTER_ASSIGN_OR_RETURN(std::shared_ptr<KvArena> arena,
+                          KvArena::Create(loaded_->kv_layout(), options_.kv_blocks, device_));
+  return kv_->Attach(std::move(arena));
 }
 
 absl::Status ModelRank::Grow(const TokenSlice& slice) {

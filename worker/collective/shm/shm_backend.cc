@@ -7,7 +7,7 @@
 #include "worker/collective/shm/shm_endpoint.h"
 #include "worker/collective/shm/shm_layout.h"
 #include "worker/collective/shm/shm_peers.h"
-#include "worker/collective/shm/shm_segment.h"
+#include "worker/device/cpu/shm_segment.h"
 
 namespace muster {
 

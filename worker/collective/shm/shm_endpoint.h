@@ -8,7 +8,7 @@
 
 #include "worker/collective/collective_backend.h"
 #include "worker/collective/shm/shm_peers.h"
-#include "worker/collective/shm/shm_segment.h"
+#include "worker/device/cpu/shm_segment.h"
 #include "worker/device/buffer.h"
 
 namespace muster {

@@ -12,6 +12,7 @@
 #include "worker/device/byte_size.h"
 #include "worker/device/cpu/cpu_memory.h"
 #include "worker/device/cpu/cpu_stream.h"
+#include "worker/device/cpu/shm_segment.h"
 
 namespace muster {
 namespace {
@@ -26,6 +27,9 @@ std::string ProcessorName() {
   }
   return "cpu";
 }
+
+// Of an exported segment: its nonce, on a page of its own.
+constexpr size_t kExportHeader = 4096;
 
 }  // namespace
 
@@ -75,6 +79,30 @@ absl::StatusOr<Buffer> CpuDevice::Allocate(size_t bytes, absl::string_view tag, 
     Unmap(memory, size);
     Release(size);
   });
+}
+
+absl::StatusOr<ExportedBuffer> CpuDevice::AllocateExported(size_t bytes, absl::string_view tag,
+                                                           Ledger& ledger) {
+  size_t whole = 0;
+  if (__builtin_add_overflow(bytes, kExportHeader, &whole)) {
+    return absl::ResourceExhaustedError(absl::StrCat(bytes, " bytes for ", tag));
+  }
+  MUSTER_ASSIGN_OR_RETURN(ShmSegment made, ShmSegment::Create(whole, tag, *this, ledger));
+  auto segment = std::make_shared<ShmSegment>(std::move(made));
+  std::byte* const data = segment->data() + kExportHeader;
+  std::string handle = segment->handle().Encode();
+  return ExportedBuffer(data, bytes, std::move(handle), std::move(segment));
+}
+
+absl::StatusOr<PeerMemory> CpuDevice::OpenExported(absl::string_view handle) {
+  const absl::StatusOr<ShmHandle> decoded = ShmHandle::Decode(handle);
+  if (!decoded.ok() || decoded->bytes < kExportHeader) {
+    return absl::UnavailableError("this is no handle of exported memory");
+  }
+  MUSTER_ASSIGN_OR_RETURN(ShmMapping opened, ShmMapping::Open(*decoded));
+  auto mapping = std::make_shared<ShmMapping>(std::move(opened));
+  std::byte* const data = mapping->data() + kExportHeader;
+  return PeerMemory(data, decoded->bytes - kExportHeader, std::move(mapping));
 }
 
 absl::StatusOr<std::unique_ptr<Stream>> CpuDevice::CreateStream() {

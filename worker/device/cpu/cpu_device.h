@@ -24,6 +24,9 @@ class CpuDevice final : public Device {
 
   DeviceReport Report() const override;
   absl::StatusOr<Buffer> Allocate(size_t bytes, absl::string_view tag, Ledger& ledger) override;
+  absl::StatusOr<ExportedBuffer> AllocateExported(size_t bytes, absl::string_view tag,
+                                                  Ledger& ledger) override;
+  absl::StatusOr<PeerMemory> OpenExported(absl::string_view handle) override;
   absl::StatusOr<std::unique_ptr<Stream>> CreateStream() override;
   absl::StatusOr<std::unique_ptr<Graph>> Capture(Stream& stream,
                                                  absl::FunctionRef<absl::Status()> record) override;

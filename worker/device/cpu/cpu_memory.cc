@@ -51,17 +51,11 @@ std::string ControlGroupFolder() {
   return "";
 }
 
-// Makes the kernel back all of it now: 0, or its error. In pieces, since it locks the process's
-// memory map meanwhile, and a thread that asks for memory of its own, as that of the heartbeats
-// does, would wait for all of it.
+// Of fresh memory of this process: 0, or the kernel's error.
 int Commit(char* data, size_t bytes) {
-  constexpr size_t kPiece = size_t{8} << 20;
-  for (size_t at = 0; at < bytes; at += kPiece) {
-    const size_t piece = std::min(kPiece, bytes - at);
-    if (madvise(data + at, piece, MADV_POPULATE_WRITE) == 0) continue;
-    if (errno != EINVAL) return errno;  // a kernel before 5.14 knows no such advice
-    for (size_t i = 0; i < piece; i += kPage) static_cast<volatile char*>(data)[at + i] = 0;
-  }
+  const int error = PopulatePages(data, bytes);
+  if (error != EINVAL) return error;
+  for (size_t i = 0; i < bytes; i += kPage) static_cast<volatile char*>(data)[i] = 0;
   return 0;
 }
 
@@ -112,6 +106,17 @@ absl::StatusOr<void*> MapCommitted(size_t bytes) {
     return status;
   }
   return data;
+}
+
+// In pieces, since the kernel locks the process's memory map meanwhile, and a thread that asks for
+// memory of its own, as that of the heartbeats does, would wait for all of it.
+int PopulatePages(void* data, size_t bytes) {
+  constexpr size_t kPiece = size_t{8} << 20;
+  for (size_t at = 0; at < bytes; at += kPiece) {
+    const size_t piece = std::min(kPiece, bytes - at);
+    if (madvise(static_cast<char*>(data) + at, piece, MADV_POPULATE_WRITE) != 0) return errno;
+  }
+  return 0;
 }
 
 void Unmap(void* data, size_t bytes) { munmap(data, MappedBytes(bytes)); }

@@ -26,6 +26,10 @@ MemoryInfo ParseMemoryInfo(absl::string_view meminfo, absl::string_view group_ma
 absl::StatusOr<void*> MapCommitted(size_t bytes);
 void Unmap(void* data, size_t bytes);
 
+// Makes the kernel back pages that are mapped here, so that touching them cannot fail later: 0, or
+// its error number, EINVAL where the kernel (before 5.14) cannot be asked.
+int PopulatePages(void* data, size_t bytes);
+
 }  // namespace muster
 
 #endif  // MUSTER_WORKER_DEVICE_CPU_CPU_MEMORY_H_

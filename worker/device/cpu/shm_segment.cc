@@ -1,4 +1,4 @@
-#include "worker/collective/shm/shm_segment.h"
+#include "worker/device/cpu/shm_segment.h"
 
 #include <fcntl.h>
 #include <sys/mman.h>
@@ -17,6 +17,7 @@
 #include "absl/strings/str_split.h"
 #include "base/status_macros.h"
 #include "worker/device/byte_size.h"
+#include "worker/device/cpu/cpu_memory.h"
 
 namespace muster {
 namespace {
@@ -32,19 +33,26 @@ uint64_t RandomNonce() {
   return nonce;
 }
 
+// Maps all of a file of fixed size and makes the kernel back it, with large pages where it has them.
 absl::StatusOr<void*> MapShared(int fd, uint64_t bytes) {
-  void* data = mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_POPULATE, fd, 0);
+  void* data = mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
   if (data == MAP_FAILED) return Failed(absl::StatusCode::kResourceExhausted, "mmap");
-  return data;
+  madvise(data, bytes, MADV_HUGEPAGE);
+  int error = PopulatePages(data, bytes);
+  if (error == EINVAL) error = fallocate(fd, 0, 0, static_cast<off_t>(bytes)) == 0 ? 0 : errno;
+  if (error == 0) return data;
+  munmap(data, bytes);
+  errno = error;
+  return Failed(absl::StatusCode::kResourceExhausted,
+                absl::StrCat("shared memory of ", ByteSizeString(bytes)));
 }
 
-// A committed memory file that only this user can open and nobody can resize.
+// A memory file that only this user can open and nobody can resize; nothing backs it yet.
 absl::StatusOr<int> CreateFile(uint64_t bytes) {
   const int fd = memfd_create("muster", MFD_CLOEXEC | MFD_ALLOW_SEALING);
   if (fd < 0) return Failed(absl::StatusCode::kResourceExhausted, "memfd_create");
   const int size = static_cast<int>(bytes >> 63);  // off_t is signed
   if (size != 0 || fchmod(fd, 0600) != 0 || ftruncate(fd, static_cast<off_t>(bytes)) != 0 ||
-      fallocate(fd, 0, 0, static_cast<off_t>(bytes)) != 0 ||
       fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL) != 0) {
     const absl::Status status = Failed(absl::StatusCode::kResourceExhausted,
                                        absl::StrCat("shared memory of ", ByteSizeString(bytes)));

@@ -1,7 +1,7 @@
 // Anonymous shared memory that peers open through the exporting process. It has no name anywhere,
 // so nothing is left behind however a process ends.
-#ifndef MUSTER_WORKER_COLLECTIVE_SHM_SHM_SEGMENT_H_
-#define MUSTER_WORKER_COLLECTIVE_SHM_SHM_SEGMENT_H_
+#ifndef MUSTER_WORKER_DEVICE_CPU_SHM_SEGMENT_H_
+#define MUSTER_WORKER_DEVICE_CPU_SHM_SEGMENT_H_
 
 #include <cstddef>
 #include <cstdint>
@@ -74,4 +74,4 @@ class ShmMapping {
 
 }  // namespace muster
 
-#endif  // MUSTER_WORKER_COLLECTIVE_SHM_SHM_SEGMENT_H_
+#endif  // MUSTER_WORKER_DEVICE_CPU_SHM_SEGMENT_H_

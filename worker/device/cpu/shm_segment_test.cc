@@ -1,4 +1,4 @@
-#include "worker/collective/shm/shm_segment.h"
+#include "worker/device/cpu/shm_segment.h"
 
 #include <fcntl.h>
 #include <gtest/gtest.h>
