@@ -36,7 +36,7 @@ void Take(const RankTarget& leader, absl::StatusOr<CacheSummary> summary, Survey
 
 }  // namespace
 
-void SurveyCaches(const std::vector<Topology>& topologies, Term term, const Formation::Ports& ports,
+void SurveyCaches(const std::vector<Topology>& topologies, const Formation::Ports& ports,
                   std::function<void(absl::StatusOr<CacheSummaries>)> done) {
   if (topologies.empty()) return done(CacheSummaries());
   auto survey = std::make_shared<Survey>();
@@ -46,7 +46,7 @@ void SurveyCaches(const std::vector<Topology>& topologies, Term term, const Form
     const RankTarget leader{.placement = topology.ranks.front(),
                             .replica = topology.replica,
                             .epoch = topology.epoch,
-                            .term = std::max(term, topology.term)};
+                            .term = std::max(ports.term(), topology.term)};
     ports.client.DescribeCache(leader, kDeadline,
                                [survey, leader, &ports](absl::StatusOr<CacheSummary> summary) {
                                  ports.deliver([&] { Take(leader, std::move(summary), *survey); });

@@ -17,7 +17,7 @@ using CacheSummaries = std::map<ReplicaIndex, CacheSummary>;
 // Asks the leaders of these topologies, all at once. `done` runs under the owner's lock, from
 // another thread, with what all of them said, or with the first error, which names its leader; at
 // once when there are none.
-void SurveyCaches(const std::vector<Topology>& topologies, Term term, const Formation::Ports& ports,
+void SurveyCaches(const std::vector<Topology>& topologies, const Formation::Ports& ports,
                   std::function<void(absl::StatusOr<CacheSummaries>)> done);
 
 }  // namespace muster

@@ -34,7 +34,7 @@ class Coordinator {
   Membership& membership() { return membership_; }
   RendezvousBoard& rendezvous() { return rendezvous_; }
   Fleet& fleet() { return fleet_; }
-  Term term() const { return reconfiguration_.options().term; }
+  Term term() const { return reconfiguration_.term(); }
 
  private:
   Membership membership_;

@@ -47,7 +47,7 @@ WorkerStatus StatusOf(const WorkerView& view, const std::vector<ReplicaStatus>& 
 
 FleetTopology Fleet::GetTopology() const {
   return {.replicas = reconfiguration_.Snapshot(),
-          .term = reconfiguration_.options().term,
+          .term = reconfiguration_.term(),
           .config = reconfiguration_.config()};
 }
 
@@ -68,7 +68,7 @@ std::vector<WorkerStatus> Fleet::ListWorkers() const {
 
 absl::StatusOr<Plan> Fleet::PlanTopology(const ParallelConfig& sizes) const {
   const ParallelConfig config = WithSizes(reconfiguration_.config(), sizes);
-  PlanRequest request{.config = config, .term = reconfiguration_.options().term};
+  PlanRequest request{.config = config, .term = reconfiguration_.term()};
   for (const WorkerView& view : membership_.Snapshot()) {
     if (reconfiguration_.IsDrained(view.info.worker_id)) continue;
     request.inventory.push_back(ToCandidate(view.info));

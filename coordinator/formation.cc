@@ -316,7 +316,7 @@ RankTarget Formation::TargetOf(GlobalRank rank) const {
   return {.placement = PlacementOf(rank),
           .replica = topology().replica,
           .epoch = topology().epoch,
-          .term = std::max(options_.term, topology().term)};
+          .term = std::max(ports_.term(), topology().term)};
 }
 
 }  // namespace muster

@@ -65,7 +65,6 @@ class Formation : public std::enable_shared_from_this<Formation> {
   struct Options {
     absl::Duration phase_timeout = absl::Seconds(60);   // longest time without progress
     absl::Duration release_timeout = absl::Seconds(5);  // longest wait for a rank to give back
-    Term term;                                          // of the coordinator
   };
   // What it acts on; all outlive it, and so does the struct itself the calls under way.
   struct Ports {
@@ -76,6 +75,8 @@ class Formation : public std::enable_shared_from_this<Formation> {
     WorkerClient& client;
     // Runs a function under the owner's lock, from a callback's thread.
     std::function<void(const std::function<void()>&)> deliver;
+    // The coordinator's, which may grow. Under the owner's lock.
+    std::function<Term()> term;
   };
 
   Formation(FormationPlan plan, const Options& options, const Ports& ports, FormationOwner& owner);

@@ -30,6 +30,8 @@ struct WorkerInfo {
   std::string build;
   std::vector<EpochReport> epochs;  // held from an earlier lease
   std::string local_address;        // "unix:PATH" of the same services; may be empty
+  std::vector<Topology> serving;    // of those of `epochs` that serve
+  Term term;                        // the highest seen; 0: none
 };
 
 // A member and the newest that is known of it.

@@ -26,24 +26,6 @@ absl::Status Running(const std::string& id, const std::string& summary) {
                    {.reason = ErrorReason::kOperationRunning, .retriable = true});
 }
 
-absl::Status WrongState(const std::string& message) {
-  return MakeError(absl::StatusCode::kFailedPrecondition, message,
-                   {.reason = ErrorReason::kWrongState});
-}
-
-absl::Duration FormedIn(const ReplicaStatus& status) {
-  absl::Duration total;
-  for (const PhaseTime& phase : status.phases) total += phase.duration;
-  return total;
-}
-
-bool Serves(const Replica& replica) { return replica.status().state == ReplicaState::kServing; }
-
-bool HasRank(const Topology& topology, const std::string& worker_id) {
-  return std::any_of(topology.ranks.begin(), topology.ranks.end(),
-                     [&](const RankPlacement& rank) { return rank.worker_id == worker_id; });
-}
-
 // In words, before and after it is planned.
 std::string SummaryOf(const OperationRequest& request, const std::vector<ReplicaChange>& changes) {
   if (request.kind == OperationKind::kDrainWorker) {
@@ -73,29 +55,6 @@ std::vector<SequenceName> NamesOf(const std::vector<std::string>& drop) {
   return names;
 }
 
-absl::Status CheckLost(const OperationRequest& request, const ReplicaChange& change) {
-  const auto& drop = request.drop;
-  const auto dropped = [&](const std::string& name) {
-    return std::find(drop.begin(), drop.end(), name) != drop.end();
-  };
-  if (change.lost_count == 0 || dropped("*")) return absl::OkStatus();
-  std::vector<std::string> kept;
-  for (const SequenceName& name : change.lost_sequences) {
-    const std::string text = absl::StrCat(name.client_id, "/", name.sequence_id);
-    if (!dropped(text)) kept.push_back(QuotedId(text));
-  }
-  const bool all_named = static_cast<size_t>(change.lost_count) == change.lost_sequences.size();
-  if (kept.empty() && all_named) return absl::OkStatus();
-  if (kept.size() > 8) kept.resize(8);
-  return MakeError(absl::StatusCode::kFailedPrecondition,
-                   absl::StrCat("cannot plan ", DescribeSizes(change.from.config, change.to.config),
-                                ": ", Counted(static_cast<uint64_t>(change.lost_count), "sequence"),
-                                " can be neither moved nor computed again",
-                                kept.empty() ? "" : ": ", absl::StrJoin(kept, ", "),
-                                ". Free them, or name them, or * for all, as ones to drop."),
-                   {.reason = ErrorReason::kPlanRefused});
-}
-
 }  // namespace
 
 ParallelConfig WithSizes(const ParallelConfig& current, const ParallelConfig& sizes) {
@@ -118,7 +77,7 @@ void Operations::Start(const OperationRequest& request, OnStarted done) {
     planning_->done.push_back(std::move(done));
     return;
   }
-  absl::Status free = CheckFree(request);
+  absl::Status free = CheckFree();
   if (free.ok() && request.kind == OperationKind::kDrainWorker)
     free = CheckDrain(request.worker_id);
   if (!free.ok()) return answer(free);
@@ -128,7 +87,12 @@ void Operations::Start(const OperationRequest& request, OnStarted done) {
   answer(WrongState("no replica serves: there is nothing to change while it serves."));
 }
 
-absl::Status Operations::CheckFree(const OperationRequest& /*request*/) const {
+absl::Status Operations::WrongState(const std::string& message) {
+  return MakeError(absl::StatusCode::kFailedPrecondition, message,
+                   {.reason = ErrorReason::kWrongState});
+}
+
+absl::Status Operations::CheckFree() const {
   if (running_.has_value()) {
     return Running(running_->operation.id, running_->operation.summary);
   }
@@ -137,37 +101,9 @@ absl::Status Operations::CheckFree(const OperationRequest& /*request*/) const {
   return absl::OkStatus();
 }
 
-absl::Status Operations::CheckDrain(const std::string& worker_id) {
-  if (!host_.FindMember(worker_id).has_value()) {
-    return MakeError(absl::StatusCode::kNotFound,
-                     absl::StrCat("no worker named ", QuotedId(worker_id), " is enlisted."),
-                     {.reason = ErrorReason::kInvalidRequest});
-  }
-  for (const Replica* replica : host_.Replicas()) {
-    if (!replica->Occupies(worker_id)) continue;
-    if (!Serves(*replica)) {
-      return WrongState(absl::StrCat("worker ", worker_id, " cannot be drained while replica ",
-                                     replica->status().replica.value(),
-                                     " does not serve. Wait until it does."));
-    }
-    const Topology& topology = *replica->status().topology;
-    if (topology.ranks.front().worker_id != worker_id) continue;
-    if (topology.ranks.size() == 1 && host_.Standbys().empty()) {
-      return WrongState(absl::StrCat("worker ", worker_id, " is the only worker of replica ",
-                                     topology.replica.value(),
-                                     " and cannot be drained. Stop the fleet instead."));
-    }
-    return WrongState(absl::StrCat("worker ", worker_id, " leads replica ",
-                                   topology.replica.value(),
-                                   " and cannot be drained while it serves. Stop its process: "
-                                   "the replica is then formed again without it."));
-  }
-  return absl::OkStatus();
-}
-
 void Operations::StartPlanning(const OperationRequest& request, OnStarted done) {
   planning_ = {.request = request, .done = {std::move(done)}};
-  SurveyCaches(ServingTopologies(request.worker_id), options_.term, ports_,
+  SurveyCaches(ServingTopologies(request.worker_id), ports_,
                [this, id = request.id](absl::StatusOr<CacheSummaries> caches) {
                  FinishPlanning(id, std::move(caches));
                });
@@ -183,33 +119,49 @@ void Operations::FinishPlanning(const std::string& id, absl::StatusOr<CacheSumma
 }
 
 absl::Status Operations::Begin(const OperationRequest& request, const CacheSummaries& caches) {
+  const int now = static_cast<int>(host_.Replicas().size());
+  const int wanted = request.sizes.replicas == 0 ? now : request.sizes.replicas;
+  MUSTER_RETURN_IF_ERROR(CheckRemoved(request, wanted, caches));
+  CacheSummaries kept = caches;
+  std::erase_if(kept, [&](const auto& it) { return it.first.value() >= wanted; });
+  std::vector<Candidate> pool = host_.Standbys();
   const Target target{request.sizes, request.buckets, request.worker_id};
-  MUSTER_ASSIGN_OR_RETURN(const std::vector<ReplicaChange> changes, PlanAll(target, caches));
+  MUSTER_ASSIGN_OR_RETURN(const std::vector<ReplicaChange> changes, PlanAll(target, kept, pool));
   for (const ReplicaChange& change : changes) MUSTER_RETURN_IF_ERROR(CheckLost(request, change));
+  const ParallelConfig& shape = host_.Replicas().front()->shape().config;
+  MUSTER_RETURN_IF_ERROR(CheckAdded(WithSizes(shape, request.sizes), wanted - now, pool.size()));
+
   Record record{.request = request,
                 .operation = {.id = request.id,
                               .kind = request.kind,
                               .summary = SummaryOf(request, changes),
                               .started = ports_.clock.Now()}};
-  steps_.clear();
-  step_ = 0;
-  for (const ReplicaChange& change : changes) {
-    Replica* replica = host_.Replicas()[static_cast<size_t>(change.to.replica.value())];
-    const auto& buckets = request.buckets.empty() ? replica->shape().buckets : request.buckets;
-    steps_.push_back({.replica = replica,
-                      .shape = {.config = change.to.config, .buckets = buckets},
-                      .cache = caches.at(change.to.replica)});
-    record.operation.replicas.push_back({.replica = change.to.replica,
-                                         .from_epoch = change.from.epoch,
-                                         .from = change.from.config,
-                                         .to = change.to.config});
+  if (wanted != now) {
+    count_ = {.from = now, .to = wanted};
+    const std::string replicas = absl::StrCat("replicas ", now, " to ", wanted);
+    std::string& summary = record.operation.summary;
+    summary = changes.empty() ? replicas : absl::StrCat(summary, ", ", replicas);
   }
-  record.operation.no_change = changes.empty();
+  for (const ReplicaChange& change : changes) AddStep(change, kept, &record);
+  record.operation.no_change = changes.empty() && wanted == now;
   running_ = std::move(record);
   ++version_;
   Emit(EventKind::kOperationStarted, running_->operation, running_->operation.summary);
-  if (changes.empty()) EndOperation(OperationState::kDone, absl::OkStatus());
   return absl::OkStatus();
+}
+
+void Operations::AddStep(const ReplicaChange& change, const CacheSummaries& caches,
+                         Record* record) {
+  Replica* replica = host_.Replicas()[static_cast<size_t>(change.to.replica.value())];
+  const std::vector<int>& buckets = record->request.buckets;
+  steps_.push_back({.replica = replica,
+                    .shape = {.config = change.to.config,
+                              .buckets = buckets.empty() ? replica->shape().buckets : buckets},
+                    .cache = caches.at(change.to.replica)});
+  record->operation.replicas.push_back({.replica = change.to.replica,
+                                        .from_epoch = change.from.epoch,
+                                        .from = change.from.config,
+                                        .to = change.to.config});
 }
 
 void Operations::DrainStandby(const OperationRequest& request, OnStarted done) {
@@ -224,80 +176,23 @@ void Operations::DrainStandby(const OperationRequest& request, OnStarted done) {
   host_.RunUnlocked([done = std::move(done)] { done(absl::OkStatus()); });
 }
 
-std::vector<Topology> Operations::ServingTopologies(const std::string& drained) const {
-  std::vector<Topology> topologies;
-  for (const Replica* replica : host_.Replicas()) {
-    if (!Serves(*replica)) continue;
-    const Topology& topology = *replica->status().topology;
-    if (drained.empty() || HasRank(topology, drained)) topologies.push_back(topology);
+absl::Status Operations::CancelRunning(const absl::Status& reason) {
+  if (step_ == steps_.size()) {
+    if (count_->to > count_->from) {
+      UndoCount(reason);
+      return absl::OkStatus();
+    }
+    return WrongState("replicas are being taken out of the fleet; that cannot be cancelled.");
   }
-  return topologies;
-}
-
-absl::StatusOr<ReplicaChange> Operations::PlanReplica(Replica& replica, const Target& target,
-                                                      const CacheSummary& cache, Epoch epoch,
-                                                      std::vector<Candidate>& pool) const {
-  const ReplicaStatus& status = replica.status();
-  ChangeRequest request{.current = *status.topology,
-                        .config = WithSizes(status.topology->config, target.sizes),
-                        .epoch = epoch,
-                        .term = options_.term,
-                        .inventory = pool,
-                        .cache = cache,
-                        .ledgers = status.ledgers,
-                        .formed_in = FormedIn(status),
-                        .range = options_.range};
-  for (const RankPlacement& rank : status.topology->ranks) {
-    const auto member = host_.FindMember(rank.worker_id);
-    if (member.has_value()) request.inventory.push_back(*member);
+  Step& step = steps_[step_];
+  if (step.started && !HasEnded(step.replica->resize().stage)) {
+    const absl::Status cancelled = step.replica->CancelResize(reason);
+    const bool more = step_ + 1 < steps_.size() || count_.has_value();
+    if (!cancelled.ok() && !more) return cancelled;
+    if (!cancelled.ok()) stop_ = reason;
   }
-  if (!target.drained.empty()) request.excluded.insert(target.drained);
-  auto change = PlanChange(request);
-  // A rank that nobody can take over is given up.
-  while (!change.ok() && !target.drained.empty() && request.config.cp > 1 &&
-         DetailOf(change.status()).reason != ErrorReason::kWrongState) {
-    --request.config.cp;
-    auto smaller = PlanChange(request);
-    if (smaller.ok()) change = std::move(smaller);
-  }
-  if (!change.ok()) return change;
-  std::erase_if(pool, [&](const Candidate& w) { return HasRank(change->to, w.worker_id); });
-  for (const Candidate& worker : request.inventory) {
-    const bool freed = HasRank(change->from, worker.worker_id) &&
-                       !HasRank(change->to, worker.worker_id) &&
-                       !request.excluded.contains(worker.worker_id);
-    if (freed) pool.push_back(worker);
-  }
-  return change;
-}
-
-absl::StatusOr<std::vector<ReplicaChange>> Operations::PlanAll(const Target& target,
-                                                               const CacheSummaries& caches) const {
-  std::vector<ReplicaChange> changes;
-  std::vector<Candidate> pool = host_.Standbys();
-  for (Replica* replica : host_.Replicas()) {
-    const auto cache = caches.find(replica->status().replica);
-    if (cache == caches.end() || !Serves(*replica)) continue;
-    const ParallelConfig& current = replica->status().topology->config;
-    const bool same_graphs = target.buckets.empty() || target.buckets == replica->shape().buckets;
-    if (target.drained.empty() && same_graphs && WithSizes(current, target.sizes) == current)
-      continue;
-    MUSTER_ASSIGN_OR_RETURN(ReplicaChange change,
-                            PlanReplica(*replica, target, cache->second,
-                                        host_.PeekEpoch(replica->status().replica), pool));
-    changes.push_back(std::move(change));
-  }
-  return changes;
-}
-
-void Operations::Plan(const ParallelConfig& sizes, OnPlanned done) {
-  SurveyCaches(ServingTopologies(""), options_.term, ports_,
-               [this, sizes, done = std::move(done)](absl::StatusOr<CacheSummaries> caches) {
-                 auto plan = caches.ok()
-                                 ? PlanAll({.sizes = sizes}, *caches)
-                                 : absl::StatusOr<std::vector<ReplicaChange>>(caches.status());
-                 host_.RunUnlocked([done, plan = std::move(plan)] { done(plan); });
-               });
+  Advance();
+  return absl::OkStatus();
 }
 
 absl::StatusOr<Operation> Operations::Cancel(const std::string& id) {
@@ -306,11 +201,7 @@ absl::StatusOr<Operation> Operations::Cancel(const std::string& id) {
                 absl::StrCat("operation ", QuotedId(id), " was cancelled before it took effect."),
                 {.reason = ErrorReason::kOperationCancelled});
   if (running_.has_value() && running_->operation.id == id) {
-    const Step& step = steps_[step_];
-    if (step.started && !HasEnded(step.replica->resize().stage)) {
-      MUSTER_RETURN_IF_ERROR(step.replica->CancelResize(reason));
-    }
-    Advance();
+    MUSTER_RETURN_IF_ERROR(CancelRunning(reason));
   } else if (planning_.has_value() && planning_->request.id == id) {
     return WrongState(absl::StrCat("operation ", QuotedId(id), " is being planned. Try again."));
   }
@@ -351,6 +242,7 @@ std::optional<Operation> Operations::Find(const std::string& id) const {
 
 void Operations::Advance() {
   while (running_.has_value()) {
+    if (step_ == steps_.size()) return AdvanceCount();
     Step& step = steps_[step_];
     ReplicaResize& resize = running_->operation.replicas[step_];
     if (!step.started) {
@@ -368,8 +260,40 @@ void Operations::Advance() {
     if (resize.stage == ResizeStage::kFailed) {
       return EndOperation(OperationState::kFailed, resize.failure);
     }
-    if (++step_ == steps_.size()) return EndOperation(OperationState::kDone, absl::OkStatus());
+    ++step_;
+    if (!stop_.ok()) return EndOperation(OperationState::kRolledBack, stop_);
   }
+}
+
+void Operations::AdvanceCount() {
+  if (!count_.has_value()) return EndOperation(OperationState::kDone, absl::OkStatus());
+  CountChange& count = *count_;
+  if (!std::exchange(count.begun, true)) {
+    if (!steps_.empty()) host_.SetShape(steps_.front().shape);
+    host_.SetReplicas(count.to);
+    count.deadline = ports_.clock.Now() + running_->request.timeout;
+  }
+  if (host_.Closing()) return;
+  bool all_serve = true;
+  const std::vector<Replica*> replicas = host_.Replicas();
+  for (size_t i = static_cast<size_t>(count.from); i < replicas.size(); ++i) {
+    const ReplicaStatus& status = replicas[i]->status();
+    if (status.state == ReplicaState::kFailed) return UndoCount(status.failure);
+    all_serve = all_serve && status.state == ReplicaState::kServing;
+  }
+  if (all_serve) return EndOperation(OperationState::kDone, absl::OkStatus());
+  if (ports_.clock.Now() < count.deadline) return;
+  UndoCount(MakeError(
+      absl::StatusCode::kDeadlineExceeded,
+      absl::StrCat("the new replicas did not serve within ", InUnits(running_->request.timeout)),
+      {.reason = ErrorReason::kRankMissing}));
+}
+
+// New replicas that do not come to serve are taken out again.
+void Operations::UndoCount(const absl::Status& reason) {
+  const absl::Status failure = reason;
+  host_.SetReplicas(count_->from);
+  EndOperation(OperationState::kRolledBack, failure);
 }
 
 absl::Status Operations::StartStep(Step& step, ReplicaResize& resize) {
@@ -419,6 +343,8 @@ void Operations::EndOperation(OperationState state, const absl::Status& failure)
                           failure.message()));
   steps_.clear();
   step_ = 0;
+  count_.reset();
+  stop_ = absl::OkStatus();
   ++version_;
   Keep(*std::exchange(running_, std::nullopt));
 }

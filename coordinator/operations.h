@@ -70,6 +70,10 @@ class OperationHost {
   virtual void SetDrained(const Candidate& worker, bool drained) = 0;
   // All replicas have this shape, or are to be formed in it.
   virtual void SetShape(const ReplicaShape& shape) = 0;
+  // That many replicas are to be: new ones form as there are workers for them, the last ones are
+  // taken out of the fleet, and are Closing() until their ranks have given back what they hold.
+  virtual void SetReplicas(int count) = 0;
+  virtual bool Closing() = 0;
   // Runs `fn` soon, without the lock.
   virtual void RunUnlocked(std::function<void()> fn) = 0;
 };
@@ -78,7 +82,6 @@ class OperationHost {
 class Operations {
  public:
   struct Options {
-    Term term;
     CpRange range;
   };
   // Called without the lock: the operation runs, or has ended; or why it never began.
@@ -98,7 +101,9 @@ class Operations {
   // What it takes to get to these sizes; nothing for replicas that do not serve, or have them.
   void Plan(const ParallelConfig& sizes, OnPlanned done);
 
-  // Rolls the operation back. NOT_FOUND; FAILED_PRECONDITION once it takes effect.
+  // Rolls the operation back, or what is left of it: a replica whose leader decides already goes
+  // on, and those after it are not begun. NOT_FOUND; FAILED_PRECONDITION when nothing can be
+  // stopped.
   absl::StatusOr<Operation> Cancel(const std::string& id);
 
   // The running one and the last kKept that have ended, newest first.
@@ -127,29 +132,52 @@ class Operations {
     OperationRequest request;
     Operation operation;
   };
-  // What a plan is made for.
+  // More replicas, or fewer, once all steps are done.
+  struct CountChange {
+    int from = 0;
+    int to = 0;
+    bool begun = false;
+    absl::Time deadline;  // until the new ones serve
+  };
+  // What a plan is made for. The number of replicas is none of it.
   struct Target {
     ParallelConfig sizes = kSameSizes;
     std::vector<int> buckets;
     std::string drained;  // worker id; empty for none
   };
 
+  static bool Serves(const Replica& replica) {
+    return replica.status().state == ReplicaState::kServing;
+  }
+  static absl::Status WrongState(const std::string& message);
+
   const Record* FindRecord(const std::string& id) const;
-  absl::Status CheckFree(const OperationRequest& request) const;
+  absl::Status CheckFree() const;
   absl::Status CheckDrain(const std::string& worker_id);
   void StartPlanning(const OperationRequest& request, OnStarted done);
   void FinishPlanning(const std::string& id, absl::StatusOr<CacheSummaries> caches);
   absl::Status Begin(const OperationRequest& request, const CacheSummaries& caches);
+  void AddStep(const ReplicaChange& change, const CacheSummaries& caches, Record* record);
   void DrainStandby(const OperationRequest& request, OnStarted done);
 
+  // In operations_planning.cc.
+  static absl::Status CheckLost(const OperationRequest& request, const ReplicaChange& change);
+  // Of replicas that are to be taken out of the fleet.
+  absl::Status CheckRemoved(const OperationRequest& request, int count,
+                            const CacheSummaries& caches) const;
+  static absl::Status CheckAdded(const ParallelConfig& config, int added, size_t standbys);
   std::vector<Topology> ServingTopologies(const std::string& drained) const;
   // `pool` loses the workers that the change takes, and gets those that it frees.
   absl::StatusOr<ReplicaChange> PlanReplica(Replica& replica, const Target& target,
                                             const CacheSummary& cache, Epoch epoch,
                                             std::vector<Candidate>& pool) const;
   absl::StatusOr<std::vector<ReplicaChange>> PlanAll(const Target& target,
-                                                     const CacheSummaries& caches) const;
+                                                     const CacheSummaries& caches,
+                                                     std::vector<Candidate>& pool) const;
   absl::Status StartStep(Step& step, ReplicaResize& resize);
+  absl::Status CancelRunning(const absl::Status& reason);
+  void AdvanceCount();
+  void UndoCount(const absl::Status& reason);
   void EndOperation(OperationState state, const absl::Status& failure);
   void Keep(Record record);
   void Emit(EventKind kind, const Operation& operation, const std::string& message);
@@ -163,7 +191,9 @@ class Operations {
   std::optional<Record> running_;
   std::vector<Step> steps_;  // of the running one
   size_t step_ = 0;
-  std::deque<Record> ended_;  // oldest first
+  std::optional<CountChange> count_;  // of the running one
+  absl::Status stop_;                 // why it ends after the step that is under way
+  std::deque<Record> ended_;          // oldest first
 };
 
 }  // namespace muster

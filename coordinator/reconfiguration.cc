@@ -10,8 +10,6 @@
 namespace muster {
 namespace {
 
-constexpr uint64_t kHighestEpoch = uint64_t{1} << 62;
-
 // Whether the members' model can be split so; OK as long as there are none.
 absl::Status CheckFit(const ParallelConfig& config, const std::vector<WorkerView>& members) {
   if (members.empty()) return absl::OkStatus();
@@ -47,18 +45,18 @@ Reconfiguration::Reconfiguration(const Options& options, const Clock& clock, Mem
       events_(events),
       client_(client),
       range_(options.resize_range.value_or(DefaultCpRange(options.config.cp))),
-      ports_{clock,  membership, board,
-             events, client,     [this](const std::function<void()>& fn) { Deliver(fn); }},
-      operations_({.term = options.term, .range = range_}, ports_, *this) {
-  Replica::Options replica_options = options.replica;
-  replica_options.term = options.term;
+      ports_{clock,
+             membership,
+             board,
+             events,
+             client,
+             [this](const std::function<void()>& fn) { Deliver(fn); },
+             [this]() ABSL_NO_THREAD_SAFETY_ANALYSIS { return term_; }},
+      term_(options.term),
+      operations_({.range = range_}, ports_, *this) {
   absl::MutexLock lock(&mu_);
   shape_.config = options.config;
-  last_epochs_.resize(static_cast<size_t>(options.config.replicas));
-  for (int i = 0; i < options.config.replicas; ++i) {
-    replicas_.push_back(std::make_unique<Replica>(ReplicaIndex(i), replica_options, ports_));
-    replicas_.back()->set_shape(shape_);
-  }
+  SetReplicas(options.config.replicas);
 }
 
 Reconfiguration::~Reconfiguration() = default;
@@ -70,33 +68,17 @@ void Reconfiguration::OnEnlisted(const WorkerInfo& worker) {
                     .worker_id = worker.worker_id,
                     .message = absl::StrCat("worker ", worker.worker_id, " enlisted with ",
                                             worker.model.name, " in ", worker.model.dtype)});
+    NoteTerm(worker);
     NoteEpochs(worker);
   });
-}
-
-// What a worker holds from an earlier lease is of no epoch that runs: it is given back, and never
-// numbered again.
-void Reconfiguration::NoteEpochs(const WorkerInfo& worker) {
-  for (const EpochReport& held : worker.epochs) {
-    const auto index = static_cast<size_t>(held.replica.value());
-    // Numbers that nobody reaches by counting would leave none for the next topology.
-    if (index < last_epochs_.size() && held.epoch.value() <= kHighestEpoch) {
-      last_epochs_[index] = std::max(last_epochs_[index], held.epoch);
-    }
-    client_.Release({.placement = {.worker_id = worker.worker_id,
-                                   .incarnation = worker.incarnation,
-                                   .address = worker.address},
-                     .replica = held.replica,
-                     .epoch = held.epoch,
-                     .term = options_.term},
-                    absl::OkStatus(), options_.replica.release_timeout, [](const absl::Status&) {});
-  }
 }
 
 void Reconfiguration::OnLost(const WorkerInfo& worker, const absl::Status& reason) {
   Deliver([&]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_) {
     EmitLost(worker, reason);
-    for (auto& replica : replicas_) replica->OnWorkerLost(worker, reason);
+    for (Slot& slot : slots_) slot.adoption.Forget(worker.worker_id, worker.incarnation);
+    for (Replica* replica : Replicas()) replica->OnWorkerLost(worker, reason);
+    for (const auto& replica : closing_) replica->OnWorkerLost(worker, reason);
   });
   client_.Forget(worker.address, worker.incarnation);
 }
@@ -112,7 +94,7 @@ void Reconfiguration::OnClientExpired(const WorkerInfo& worker, const ExpiryRepo
 void Reconfiguration::EmitLost(const WorkerInfo& worker, const absl::Status& reason) {
   Event event{.kind = EventKind::kWorkerLost, .worker_id = worker.worker_id};
   std::string place;
-  for (const auto& replica : replicas_) {
+  for (const Replica* replica : AllReplicas()) {
     const auto at = replica->PlaceOf(worker.worker_id, worker.incarnation);
     if (!at.has_value() || at->phase.empty()) continue;
     event.replica = replica->status().replica;
@@ -134,6 +116,11 @@ void Reconfiguration::Deliver(const std::function<void()>& fn) {
     const uint64_t before = TotalVersion();
     const uint64_t operation_before = operations_.version();
     fn();
+    DecideAdoptions();
+    for (const auto& replica : closing_) {
+      if (!replica->Holding()) closed_versions_ += replica->version() + 1;
+    }
+    std::erase_if(closing_, [](const auto& replica) { return !replica->Holding(); });
     operations_.Advance();
     PlanReplicas();
     changed = TotalVersion() != before;
@@ -148,7 +135,7 @@ void Reconfiguration::Deliver(const std::function<void()>& fn) {
 
 void Reconfiguration::Tick() {
   Deliver([&]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_) {
-    for (auto& replica : replicas_) replica->Tick();
+    for (Replica* replica : Replicas()) replica->Tick();
   });
   const bool news = [&] {
     absl::MutexLock lock(&mu_);
@@ -159,8 +146,9 @@ void Reconfiguration::Tick() {
 
 void Reconfiguration::PlanReplicas() {
   std::vector<Replica*> plannable;
-  for (auto& replica : replicas_) {
-    if (replica->Plannable()) plannable.push_back(replica.get());
+  for (const Slot& slot : slots_) {
+    const bool free = slot.replica != nullptr && !slot.adoption.waiting();
+    if (free && slot.replica->Plannable()) plannable.push_back(slot.replica.get());
   }
   if (plannable.empty()) return;
   const std::vector<WorkerView> members = membership_.Snapshot();
@@ -180,14 +168,16 @@ void Reconfiguration::PlanReplicas() {
 }
 
 std::vector<Candidate> Reconfiguration::FreeWorkers(const std::vector<WorkerView>& members) const {
+  const std::vector<const Replica*> replicas = AllReplicas();
   std::vector<Candidate> free;
   for (const WorkerView& member : members) {
-    const bool occupied = std::any_of(replicas_.begin(), replicas_.end(), [&](const auto& replica) {
-      return replica->Occupies(member.info.worker_id);
-    });
-    if (!occupied && !drained_.contains(member.info.worker_id)) {
-      free.push_back(ToCandidate(member.info));
-    }
+    const std::string& id = member.info.worker_id;
+    const bool occupied =
+        std::any_of(replicas.begin(), replicas.end(),
+                    [&](const Replica* replica) { return replica->Occupies(id); }) ||
+        std::any_of(slots_.begin(), slots_.end(),
+                    [&](const Slot& slot) { return slot.adoption.Holds(id); });
+    if (!occupied && !IsDrained(member.info)) free.push_back(ToCandidate(member.info));
   }
   return free;
 }
@@ -205,7 +195,7 @@ void Reconfiguration::FormReplicas(const std::vector<Replica*>& plannable,
   for (size_t i = forming; i < plannable.size(); ++i) plannable[i]->WaitFor(too_few);
   if (forming == 0) return;
 
-  PlanRequest request{.config = shape.config, .term = options_.term, .inventory = free};
+  PlanRequest request{.config = shape.config, .term = term_, .inventory = free};
   for (size_t i = 0; i < forming; ++i) {
     const ReplicaStatus& status = plannable[i]->status();
     request.slots.push_back({.replica = status.replica,
@@ -233,8 +223,15 @@ void Reconfiguration::FormReplicas(const std::vector<Replica*>& plannable,
 std::vector<ReplicaStatus> Reconfiguration::Snapshot() const {
   absl::MutexLock lock(&mu_);
   std::vector<ReplicaStatus> statuses;
-  for (const auto& replica : replicas_) statuses.push_back(replica->status());
+  for (const Slot& slot : slots_) {
+    if (slot.replica != nullptr) statuses.push_back(slot.replica->status());
+  }
   return statuses;
+}
+
+Term Reconfiguration::term() const {
+  absl::MutexLock lock(&mu_);
+  return term_;
 }
 
 ParallelConfig Reconfiguration::config() const {
@@ -245,12 +242,12 @@ ParallelConfig Reconfiguration::config() const {
 Epoch Reconfiguration::NextEpoch(ReplicaIndex replica) const {
   absl::MutexLock lock(&mu_);
   const auto index = static_cast<size_t>(replica.value());
-  return Epoch(index < last_epochs_.size() ? last_epochs_[index].value() + 1 : 1);
+  return Epoch(index < slots_.size() ? slots_[index].last.value() + 1 : 1);
 }
 
 uint64_t Reconfiguration::TotalVersion() const {
-  uint64_t total = 0;
-  for (const auto& replica : replicas_) total += replica->version();
+  uint64_t total = closed_versions_;
+  for (const Replica* replica : AllReplicas()) total += replica->version();
   return total;
 }
 

@@ -18,6 +18,7 @@
 #include "absl/time/time.h"
 #include "base/clock.h"
 #include "base/topology.h"
+#include "coordinator/adoption.h"
 #include "coordinator/change_signal.h"
 #include "coordinator/membership.h"
 #include "coordinator/operations.h"
@@ -29,13 +30,18 @@ namespace muster {
 // Thread-safe. Replicas form and fail independently. All replicas that wait are planned together as
 // soon as there are workers for all of them; when no worker has come for `settle`, as many as there
 // are workers for.
+//
+// A coordinator that comes after another one takes a term above any that workers have seen. What
+// they serve it adopts once all ranks of it have enlisted; what lacks a rank for `adopt_timeout`,
+// and all else that they hold, is given back, and new epochs are numbered above it.
 class Reconfiguration : public MembershipListener, private OperationHost {
  public:
   struct Options {
     ParallelConfig config;
     std::optional<CpRange> resize_range;  // the default of `config` when there is none
-    Term term = Term(1);
+    Term term = Term(1);                  // the lowest that it takes
     absl::Duration settle = absl::Seconds(1);
+    absl::Duration adopt_timeout = absl::Seconds(5);
     Replica::Options replica;
   };
   // All outlive this. No callback of `client` may come after this is destroyed.
@@ -50,7 +56,9 @@ class Reconfiguration : public MembershipListener, private OperationHost {
   void Tick() ABSL_LOCKS_EXCLUDED(mu_);
 
   const Options& options() const { return options_; }
-  // The sizes that were asked for last.
+  // Of calls made from now on.
+  Term term() const ABSL_LOCKS_EXCLUDED(mu_);
+  // The sizes that were asked for last, or adopted.
   ParallelConfig config() const ABSL_LOCKS_EXCLUDED(mu_);
   // By replica.
   std::vector<ReplicaStatus> Snapshot() const ABSL_LOCKS_EXCLUDED(mu_);
@@ -87,7 +95,31 @@ class Reconfiguration : public MembershipListener, private OperationHost {
   void SetShape(const ReplicaShape& shape) override ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   void RunUnlocked(std::function<void()> fn) override ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
 
+  void SetReplicas(int count) override ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  bool Closing() override ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_) { return !closing_.empty(); }
+
+  // A replica, and what is known of its epochs.
+  struct Slot {
+    std::unique_ptr<Replica> replica;  // null once it was taken out of the fleet
+    Epoch last;                        // highest known
+    Epoch own;                         // highest that this coordinator formed or adopted
+    Adoption adoption;
+  };
+  std::unique_ptr<Replica> MakeReplica(size_t index) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  std::vector<const Replica*> AllReplicas() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+
+  // Those of a worker that enlists, in reconfiguration_adoption.cc.
+  void NoteTerm(const WorkerInfo& worker) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   void NoteEpochs(const WorkerInfo& worker) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  void NoteEpochsOf(const WorkerInfo& worker, Slot& slot, const std::vector<HeldEpoch>& held)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  std::vector<Topology> AdoptableOf(const WorkerInfo& worker, ReplicaIndex replica,
+                                    const Slot& slot) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  void GiveBack(const HeldEpoch& held) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  void DecideAdoptions() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  void Adopt(const Topology& topology, Slot& slot, const std::vector<HeldEpoch>& released)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+
   void EmitLost(const WorkerInfo& worker, const absl::Status& reason)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   void PlanReplicas() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
@@ -97,6 +129,7 @@ class Reconfiguration : public MembershipListener, private OperationHost {
   // the others wait. `free` loses the workers that get a rank.
   void FormReplicas(const std::vector<Replica*>& plannable, std::vector<Candidate>& free)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  bool IsDrained(const WorkerInfo& worker) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   uint64_t TotalVersion() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
 
   const Options options_;
@@ -110,8 +143,11 @@ class Reconfiguration : public MembershipListener, private OperationHost {
   const Replica::Ports ports_;
 
   mutable absl::Mutex mu_;
-  std::vector<std::unique_ptr<Replica>> replicas_ ABSL_GUARDED_BY(mu_);
-  std::vector<Epoch> last_epochs_ ABSL_GUARDED_BY(mu_);  // highest known, by replica
+  Term term_ ABSL_GUARDED_BY(mu_);
+  std::map<std::string, Incarnation> welcomed_ ABSL_GUARDED_BY(mu_);  // by worker id
+  std::vector<Slot> slots_ ABSL_GUARDED_BY(mu_);                      // by replica
+  std::vector<std::unique_ptr<Replica>> closing_ ABSL_GUARDED_BY(mu_);
+  uint64_t closed_versions_ ABSL_GUARDED_BY(mu_) = 0;  // of replicas that are no more
   Operations operations_ ABSL_GUARDED_BY(mu_);
   ReplicaShape shape_ ABSL_GUARDED_BY(mu_);                           // asked for last
   std::map<std::string, Incarnation> drained_ ABSL_GUARDED_BY(mu_);   // by worker id

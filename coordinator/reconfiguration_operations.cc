@@ -32,14 +32,56 @@ std::optional<Operation> Reconfiguration::FindOperation(const std::string& id) c
 }
 
 bool Reconfiguration::IsDrained(const std::string& worker_id) const {
+  const auto view = membership_.Find(worker_id);
   absl::MutexLock lock(&mu_);
-  return drained_.contains(worker_id);
+  return view.has_value() && IsDrained(view->info);
+}
+
+bool Reconfiguration::IsDrained(const WorkerInfo& worker) const {
+  const auto found = drained_.find(worker.worker_id);
+  return found != drained_.end() && found->second == worker.incarnation;
 }
 
 std::vector<Replica*> Reconfiguration::Replicas() {
   std::vector<Replica*> replicas;
-  for (const auto& replica : replicas_) replicas.push_back(replica.get());
+  for (const Slot& slot : slots_) {
+    if (slot.replica != nullptr) replicas.push_back(slot.replica.get());
+  }
   return replicas;
+}
+
+std::vector<const Replica*> Reconfiguration::AllReplicas() const {
+  std::vector<const Replica*> replicas;
+  for (const Slot& slot : slots_) {
+    if (slot.replica != nullptr) replicas.push_back(slot.replica.get());
+  }
+  for (const auto& replica : closing_) replicas.push_back(replica.get());
+  return replicas;
+}
+
+std::unique_ptr<Replica> Reconfiguration::MakeReplica(size_t index) {
+  auto replica =
+      std::make_unique<Replica>(ReplicaIndex(static_cast<int>(index)), options_.replica, ports_);
+  replica->set_shape(shape_);
+  return replica;
+}
+
+void Reconfiguration::SetReplicas(int count) {
+  shape_.config.replicas = count;
+  const auto wanted = static_cast<size_t>(count);
+  if (slots_.size() < wanted) slots_.resize(wanted);
+  for (size_t i = 0; i < slots_.size(); ++i) {
+    std::unique_ptr<Replica>& replica = slots_[i].replica;
+    if (i < wanted && replica == nullptr) replica = MakeReplica(i);
+    if (i < wanted || replica == nullptr) continue;
+    replica->Close(absl::UnavailableError("the replica was taken out of the fleet"));
+    closing_.push_back(std::move(replica));
+  }
+  for (Replica* replica : Replicas()) {
+    ReplicaShape shape = replica->shape();
+    shape.config.replicas = count;
+    replica->set_shape(std::move(shape));
+  }
 }
 
 std::vector<Candidate> Reconfiguration::Standbys() { return FreeWorkers(membership_.Snapshot()); }
@@ -51,11 +93,12 @@ std::optional<Candidate> Reconfiguration::FindMember(const std::string& worker_i
 }
 
 Epoch Reconfiguration::PeekEpoch(ReplicaIndex replica) {
-  return Epoch(last_epochs_[static_cast<size_t>(replica.value())].value() + 1);
+  return Epoch(slots_[static_cast<size_t>(replica.value())].last.value() + 1);
 }
 
 Epoch Reconfiguration::TakeEpoch(ReplicaIndex replica) {
-  return last_epochs_[static_cast<size_t>(replica.value())] = PeekEpoch(replica);
+  Slot& slot = slots_[static_cast<size_t>(replica.value())];
+  return slot.own = slot.last = PeekEpoch(replica);
 }
 
 uint64_t Reconfiguration::ReserveBytes(const ParallelConfig& config) {
@@ -74,9 +117,11 @@ void Reconfiguration::SetDrained(const Candidate& worker, bool drained) {
 }
 
 void Reconfiguration::SetShape(const ReplicaShape& shape) {
+  const int count = shape_.config.replicas;
   shape_ = shape;
-  for (const auto& replica : replicas_) {
-    if (replica->status().state != ReplicaState::kServing) replica->set_shape(shape);
+  shape_.config.replicas = count;
+  for (Replica* replica : Replicas()) {
+    if (replica->status().state != ReplicaState::kServing) replica->set_shape(shape_);
   }
 }
 

@@ -28,6 +28,11 @@ bool Replica::Plannable() const {
   return status_.state == ReplicaState::kWaiting && ports_.clock.Now() >= retry_at_;
 }
 
+bool Replica::Adoptable() const {
+  return status_.state == ReplicaState::kWaiting ||
+         (status_.state == ReplicaState::kFailed && plan_refused_);
+}
+
 bool Replica::Occupies(const std::string& worker_id) const {
   const bool running =
       status_.state == ReplicaState::kForming || status_.state == ReplicaState::kServing;
@@ -117,7 +122,7 @@ void Replica::OnProgress(const Formation& /*formation*/) { ++version_; }
 void Replica::OnPhaseDone(const Formation& formation, FormingPhase phase, absl::Duration took) {
   ++version_;
   const bool resizes = IsNext(formation);
-  if (!resizes) status_.phases.push_back({FormingPhaseName(phase), took});
+  (resizes ? next_phases_ : status_.phases).push_back({FormingPhaseName(phase), took});
   // Of a takeover, what it did is told instead.
   if (resizes && phase == FormingPhase::kActivate) return;
   ports_.events.Append(
@@ -199,6 +204,18 @@ void Replica::FailEpoch(const absl::Status& reason) {
   GiveUpNext(reason);
   const FormationPointer failed = current_;
   failed->Release(reason);
+}
+
+void Replica::Close(const absl::Status& reason) {
+  const bool running =
+      status_.state == ReplicaState::kForming || status_.state == ReplicaState::kServing;
+  GiveUpNext(reason);
+  retry_ = false;
+  plan_refused_ = false;
+  SetState(ReplicaState::kFailed, reason);
+  if (!running) return;
+  const FormationPointer closed = current_;
+  closed->Release(reason);
 }
 
 void Replica::OnAllReleased() {

@@ -83,9 +83,11 @@ class Replica : private FormationOwner {
   };
   std::optional<Place> PlaceOf(const std::string& worker_id, Incarnation incarnation) const;
 
+  // True when it runs nothing, and so may take over what is reported.
+  bool Adoptable() const;
   // Starts forming. Plannable(); `plan` follows no other topology.
   void Form(FormationPlan plan);
-  // Serves what its ranks reported as serving. Plannable().
+  // Serves what its ranks reported as serving. Adoptable().
   void Adopt(const Topology& topology);
   // Records why no epoch could be planned: FAILED for a refusal, WAITING for workers.
   void RefusePlan(const absl::Status& reason);
@@ -99,6 +101,11 @@ class Replica : private FormationOwner {
   ReplicaResize resize() const;
   // True while it changes shape, or while ranks give back what they held of an epoch.
   bool Resizing() const { return next_ != nullptr || !retiring_.empty(); }
+
+  // Takes it out of the fleet: its ranks give back what they hold, and it is formed no more.
+  void Close(const absl::Status& reason);
+  // True until then.
+  bool Holding() const { return Resizing() || (current_ != nullptr && current_->releasing()); }
 
   // Ends the running epoch when the worker has a rank in it.
   void OnWorkerLost(const WorkerInfo& worker, const absl::Status& reason);
@@ -155,6 +162,7 @@ class Replica : private FormationOwner {
   absl::Time retry_at_ = absl::InfinitePast();
 
   ReplicaResize resize_;
+  std::vector<PhaseTime> next_phases_;      // of next_, as they ran
   std::string operation_id_;                // of resize_
   FormationPointer next_;                   // prepared beside current_
   std::vector<FormationPointer> retiring_;  // have yet to give back

@@ -13,6 +13,7 @@ namespace {
 
 // The longest that a worker takes for a takeover.
 constexpr absl::Duration kLongestTakeover = absl::Minutes(10);
+constexpr absl::Duration kShortestTakeover = absl::Seconds(1);
 
 std::string WorkersOf(const Topology& topology) {
   return absl::StrJoin(topology.ranks, " ", [](std::string* out, const RankPlacement& rank) {
@@ -46,6 +47,7 @@ void Replica::Resize(ResizeOrder order) {
   resize_started_ = ports_.clock.Now();
   resize_deadline_ = resize_started_ + order.timeout;
   current_loss_ = next_loss_ = absl::OkStatus();
+  next_phases_.clear();
   status_.next = to;
   EnterStage(
       ResizeStage::kPreparing,
@@ -76,7 +78,7 @@ void Replica::BeginTakeover() {
   resize_.prepare_time = now - resize_started_;
   EnterStage(ResizeStage::kActivating, absl::StrCat("prepared in ", Rounded(resize_.prepare_time),
                                                     "; the leader takes sequences and KV over"));
-  next_->Activate(std::min(resize_deadline_ - now, kLongestTakeover));
+  next_->Activate(std::clamp(resize_deadline_ - now, kShortestTakeover, kLongestTakeover));
 }
 
 void Replica::Switch(const Takeover& takeover) {
@@ -85,7 +87,7 @@ void Replica::Switch(const Takeover& takeover) {
   status_ = {.replica = status_.replica,
              .topology = topology,
              .ledgers = current_->ledgers(),
-             .phases = {},
+             .phases = std::exchange(next_phases_, {}),
              .serving_since = ports_.clock.Now()};
   SetState(ReplicaState::kServing, absl::OkStatus());
   shape_ = {.config = topology.config, .buckets = current_->plan().buckets};

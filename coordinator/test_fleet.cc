@@ -89,16 +89,66 @@ int TestFleet::FinishPhase(FormingPhase phase) {
   return static_cast<int>(ending.size());
 }
 
-void TestFleet::FinishRank(FormingPhase phase, const std::string& id,
-                           absl::StatusOr<PhaseResult> result) {
+FakeWorkerClient::PhaseCall TestFleet::TakeCall(FormingPhase phase, const std::string& id) {
   TakeCalls();
   const auto found = std::find_if(calls_.begin(), calls_.end(), [&](const auto& call) {
     return call.phase == phase && call.target.placement.worker_id == id;
   });
-  ASSERT_NE(found, calls_.end()) << id << " is not in " << FormingPhaseName(phase);
-  const auto call = std::move(*found);
+  if (found == calls_.end()) {
+    ADD_FAILURE() << id << " is not in " << FormingPhaseName(phase);
+    return {.on_progress = [](const Progress&) {}, .done = [](const auto&) {}};
+  }
+  auto call = std::move(*found);
   calls_.erase(found);
-  call.done(std::move(result));
+  return call;
+}
+
+void TestFleet::FinishRank(FormingPhase phase, const std::string& id,
+                           absl::StatusOr<PhaseResult> result) {
+  TakeCall(phase, id).done(std::move(result));
+}
+
+TestFleet::Answer TestFleet::Operate(const OperationRequest& request) {
+  auto answer = std::make_shared<std::optional<absl::Status>>();
+  coordinator_.fleet().StartOperation(request,
+                                      [answer](const absl::Status& status) { *answer = status; });
+  return answer;
+}
+
+TestFleet::Answer TestFleet::Scale(int cp, const std::string& id) {
+  OperationRequest request{.id = id};
+  request.sizes.cp = cp;
+  return Operate(request);
+}
+
+int TestFleet::DescribeCaches(const absl::StatusOr<CacheSummary>& summary) {
+  const auto asked = client_.TakeDescriptions();
+  for (const auto& [target, done] : asked) done(summary);
+  return static_cast<int>(asked.size());
+}
+
+void TestFleet::StartScale(int cp, const std::string& id) {
+  const Answer answer = Scale(cp, id);
+  ASSERT_GT(DescribeCaches(), 0);
+  ASSERT_TRUE(answer->has_value());
+  ASSERT_OK(**answer);
+}
+
+Operation TestFleet::operation(const std::string& id) {
+  return coordinator_.fleet().FindOperation(id).value();
+}
+
+CacheSummary TestFleet::TestCache() {
+  return {.blocks_by_index = {8, 8, 8, 6, 4},
+          .blocks_per_rank = 100,
+          .block_tokens = 16,
+          .block_bytes = 2048,
+          .sequences = 8,
+          .tokens = 500,
+          .active_sequences = 4,
+          .copy_bytes_per_second = 1e9,
+          .prefill_tokens_per_second = 1000,
+          .round_trip = absl::Microseconds(500)};
 }
 
 void TestFleet::ReportProgress(FormingPhase phase, const std::string& id,

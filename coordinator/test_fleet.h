@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <map>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -45,10 +46,24 @@ class TestFleet {
   void ReportProgress(FormingPhase phase, const std::string& id, const Progress& progress);
   // Ends all phases before `phase` well; those of `phase` are then under way.
   void FormUntil(FormingPhase phase);
-  // Ends all phases.
+  // Ends all phases. When a replica changes its shape, they are those of its new epoch.
   void Serve();
   // Ends all releases; the ids of the workers that were asked, in order.
   std::vector<std::string> Release();
+
+  // Asks for an operation; empty until it has begun or was refused.
+  using Answer = std::shared_ptr<std::optional<absl::Status>>;
+  Answer Operate(const OperationRequest& request);
+  Answer Scale(int cp, const std::string& id = "op1");
+  // The leaders that were asked say this of their caches; how many there were.
+  int DescribeCaches(const absl::StatusOr<CacheSummary>& summary = TestCache());
+  // Scale and DescribeCaches: the new epoch's Assign is then under way.
+  void StartScale(int cp, const std::string& id = "op1");
+  Operation operation(const std::string& id = "op1");
+  ReplicaResize resize(size_t index = 0) { return operation().replicas.at(index); }
+
+  // Room for 100 blocks on each rank, and sequences that hold some.
+  static CacheSummary TestCache();
 
   ReplicaStatus replica(int index = 0);
   ReplicaState state(int index = 0) { return replica(index).state; }
@@ -57,6 +72,8 @@ class TestFleet {
   std::string workers(int index = 0);
   // Those of one kind.
   std::vector<Event> events(EventKind kind);
+
+  FakeWorkerClient::PhaseCall TakeCall(FormingPhase phase, const std::string& id);
 
   FakeClock& clock() { return clock_; }
   FakeWorkerClient& client() { return client_; }

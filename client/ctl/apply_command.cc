@@ -85,7 +85,7 @@ void AddApplyCommand(CLI::App& app, const GlobalOptions& global, Command& chosen
       ->required();
   apply->add_flag("--dry-run", options->dry_run, "Show what it would take; change nothing");
   apply->add_option("--drop", options->drop, "A sequence that may be lost, beside the file's")
-      ->check(CLI::Validator(CheckSequence, "CLIENT/SEQUENCE"))
+      ->check(CLI::Validator(CheckSequence, ""))
       ->type_name("CLIENT/SEQUENCE");
   options->flags.AddTo(*apply);
   apply->callback([options, &global, &chosen] {

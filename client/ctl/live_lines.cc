@@ -37,21 +37,21 @@ void LiveLines::Print(absl::string_view line) {
 }
 
 void LiveLines::Rewrite(const std::vector<std::string>& lines) {
-  if (!terminal_.live) return;
+  if (!terminal_.live || lines == shown_) return;
   Clear();
   const int width = WidthOf(terminal_.out);
   for (const std::string& line : lines) {
     std::fputs(absl::StrCat(Cut(line, width - 1), "\n").c_str(), terminal_.out);
   }
   std::fflush(terminal_.out);
-  shown_ = lines.size();
+  shown_ = lines;
 }
 
 void LiveLines::Clear() {
-  if (shown_ == 0) return;
-  std::fputs(absl::StrCat("\033[", shown_, "A\r\033[J").c_str(), terminal_.out);
+  if (shown_.empty()) return;
+  std::fputs(absl::StrCat("\033[", shown_.size(), "A\r\033[J").c_str(), terminal_.out);
   std::fflush(terminal_.out);
-  shown_ = 0;
+  shown_.clear();
 }
 
 }  // namespace muster::ctl

@@ -29,7 +29,7 @@ class LiveLines {
 
  private:
   const Terminal terminal_;
-  size_t shown_ = 0;  // lines that are rewritten
+  std::vector<std::string> shown_;  // the lines that are rewritten
 };
 
 }  // namespace muster::ctl

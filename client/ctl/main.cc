@@ -6,6 +6,7 @@
 #include <string>
 
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_replace.h"
 #include "client/ctl/command.h"
 #include "client/ctl/command_tree.h"
 
@@ -25,6 +26,12 @@ constexpr char kFooter[] =
 class HelpText : public CLI::Formatter {
  public:
   HelpText() { column_width(26); }
+
+  // Without what a switch that turns another one off sets it to.
+  std::string make_option_name(const CLI::Option* option, bool positional) const override {
+    return absl::StrReplaceAll(CLI::Formatter::make_option_name(option, positional),
+                               {{"{false}", ""}});
+  }
 
   std::string make_option_opts(const CLI::Option* option) const override {
     const std::string value = ValueText(*option);

@@ -46,12 +46,12 @@ void PrintTopologies(const v1::PlanTopologyResponse& plan, const v1::ListWorkers
 void OperationFlags::AddTo(CLI::App& command) {
   command.add_flag("--wait,!--no-wait", wait, "Stay until it has ended (default), or has begun");
   command.add_option("--timeout", timeout, "Of each replica's change, then it is rolled back")
-      ->check(CLI::Validator(CheckTimeout, "TIME"))
+      ->check(CLI::Validator(CheckTimeout, ""))
       ->type_name("TIME")
       ->default_str("10m");
   command
       .add_option("--request-id", request_id, "Names the operation; the same one again joins it")
-      ->check(CLI::Validator(CheckId, "ID"))
+      ->check(CLI::Validator(CheckId, ""))
       ->type_name("ID");
 }
 

@@ -252,7 +252,7 @@ void AddUpCommand(CLI::App& app, const GlobalOptions& global, Command& chosen) {
       ->type_name("N")
       ->capture_default_str();
   up->add_option("--resize-range", fleet.resize_range, "Smallest and largest cp to keep room for")
-      ->check(CLI::Validator(CheckRange, "MIN:MAX"))
+      ->check(CLI::Validator(CheckRange, ""))
       ->type_name("MIN:MAX")
       ->default_str("half to double");
   up->add_option("--threads", fleet.threads, "Threads per worker (default: cores / workers)")

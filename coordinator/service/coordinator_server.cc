@@ -34,7 +34,8 @@ absl::StatusOr<std::unique_ptr<CoordinatorServer>> CoordinatorServer::Start(
 CoordinatorServer::CoordinatorServer(const Options& options, Coordinator& coordinator)
     : coordinator_(coordinator),
       address_(options.listen),
-      membership_({.term = coordinator.term(), .heartbeat_interval = options.heartbeat_interval},
+      membership_({.term = [&coordinator] { return coordinator.term(); },
+                   .heartbeat_interval = options.heartbeat_interval},
                   coordinator.membership()),
       rendezvous_(coordinator.rendezvous()),
       fleet_(coordinator.fleet()) {

@@ -2,7 +2,9 @@
 
 #include <gtest/gtest.h>
 
+#include <memory>
 #include <string>
+#include <thread>
 #include <vector>
 
 #include "base/error.h"
@@ -188,6 +190,147 @@ TEST_F(FleetServiceTest, AStoppingCoordinatorEndsTheWatchers) {
   served_.server->Shutdown(absl::Seconds(30));
   EXPECT_FALSE(events->Read(&event));
   EXPECT_STATUS(FromGrpc(events->Finish()), absl::StatusCode::kUnavailable, "is stopping");
+}
+
+// Calls of a fleet that serves, whose leader is asked what its cache holds first.
+class FleetServiceOperationTest : public FleetServiceTest {
+ protected:
+  using Scaling = std::unique_ptr<grpc::ClientReader<v1::ScaleContextParallelResponse>>;
+
+  FleetServiceOperationTest() {
+    fleet_.EnlistAll(4);
+    fleet_.Serve();
+  }
+
+  static v1::ScaleContextParallelRequest ScaleTo(uint32_t cp, const std::string& id = "op1") {
+    v1::ScaleContextParallelRequest request;
+    request.set_request_id(id);
+    request.set_cp(cp);
+    return request;
+  }
+  // How a call ends that is refused before it asks anybody.
+  absl::Status Refusal(const v1::ScaleContextParallelRequest& request) {
+    grpc::ClientContext context;
+    const Scaling scaling = stub_->ScaleContextParallel(&context, request);
+    v1::ScaleContextParallelResponse response;
+    EXPECT_FALSE(scaling->Read(&response)) << response.DebugString();
+    return FromGrpc(scaling->Finish());
+  }
+  void AnswerTheSurvey() {
+    ASSERT_TRUE(Eventually([&] { return fleet_.DescribeCaches() > 0; }));
+  }
+};
+
+TEST_F(FleetServiceOperationTest, ScalingIsStreamedFromItsStartToItsEnd) {
+  const Scaling scaling = stub_->ScaleContextParallel(&context_, ScaleTo(4));
+  AnswerTheSurvey();
+  v1::ScaleContextParallelResponse response;
+  ASSERT_TRUE(scaling->Read(&response));
+  EXPECT_EQ(response.operation().id(), "op1");
+  EXPECT_EQ(response.operation().kind(), v1::OPERATION_KIND_SCALE_CONTEXT_PARALLEL);
+  EXPECT_EQ(response.operation().state(), v1::OPERATION_STATE_RUNNING);
+  EXPECT_EQ(response.operation().summary(), "cp 2 to 4");
+  fleet_.ReportProgress(FormingPhase::kAssign, "w3", {"assign", 1, 2, "bytes"});
+  fleet_.coordinator().Tick();
+  while (response.operation().replicas(0).ranks(3).progress().total() != 2) {
+    ASSERT_TRUE(scaling->Read(&response));
+  }
+  fleet_.FormUntil(FormingPhase::kActivate);
+  fleet_.FinishRank(
+      FormingPhase::kActivate, "w0",
+      PhaseResult{.takeover = {.pause = absl::Milliseconds(4), .kv_blocks_moved = 21}});
+  fleet_.Release();
+  while (response.operation().state() == v1::OPERATION_STATE_RUNNING) {
+    ASSERT_TRUE(scaling->Read(&response));
+  }
+  EXPECT_EQ(response.operation().state(), v1::OPERATION_STATE_DONE);
+  EXPECT_EQ(response.operation().replicas(0).stage(), v1::RESIZE_STAGE_DONE);
+  EXPECT_EQ(response.operation().replicas(0).kv_blocks_moved(), 21u);
+  EXPECT_EQ(FromWire(response.operation().replicas(0).pause()), absl::Milliseconds(4));
+  EXPECT_FALSE(scaling->Read(&response)) << "the last state comes once";
+  EXPECT_OK(FromGrpc(scaling->Finish()));
+}
+
+TEST_F(FleetServiceOperationTest, AnOperationGoesOnWithoutItsCallerAndWhoComesBackSeesItsEnd) {
+  {
+    grpc::ClientContext context;
+    const Scaling scaling = stub_->ScaleContextParallel(&context, ScaleTo(4));
+    AnswerTheSurvey();
+    v1::ScaleContextParallelResponse response;
+    ASSERT_TRUE(scaling->Read(&response));
+    context.TryCancel();
+    scaling->Finish();
+  }
+  fleet_.Lose("w3");
+  fleet_.Release();
+  const Scaling scaling = stub_->ScaleContextParallel(&context_, ScaleTo(4));
+  v1::ScaleContextParallelResponse response;
+  ASSERT_TRUE(scaling->Read(&response));
+  EXPECT_EQ(response.operation().state(), v1::OPERATION_STATE_ROLLED_BACK);
+  EXPECT_STATUS(FailureOf(response.operation().failure()), absl::StatusCode::kUnavailable,
+                "rank 3 (worker w3) was lost in assign");
+  EXPECT_OK(FromGrpc(scaling->Finish())) << "a failure is a state, not an error";
+}
+
+TEST_F(FleetServiceOperationTest, WhatIsWrongWithARequestIsAnErrorOfTheCall) {
+  constexpr auto kInvalid = absl::StatusCode::kInvalidArgument;
+  EXPECT_STATUS(Refusal(ScaleTo(0)), kInvalid, "cannot plan cp=0");
+  EXPECT_STATUS(Refusal(ScaleTo(4, "")), kInvalid, "request_id has 0 bytes");
+  EXPECT_STATUS(Refusal(ScaleTo(4, std::string(65, 'a'))), kInvalid, "request_id has 65 bytes");
+  v1::ScaleContextParallelRequest request = ScaleTo(4);
+  *request.mutable_timeout() = ToWire(absl::Hours(2));
+  EXPECT_STATUS(Refusal(request), kInvalid, "2h");
+  v1::DrainWorkerRequest drain;
+  drain.set_request_id("op1");
+  drain.set_worker_id("a b");
+  const auto draining = stub_->DrainWorker(&context_, drain);
+  EXPECT_STATUS(FromGrpc(draining->Finish()), kInvalid, "worker id of 3 bytes");
+}
+
+TEST_F(FleetServiceOperationTest, APlanThatIsRefusedIsAnErrorOfTheCall) {
+  const Scaling scaling = stub_->ScaleContextParallel(&context_, ScaleTo(8));
+  AnswerTheSurvey();
+  v1::ScaleContextParallelResponse response;
+  EXPECT_FALSE(scaling->Read(&response));
+  const absl::Status refused = FromGrpc(scaling->Finish());
+  EXPECT_STATUS(refused, absl::StatusCode::kFailedPrecondition, "it needs 8 workers");
+  EXPECT_EQ(DetailOf(refused).reason, ErrorReason::kNotEnoughWorkers);
+}
+
+TEST_F(FleetServiceOperationTest, OperationsAreListedAndCancelled) {
+  fleet_.StartScale(4);
+  v1::CancelOperationRequest request;
+  request.set_operation_id("op1");
+  v1::CancelOperationResponse cancelled;
+  ASSERT_TRUE(stub_->CancelOperation(&context_, request, &cancelled).ok());
+  fleet_.Release();
+  v1::ListOperationsResponse list;
+  grpc::ClientContext context;
+  ASSERT_TRUE(stub_->ListOperations(&context, v1::ListOperationsRequest(), &list).ok());
+  ASSERT_EQ(list.operations_size(), 1);
+  EXPECT_EQ(list.operations(0).state(), v1::OPERATION_STATE_ROLLED_BACK);
+  EXPECT_EQ(list.operations(0).failure().detail().reason(), v1::ERROR_REASON_OPERATION_CANCELLED);
+  request.set_operation_id("op9");
+  grpc::ClientContext another;
+  EXPECT_STATUS(FromGrpc(stub_->CancelOperation(&another, request, &cancelled)),
+                absl::StatusCode::kNotFound, "there is no operation 'op9'.");
+}
+
+TEST_F(FleetServiceOperationTest, ADryRunTellsWhatTheChangeTakes) {
+  v1::PlanTopologyRequest request;
+  request.mutable_config()->set_cp(4);
+  v1::PlanTopologyResponse plan;
+  std::thread leader([&] { AnswerTheSurvey(); });
+  const grpc::Status status = stub_->PlanTopology(&context_, request, &plan);
+  leader.join();
+  ASSERT_OK(FromGrpc(status));
+  ASSERT_EQ(plan.changes_size(), 1);
+  EXPECT_EQ(plan.changes(0).from().cp(), 2u);
+  EXPECT_EQ(plan.changes(0).to().cp(), 4u);
+  ASSERT_EQ(plan.changes(0).flows_size(), 2);
+  EXPECT_EQ(plan.changes(0).flows(1).to_rank(), 3u);
+  EXPECT_EQ(plan.changes(0).ranks(2).role(), v1::RankChange::ROLE_RECRUIT);
+  EXPECT_GT(FromWire(plan.changes(0).predicted_pause()), absl::ZeroDuration());
 }
 
 }  // namespace

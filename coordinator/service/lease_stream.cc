@@ -11,8 +11,9 @@
 
 namespace muster {
 
-LeaseStream::LeaseStream(Membership& membership, v1::Welcome welcome)
+LeaseStream::LeaseStream(Membership& membership, std::function<Term()> term, v1::Welcome welcome)
     : membership_(membership),
+      term_(std::move(term)),
       welcome_(std::move(welcome)),
       writer_(std::make_shared<LeaseWriter>(this)) {
   StartRead(&request_);
@@ -42,7 +43,9 @@ absl::Status LeaseStream::OnMessage() {
 absl::Status LeaseStream::OnEnlistment(const v1::Enlistment& wire) {
   MUSTER_ASSIGN_OR_RETURN(const WorkerInfo worker, WorkerInfoFromWire(wire));
   MUSTER_ASSIGN_OR_RETURN(lease_, membership_.Enlist(worker, writer_));
-  writer_->Welcome(welcome_);
+  v1::Welcome welcome = welcome_;
+  welcome.set_term(term_().value());
+  writer_->Welcome(welcome);
   return absl::OkStatus();
 }
 

@@ -1,11 +1,13 @@
 #ifndef MUSTER_COORDINATOR_SERVICE_LEASE_STREAM_H_
 #define MUSTER_COORDINATOR_SERVICE_LEASE_STREAM_H_
 
+#include <functional>
 #include <memory>
 #include <optional>
 
 #include "absl/status/status.h"
 #include "absl/strings/string_view.h"
+#include "base/ids.h"
 #include "coordinator/membership.h"
 #include "proto/muster/v1/membership.grpc.pb.h"
 
@@ -17,8 +19,8 @@ class LeaseWriter;
 // worker. Deletes itself when the call is over.
 class LeaseStream : public grpc::ServerBidiReactor<v1::EnlistRequest, v1::EnlistResponse> {
  public:
-  // `membership` outlives the call.
-  LeaseStream(Membership& membership, v1::Welcome welcome);
+  // `membership` outlives the call. The welcome gets the `term` that there is after the enlistment.
+  LeaseStream(Membership& membership, std::function<Term()> term, v1::Welcome welcome);
   ~LeaseStream() override;
 
  private:
@@ -33,6 +35,7 @@ class LeaseStream : public grpc::ServerBidiReactor<v1::EnlistRequest, v1::Enlist
   void End(const absl::Status& status, absl::string_view why);
 
   Membership& membership_;
+  const std::function<Term()> term_;
   const v1::Welcome welcome_;
   const std::shared_ptr<LeaseWriter> writer_;  // the registry holds it too
 

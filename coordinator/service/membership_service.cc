@@ -10,9 +10,8 @@ namespace muster {
 grpc::ServerBidiReactor<v1::EnlistRequest, v1::EnlistResponse>* MembershipService::Enlist(
     grpc::CallbackServerContext* /*context*/) {
   v1::Welcome welcome;
-  welcome.set_term(options_.term.value());
   *welcome.mutable_heartbeat_interval() = ToWire(options_.heartbeat_interval);
-  return new LeaseStream(membership_, std::move(welcome));
+  return new LeaseStream(membership_, options_.term, std::move(welcome));
 }
 
 }  // namespace muster

@@ -1,6 +1,8 @@
 #ifndef MUSTER_COORDINATOR_SERVICE_MEMBERSHIP_SERVICE_H_
 #define MUSTER_COORDINATOR_SERVICE_MEMBERSHIP_SERVICE_H_
 
+#include <functional>
+
 #include "absl/time/time.h"
 #include "base/ids.h"
 #include "coordinator/membership.h"
@@ -12,7 +14,7 @@ namespace muster {
 class MembershipService : public v1::Membership::CallbackService {
  public:
   struct Options {
-    Term term;
+    std::function<Term()> term;         // the coordinator's, as it is then
     absl::Duration heartbeat_interval;  // what workers are asked for
   };
   // `membership` outlives this and every stream.

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "base/error.h"
+#include "coordinator/placement.h"
 #include "coordinator/service/service_test_support.h"
 #include "tests/support/status_matchers.h"
 
@@ -56,6 +57,55 @@ TEST_F(MembershipServiceTest, AnEnlistmentIsAnsweredByAWelcomeAndMakesAMember) {
   ASSERT_TRUE(view.has_value());
   EXPECT_EQ(view->info.model, TestModel());
   EXPECT_EQ(view->info.address, "127.0.0.1:7001");
+}
+
+// A worker that a coordinator of term 6 left serving alone.
+v1::Enlistment Serving() {
+  WorkerInfo worker = TestWorker("w0", 1);
+  const Topology topology = PlanTopology({.config = {},
+                                          .term = Term(6),
+                                          .slots = {{.epoch = Epoch(3)}},
+                                          .inventory = {{.worker_id = worker.worker_id,
+                                                         .incarnation = worker.incarnation,
+                                                         .address = worker.address,
+                                                         .model = worker.model}}})
+                                .value()
+                                .topologies.front();
+  v1::Enlistment wire = EnlistmentOf(worker);
+  *wire.add_epochs() = ToWire(EpochReport{.epoch = Epoch(3), .state = WorkerState::kServing});
+  *wire.add_serving() = ToWire(topology);
+  wire.set_term(6);
+  return wire;
+}
+
+TEST_F(MembershipServiceTest, WhatAWorkerServesIsAdoptedAndItsWelcomeHasAHigherTerm) {
+  EnlistedWorker worker(served_.channel, Serving());
+  EXPECT_EQ(worker.Read().welcome().term(), 7u);
+  EXPECT_EQ(fleet_.state(), ReplicaState::kServing);
+  EXPECT_EQ(fleet_.epoch(), 3u);
+  EXPECT_EQ(fleet_.events(EventKind::kAdopted).size(), 1u);
+}
+
+TEST_F(MembershipServiceTest, AMalformedTopologyOrTermIsRefusedByItsField) {
+  const struct {
+    const char* message;
+    std::function<void(v1::Enlistment&)> spoil;
+  } cases[] = {
+      {"topology.epoch is 0", [](auto& e) { e.mutable_serving(0)->set_epoch(0); }},
+      {"topology has 0 ranks", [](auto& e) { e.mutable_serving(0)->clear_ranks(); }},
+      {"serving has 65 entries",
+       [](auto& e) {
+         for (int i = 0; i < 64; ++i) *e.add_serving() = e.serving(0);
+       }},
+      {"term is 18446744073709551615", [](auto& e) { e.set_term(~uint64_t{0}); }},
+  };
+  for (const auto& c : cases) {
+    v1::Enlistment enlistment = Serving();
+    c.spoil(enlistment);
+    EnlistedWorker worker(served_.channel, enlistment);
+    EXPECT_STATUS(worker.End(), kInvalid, c.message);
+  }
+  EXPECT_EQ(fleet_.coordinator().term(), Term(1));
 }
 
 TEST_F(MembershipServiceTest, HeartbeatsReachTheRegistry) {

@@ -13,6 +13,8 @@ namespace {
 
 constexpr int kMostReports = 64;
 constexpr size_t kMaxTextBytes = 256;
+// Terms that nobody reaches by counting would leave none for the next coordinator.
+constexpr uint64_t kHighestTerm = uint64_t{1} << 62;
 
 absl::Status CheckText(absl::string_view field, const std::string& text) {
   if (text.size() <= kMaxTextBytes) return absl::OkStatus();
@@ -25,6 +27,12 @@ absl::Status CheckAddress(const std::string& text) {
   MUSTER_ASSIGN_OR_RETURN(const ListenAddress address, ParseListenAddress(text));
   if (address.port > 0) return absl::OkStatus();
   return absl::InvalidArgumentError(absl::StrCat("address is '", text, "'; its port can't be 0"));
+}
+
+absl::Status CheckTerm(uint64_t term) {
+  if (term <= kHighestTerm) return absl::OkStatus();
+  return absl::InvalidArgumentError(
+      absl::StrCat("term is ", term, "; it can be 0 to ", kHighestTerm));
 }
 
 template <typename Value, typename Wire>
@@ -56,10 +64,13 @@ absl::StatusOr<WorkerInfo> WorkerInfoFromWire(const v1::Enlistment& wire) {
                     .incarnation = Incarnation(wire.incarnation()),
                     .address = wire.address(),
                     .build = wire.build(),
-                    .local_address = wire.local_address()};
+                    .local_address = wire.local_address(),
+                    .term = Term(wire.term())};
+  MUSTER_RETURN_IF_ERROR(CheckTerm(wire.term()));
   MUSTER_ASSIGN_OR_RETURN(worker.device, FromWire(wire.device()));
   MUSTER_ASSIGN_OR_RETURN(worker.model, FromWire(wire.model()));
   MUSTER_ASSIGN_OR_RETURN(worker.epochs, ReportsFromWire(wire.epochs()));
+  MUSTER_ASSIGN_OR_RETURN(worker.serving, AllFromWire<Topology>("serving", wire.serving()));
   return worker;
 }
 

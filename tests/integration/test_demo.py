@@ -14,7 +14,7 @@ from safetensors.numpy import load_file
 
 KEYS = [
     "model", "topology", "epoch", "prompt_tokens", "tokens", "text", "top", "ledger", "ttft_ms",
-    "tokens_per_second", "phases_ms"]
+    "tokens_per_second", "phases_ms", "resizes"]
 
 
 def words(name: str, *more: str) -> list[str]:

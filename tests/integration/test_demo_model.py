@@ -9,7 +9,8 @@ from fleets import REPOSITORY
 sys.path.insert(0, str(REPOSITORY / "scripts"))
 from fetch_demo_model import DemoModelError, ensure_demo_model  # noqa: E402
 
-# Of the prompt "What is the capital of France?" in the chat template, greedy, in float32.
+QUESTION = "What is the capital of France?"
+# Of that prompt in the chat template, greedy, in float32.
 PROMPT = [
     1, 9690, 198, 2683, 359, 253, 5356, 5646, 11173, 3365, 3511, 308, 34519, 28, 7018, 411, 407,
     19712, 8182, 2, 198, 1, 4093, 198, 1780, 314, 260, 3575, 282, 4649, 47, 2, 198, 1, 520, 9531,
@@ -37,14 +38,15 @@ def model():
 @pytest.mark.parametrize("shape", [
     ("--cp", "1"), ("--cp", "2"), ("--cp", "4"), ("--tp", "3", "--cp", "2")])
 def test_every_shape_answers_paris_in_float32_with_the_same_tokens(programs, shape):
-    report = programs.demo_json("--dtype", "float32", *shape)
+    report = programs.demo_json("--prompt", QUESTION, "--dtype", "float32", "--scale", "none",
+                                *shape)
     assert report["prompt_tokens"] == PROMPT
     assert (report["tokens"], report["text"]) == (TOKENS, TEXT)
 
 
 @pytest.mark.parametrize("shape", [("--cp", "1"), ("--tp", "3", "--cp", "2")])
 def test_the_default_type_answers_paris(programs, shape):
-    assert "Paris" in programs.demo_json(*shape)["text"]
+    assert "Paris" in programs.demo_json("--prompt", QUESTION, *shape)["text"]
 
 
 def test_a_person_sees_the_answer(programs):

@@ -81,6 +81,7 @@ absl::StatusOr<EpochContext::Captured> EpochContext::Capture(absl::Duration time
     EnterPhase("capture/agree");
     MUSTER_ASSIGN_OR_RETURN(captured.agreement_digest, Agree(deadline));
     captured.kv_blocks = kv_->blocks();
+    captured.block_bytes = kv_->arena()->block_bytes();
     StartServing();
     return absl::OkStatus();
   }));

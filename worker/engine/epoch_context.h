@@ -70,6 +70,7 @@ class EpochContext {
     std::vector<int> buckets;  // largest first
     int64_t kv_blocks = 0;     // of this rank
     int block_tokens = 0;
+    int64_t block_bytes = 0;       // of this rank
     std::string agreement_digest;  // 16 hexadecimal digits, equal on all ranks
   };
 

@@ -10,9 +10,12 @@
 #include <utility>
 
 #include "absl/base/thread_annotations.h"
+#include "absl/strings/str_cat.h"
 #include "absl/synchronization/mutex.h"
+#include "base/error.h"
 #include "base/status_macros.h"
 #include "base/wire_status.h"
+#include "base/wire_takeover.h"
 #include "base/wire_topology.h"
 #include "proto/muster/v1/worker_control.grpc.pb.h"
 #include "worker/engine/worker_epochs.h"
@@ -141,6 +144,24 @@ class WorkerControlService final : public v1::WorkerControl::CallbackService {
     return Finish(context->DefaultReactor(), absl::OkStatus());
   }
 
+  ServerUnaryReactor* DescribeCache(CallbackServerContext* context,
+                                    const v1::DescribeCacheRequest* request,
+                                    v1::DescribeCacheResponse* response) override {
+    ServerUnaryReactor* reactor = context->DefaultReactor();
+    const auto serving = ServingOf(request->header());
+    if (!serving.ok()) return Finish(reactor, serving.status());
+    const auto block_bytes = static_cast<uint64_t>((*serving)->captured.block_bytes);
+    (*serving)->engine().Describe(
+        [reactor, response, block_bytes](absl::StatusOr<CacheSummary> summary) {
+          if (summary.ok()) {
+            summary->block_bytes = block_bytes;
+            ToWire(*summary, response);
+          }
+          Finish(reactor, summary.status());
+        });
+    return reactor;
+  }
+
   ServerUnaryReactor* MeasureDevice(CallbackServerContext* context, const v1::MeasureDeviceRequest*,
                                     v1::MeasureDeviceResponse* response) override {
     ServerUnaryReactor* reactor = context->DefaultReactor();
@@ -165,6 +186,19 @@ class WorkerControlService final : public v1::WorkerControl::CallbackService {
     const uint32_t most = static_cast<uint32_t>(topology.ranks.size());
     return epochs_.Assign(call, topology,
                           GlobalRank(static_cast<int>(std::min(request.rank(), most))));
+  }
+
+  // The epoch that the header names, where it serves and is led from here.
+  absl::StatusOr<std::shared_ptr<const ServingEpoch>> ServingOf(
+      const v1::ControlHeader& header) const {
+    MUSTER_ASSIGN_OR_RETURN(const EpochCall call, FromWire(header));
+    MUSTER_ASSIGN_OR_RETURN(auto serving, epochs_.Serving());
+    const Epoch epoch = serving->context->topology().epoch;
+    if (epoch == call.epoch) return serving;
+    return MakeError(absl::StatusCode::kFailedPrecondition,
+                     absl::StrCat("epoch ", call.epoch.value(), " does not serve; epoch ",
+                                  epoch.value(), " does"),
+                     {.reason = ErrorReason::kStaleEpoch, .epoch = epoch});
   }
 
   void Run(EpochCommand command, const v1::ControlHeader& header,

@@ -4,21 +4,24 @@ import asyncio
 import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from collections.abc import Sequence as Tokens
-from contextlib import asynccontextmanager
 from types import TracebackType
 
 import grpc
 from muster import methods
-from muster.client import PATIENCE, new_client_id, serving_leader
-from muster.errors import MusterError, from_rpc_error
+from muster.client import PATIENCE, OnProgress, new_client_id, serving_leader
+from muster.errors import MusterError
 from muster.history import Growth, History, growth, new_sequence_id
 from muster.lease import renewal_interval
+from muster.link import AsyncLink
 from muster.messages import (
-    capacity_of, event_of, fork_of, forward_to_wire, model_of, replica_of, result_of)
+    capacity_of, config_to_wire, event_of, fork_of, forward_to_wire, model_of, replica_of, result_of)
 from muster.methods import Method, Q, R
+from muster.operation_messages import (
+    P, apply_to_wire, drain_to_wire, operation_of, outcome, plan_of, scale_to_wire)
 from muster.retry import Retries
 from muster.values import (
-    Capacity, Event, Fork, Model, ReplicaStatus, Sampling, Slice, StepResult, Token)
+    Capacity, Event, Fork, Model, Operation, ParallelConfig, Plan, ReplicaStatus, Sampling, Slice,
+    StepResult, Token)
 from proto.muster.v1 import fleet_pb2, inference_pb2
 
 # Answers "host:port" of a replica's leader, or raises MusterError.
@@ -34,7 +37,7 @@ class Fleet:
         """As muster.client.Fleet."""
         self._timeout = timeout
         self._patience = patience
-        self._link = Link(address)
+        self._link = AsyncLink(address)
 
     async def __aenter__(self) -> "Fleet":
         return self
@@ -48,14 +51,8 @@ class Fleet:
 
     async def replicas(self) -> list[ReplicaStatus]:
         """The replicas as they are now."""
-        retries = Retries(self._patience)
-        while True:
-            try:
-                response = await self._link.call(
-                    methods.GET_TOPOLOGY, fleet_pb2.GetTopologyRequest(), self._timeout)
-                return [replica_of(replica) for replica in response.replicas]
-            except MusterError as error:
-                await asyncio.sleep(retries.pause_after(error))
+        response = await self._call(methods.GET_TOPOLOGY, fleet_pb2.GetTopologyRequest())
+        return [replica_of(replica) for replica in response.replicas]
 
     async def watch(self) -> AsyncIterator[list[ReplicaStatus]]:
         """The replicas at once, then after every change; a lost connection is made again."""
@@ -80,6 +77,43 @@ class Fleet:
             async for event in events:
                 yield event_of(event)
 
+    async def plan(self, config: ParallelConfig) -> Plan:
+        """As muster.client.Fleet.plan."""
+        request = fleet_pb2.PlanTopologyRequest(config=config_to_wire(config))
+        return plan_of(await self._call(methods.PLAN_TOPOLOGY, request))
+
+    async def operations(self) -> list[Operation]:
+        """The running operation and the last ones that have ended, newest first."""
+        response = await self._call(methods.LIST_OPERATIONS, fleet_pb2.ListOperationsRequest())
+        return [operation_of(operation) for operation in response.operations]
+
+    async def cancel_operation(self, operation_id: str) -> Operation:
+        """Has an operation that has not taken effect undone; returns it as it is then."""
+        request = fleet_pb2.CancelOperationRequest(operation_id=operation_id)
+        return operation_of((await self._call(methods.CANCEL_OPERATION, request)).operation)
+
+    async def scale_context_parallel(self, cp: int, request_id: str | None = None,
+                                     timeout: float | None = None,
+                                     on_progress: OnProgress | None = None) ->Operation:
+        """As muster.client.Fleet.scale_context_parallel."""
+        return await self._operate(
+            methods.SCALE_CONTEXT_PARALLEL, scale_to_wire(cp, request_id, timeout), on_progress)
+
+    async def apply_topology(self, config: ParallelConfig, buckets: Iterable[int] = (),
+                             drop: Iterable[str] = (), request_id: str | None = None,
+                             timeout: float | None = None,
+                             on_progress: OnProgress | None = None) ->Operation:
+        """As muster.client.Fleet.apply_topology."""
+        request = apply_to_wire(config, buckets, drop, request_id, timeout)
+        return await self._operate(methods.APPLY_TOPOLOGY, request, on_progress)
+
+    async def drain_worker(self, worker_id: str, request_id: str | None = None,
+                           timeout: float | None = None,
+                           on_progress: OnProgress | None = None) ->Operation:
+        """As muster.client.Fleet.drain_worker."""
+        request = drain_to_wire(worker_id, request_id, timeout)
+        return await self._operate(methods.DRAIN_WORKER, request, on_progress)
+
     async def leader(self, index: int) -> str:
         """"host:port" of a replica's leader; raises MusterError if the replica does not serve."""
         return serving_leader(await self.replicas(), index)
@@ -88,6 +122,33 @@ class Fleet:
         """A replica that serves; its later calls follow the leader wherever it goes."""
         return Replica(await self.leader(index), patience=self._patience,
                        find_leader=lambda: self.leader(index))
+
+    async def _call(self, method: Method[Q, R], request: Q) -> R:
+        retries = Retries(self._patience)
+        while True:
+            try:
+                return await self._link.call(method, request, self._timeout)
+            except MusterError as error:
+                await asyncio.sleep(retries.pause_after(error))
+
+    async def _operate(self, method: Method[Q, P], request: Q,
+                       on_progress: OnProgress | None) ->Operation:
+        retries = Retries(self._patience)
+        while True:
+            last: Operation | None = None
+            try:
+                async with self._link.stream(method, request) as states:
+                    async for state in states:
+                        retries = Retries(self._patience)
+                        last = operation_of(state.operation)
+                        if on_progress is not None:
+                            on_progress(last)
+            except MusterError as error:
+                if not error.unanswered:
+                    raise
+                await asyncio.sleep(retries.pause_after(error))
+            else:
+                return outcome(last)
 
 
 class Replica:
@@ -104,7 +165,7 @@ class Replica:
         self._timeout = timeout
         self.patience = patience
         self._find_leader = find_leader
-        self._link = Link(address)
+        self._link = AsyncLink(address)
         self._model: Model | None = None
         self._lease: asyncio.Task[None] | None = None
 
@@ -155,7 +216,8 @@ class Replica:
         """As muster.client.Replica.forward. To have several on their way: muster.stream."""
         request = forward_to_wire(
             self._client_id, request_id or secrets.token_hex(8), slices, expected_epoch)
-        return result_of(await self._call(methods.FORWARD, request))
+        return result_of(
+            await self._call(methods.FORWARD, request, in_epoch=expected_epoch is not None))
 
     async def fork(self, sequence_id: str, new_sequence_id: str, tokens: int | None = None) -> Fork:
         """As muster.client.Replica.fork."""
@@ -211,13 +273,16 @@ class Replica:
             except MusterError:
                 pass  # The coordinator is away as well; the leader may be where it was.
 
-    async def _call(self, method: Method[Q, R], request: Q, idempotent: bool = True) -> R:
+    async def _call(self, method: Method[Q, R], request: Q, idempotent: bool = True,
+                    in_epoch: bool = False) -> R:
         retries = Retries(self.patience)
         while True:
             try:
                 return await self._link.call(method, request, self._timeout)
             except MusterError as error:
-                if error.unanswered and not idempotent:
+                # A stale epoch stays stale until whoever named it names another.
+                stale = in_epoch and error.reason == "STALE_EPOCH"
+                if stale or (error.unanswered and not idempotent):
                     raise
                 await self.recover(error, retries.pause_after(error))
 
@@ -310,45 +375,3 @@ class Sequence:
         except StopIteration as end:
             token: Token | None = end.value
             return token
-
-
-class Link:
-    """A channel to a daemon that may move."""
-
-    def __init__(self, address: str):
-        self.address = address
-        self.channel = _channel(address)
-
-    async def close(self) -> None:
-        await self.channel.close()
-
-    async def move(self, address: str) -> None:
-        """Later calls go to `address`. Those on their way to the former one fail."""
-        if address != self.address:
-            former, self.channel, self.address = self.channel, _channel(address), address
-            await former.close()
-
-    async def call(self, method: Method[Q, R], request: Q, timeout: float) -> R:
-        call = self.channel.unary_unary(
-            method.path, request_serializer=method.encode, response_deserializer=method.decode)
-        try:
-            return await call(request, timeout=timeout)
-        except grpc.RpcError as error:
-            raise from_rpc_error(error, self.address) from None
-
-    @asynccontextmanager
-    async def stream(self, method: Method[Q, R], request: Q) -> AsyncIterator[AsyncIterator[R]]:
-        """Responses as they come; left early, the call is cancelled."""
-        call = self.channel.unary_stream(
-            method.path, request_serializer=method.encode, response_deserializer=method.decode)
-        responses = call(request)
-        try:
-            yield responses.__aiter__()
-        except grpc.RpcError as error:
-            raise from_rpc_error(error, self.address) from None
-        finally:
-            responses.cancel()
-
-
-def _channel(address: str) -> grpc.aio.Channel:
-    return grpc.aio.insecure_channel(address, options=methods.CHANNEL_OPTIONS)

@@ -5,27 +5,31 @@ import secrets
 import time
 from collections.abc import Callable, Iterable, Iterator
 from collections.abc import Sequence as Tokens
-from contextlib import contextmanager
 from types import TracebackType
 
-import grpc
 from muster import methods
-from muster.errors import MusterError, from_rpc_error
+from muster.errors import MusterError
 from muster.lease import LeaseKeeper
+from muster.link import Link
 from muster.messages import (
     capacity_of, config_to_wire, event_of, fork_of, forward_to_wire, model_of, replica_of,
     result_of)
 from muster.methods import Method, Q, R
+from muster.operation_messages import (
+    P, apply_to_wire, drain_to_wire, operation_of, outcome, plan_of, scale_to_wire)
 from muster.retry import Retries
 from muster.sequence import Sequence
 from muster.values import (
-    Capacity, Event, Fork, Model, ParallelConfig, ReplicaStatus, Sampling, Slice, StepResult, Token)
+    Capacity, Event, Fork, Model, Operation, ParallelConfig, Plan, ReplicaStatus, Sampling, Slice,
+    StepResult, Token)
 from proto.muster.v1 import fleet_pb2, inference_pb2
 
 # Seconds for which what is marked retriable is retried, unless the caller says otherwise.
 PATIENCE = 10.0
 # Answers "host:port" of a replica's leader, or raises MusterError.
 FindLeader = Callable[[], str]
+# Is given an operation whenever it has got on.
+OnProgress = Callable[[Operation], None]
 
 
 class Fleet:
@@ -41,7 +45,7 @@ class Fleet:
         """
         self._timeout = timeout
         self._patience = patience
-        self._link = _Link(address)
+        self._link = Link(address)
 
     def __enter__(self) -> "Fleet":
         return self
@@ -80,11 +84,59 @@ class Fleet:
             except MusterError as error:
                 time.sleep(retries.pause_after(error))
 
-    def plan(self, config: ParallelConfig) -> list[list[str]]:
-        """The workers, in rank order, of each replica of a plan; changes nothing."""
+    def plan(self, config: ParallelConfig) -> Plan:
+        """What other sizes would look like, and take; changes nothing. Sizes of 0 stay."""
         request = fleet_pb2.PlanTopologyRequest(config=config_to_wire(config))
-        response = self._call(methods.PLAN_TOPOLOGY, request)
-        return [[rank.worker_id for rank in topology.ranks] for topology in response.topologies]
+        return plan_of(self._call(methods.PLAN_TOPOLOGY, request))
+
+    def operations(self) -> list[Operation]:
+        """The running operation and the last ones that have ended, newest first."""
+        response = self._call(methods.LIST_OPERATIONS, fleet_pb2.ListOperationsRequest())
+        return [operation_of(operation) for operation in response.operations]
+
+    def cancel_operation(self, operation_id: str) -> Operation:
+        """Has an operation that has not taken effect undone; returns it as it is then."""
+        request = fleet_pb2.CancelOperationRequest(operation_id=operation_id)
+        return operation_of(self._call(methods.CANCEL_OPERATION, request).operation)
+
+    def scale_context_parallel(self, cp: int, request_id: str | None = None,
+                               timeout: float | None = None,
+                               on_progress: OnProgress | None = None) -> Operation:
+        """Changes the cp of all replicas while they serve, and returns when that has ended.
+
+        Where it did not take effect, why is raised. A connection that is lost meanwhile is made
+        again: the operation goes on without it, and under its id it is found again.
+
+        Args:
+          cp: context-parallel size that is wanted.
+          request_id: names the operation; the same one again joins it. By default a new one.
+          timeout: seconds of each replica's change, after which it is rolled back.
+          on_progress: is given the operation whenever it has got on.
+        """
+        return self._operate(
+            methods.SCALE_CONTEXT_PARALLEL, scale_to_wire(cp, request_id, timeout), on_progress)
+
+    def apply_topology(self, config: ParallelConfig, buckets: Iterable[int] = (),
+                       drop: Iterable[str] = (), request_id: str | None = None,
+                       timeout: float | None = None,
+                       on_progress: OnProgress | None = None) -> Operation:
+        """As scale_context_parallel, for all sizes; KV that cannot be moved is computed again.
+
+        Args:
+          config: sizes of 0 stay as they are.
+          buckets: rows of the graphs, largest first; none: as they are.
+          drop: "CLIENT/SEQUENCE" of those that may be lost, or "*".
+          request_id, timeout, on_progress: as there.
+        """
+        request = apply_to_wire(config, buckets, drop, request_id, timeout)
+        return self._operate(methods.APPLY_TOPOLOGY, request, on_progress)
+
+    def drain_worker(self, worker_id: str, request_id: str | None = None,
+                     timeout: float | None = None,
+                     on_progress: OnProgress | None = None) -> Operation:
+        """As scale_context_parallel: takes a worker out of service, with its KV kept elsewhere."""
+        request = drain_to_wire(worker_id, request_id, timeout)
+        return self._operate(methods.DRAIN_WORKER, request, on_progress)
 
     def events(self, from_sequence: int = 0, follow: bool = False,
                timeout: float | None = None) -> Iterator[Event]:
@@ -133,6 +185,25 @@ class Fleet:
             except MusterError as error:
                 time.sleep(retries.pause_after(error))
 
+    def _operate(self, method: Method[Q, P], request: Q,
+                 on_progress: OnProgress | None) -> Operation:
+        retries = Retries(self._patience)
+        while True:
+            last: Operation | None = None
+            try:
+                with self._link.stream(method, request, None) as states:
+                    for state in states:
+                        retries = Retries(self._patience)
+                        last = operation_of(state.operation)
+                        if on_progress is not None:
+                            on_progress(last)
+            except MusterError as error:
+                if not error.unanswered:
+                    raise
+                time.sleep(retries.pause_after(error))
+            else:
+                return outcome(last)
+
 
 class Replica:
     """Calls of a replica's leader, as one client with sequences of its own. Thread-safe.
@@ -155,7 +226,7 @@ class Replica:
         self._timeout = timeout
         self._patience = patience
         self._find_leader = find_leader
-        self._link = _Link(address)
+        self._link = Link(address)
         self._model: Model | None = None
         self._lease = LeaseKeeper(self._renew)
 
@@ -214,7 +285,7 @@ class Replica:
         """
         request = forward_to_wire(
             self._client_id, request_id or secrets.token_hex(8), slices, expected_epoch)
-        return result_of(self._call(methods.FORWARD, request))
+        return result_of(self._call(methods.FORWARD, request, in_epoch=expected_epoch is not None))
 
     def fork(self, sequence_id: str, new_sequence_id: str, tokens: int | None = None) -> Fork:
         """Makes a sequence that begins with the first `tokens` of another (None: all).
@@ -261,13 +332,16 @@ class Replica:
         with self.sequence() as sequence:
             yield from sequence.generate(prompt, max_tokens, sampling, top_n, chunk)
 
-    def _call(self, method: Method[Q, R], request: Q, idempotent: bool = True) -> R:
+    def _call(self, method: Method[Q, R], request: Q, idempotent: bool = True,
+              in_epoch: bool = False) -> R:
         retries = Retries(self._patience)
         while True:
             try:
                 return self._link.call(method, request, self._timeout)
             except MusterError as error:
-                if error.unanswered and not idempotent:
+                # A stale epoch stays stale until whoever named it names another.
+                stale = in_epoch and error.reason == "STALE_EPOCH"
+                if stale or (error.unanswered and not idempotent):
                     raise
                 self._wait(error, retries.pause_after(error))
 
@@ -311,44 +385,3 @@ def serving_leader(statuses: Iterable[ReplicaStatus], index: int) -> str:
         raise MusterError(f"replica {index} is {status.state} and does not serve{why}",
                           "UNAVAILABLE", retriable=True)
     return status.leader
-
-
-class _Link:
-    """A channel to a daemon that may move. Thread-safe."""
-
-    def __init__(self, address: str):
-        self.address = address
-        self._channel = grpc.insecure_channel(address, options=methods.CHANNEL_OPTIONS)
-
-    def close(self) -> None:
-        self._channel.close()
-
-    def move(self, address: str) -> None:
-        """Later calls go to `address`. Those on their way to the former one fail."""
-        if address != self.address:
-            former, self._channel = self._channel, grpc.insecure_channel(
-                address, options=methods.CHANNEL_OPTIONS)
-            self.address = address
-            former.close()
-
-    def call(self, method: Method[Q, R], request: Q, timeout: float) -> R:
-        call = self._channel.unary_unary(
-            method.path, request_serializer=method.encode, response_deserializer=method.decode)
-        try:
-            return call(request, timeout=timeout)
-        except grpc.RpcError as error:
-            raise from_rpc_error(error, self.address) from None
-
-    @contextmanager
-    def stream(self, method: Method[Q, R], request: Q,
-               timeout: float | None) -> Iterator[Iterator[R]]:
-        """Responses as they come; left early, the call is cancelled."""
-        call = self._channel.unary_stream(
-            method.path, request_serializer=method.encode, response_deserializer=method.decode)
-        responses = call(request, timeout=timeout)
-        try:
-            yield responses
-        except grpc.RpcError as error:
-            raise from_rpc_error(error, self.address) from None
-        finally:
-            responses.cancel()

@@ -94,6 +94,12 @@ def from_status(status: status_pb2.Status) -> MusterError:
     return MusterError(text, code) if detail is None else _with_detail(text, code, detail)
 
 
+def from_failure(code: int, message: str, detail: error_pb2.ErrorDetail) -> MusterError:
+    """The exception for a failure that a message tells of."""
+    name = _CODE_NAMES.get(code, "UNKNOWN")
+    return _with_detail(message or name, name, detail)
+
+
 def _with_detail(message: str, code: str, detail: error_pb2.ErrorDetail) -> MusterError:
     return MusterError(
         message=message,

@@ -72,7 +72,8 @@ def growth(history: History, tokens: Sequence[int], rows: int, sampling: Samplin
         try:
             result = yield Step(piece, history.epoch)
         except MusterError as error:
-            if error.reason == "STALE_EPOCH" and error.retriable and error.epoch:
+            newer = error.epoch not in (0, history.epoch)
+            if error.reason == "STALE_EPOCH" and error.retriable and newer:
                 history.epoch = error.epoch
             elif error.of_lost_sequence and history.tokens and rebuilds < _REBUILDS:
                 rebuilds += 1

@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 
 from google.protobuf.duration_pb2 import Duration
+from google.protobuf.timestamp_pb2 import Timestamp
 from muster.errors import from_status
 from muster.values import (
     Capacity, Event, Fork, Model, Output, ParallelConfig, RankLedger, ReplicaStatus, Slice,
@@ -12,6 +13,11 @@ from proto.muster.v1 import fleet_pb2, inference_pb2, types_pb2
 
 def milliseconds(duration: Duration) -> float:
     return duration.seconds * 1e3 + duration.nanos / 1e6
+
+
+def seconds(time: Timestamp) -> float:
+    """Since 1970."""
+    return time.seconds + time.nanos / 1e9
 
 
 def config_to_wire(config: ParallelConfig) -> types_pb2.ParallelConfig:
@@ -38,7 +44,8 @@ def replica_of(status: fleet_pb2.ReplicaStatus) -> ReplicaStatus:
             RankLedger(
                 ledger.rank, {entry.tag: entry.bytes for entry in ledger.entries},
                 ledger.kv_blocks, ledger.block_tokens)
-            for ledger in status.ledgers))
+            for ledger in status.ledgers),
+        leader_incarnation=topology.ranks[0].incarnation if topology.ranks else 0)
 
 
 def event_of(event: fleet_pb2.WatchEventsResponse) -> Event:
@@ -50,7 +57,9 @@ def event_of(event: fleet_pb2.WatchEventsResponse) -> Event:
         rank=event.rank if event.HasField("rank") else None,
         worker_id=event.worker_id,
         phase=event.phase,
-        message=event.message)
+        message=event.message,
+        time=seconds(event.time),
+        operation_id=event.operation_id)
 
 
 def model_of(response: inference_pb2.GetModelResponse) -> Model:

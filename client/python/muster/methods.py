@@ -52,6 +52,18 @@ PLAN_TOPOLOGY = _method(
     "Fleet", "PlanTopology", fleet_pb2.PlanTopologyRequest, fleet_pb2.PlanTopologyResponse)
 WATCH_EVENTS = _method(
     "Fleet", "WatchEvents", fleet_pb2.WatchEventsRequest, fleet_pb2.WatchEventsResponse)
+SCALE_CONTEXT_PARALLEL = _method(
+    "Fleet", "ScaleContextParallel", fleet_pb2.ScaleContextParallelRequest,
+    fleet_pb2.ScaleContextParallelResponse)
+APPLY_TOPOLOGY = _method(
+    "Fleet", "ApplyTopology", fleet_pb2.ApplyTopologyRequest, fleet_pb2.ApplyTopologyResponse)
+DRAIN_WORKER = _method(
+    "Fleet", "DrainWorker", fleet_pb2.DrainWorkerRequest, fleet_pb2.DrainWorkerResponse)
+CANCEL_OPERATION = _method(
+    "Fleet", "CancelOperation", fleet_pb2.CancelOperationRequest,
+    fleet_pb2.CancelOperationResponse)
+LIST_OPERATIONS = _method(
+    "Fleet", "ListOperations", fleet_pb2.ListOperationsRequest, fleet_pb2.ListOperationsResponse)
 
 FORWARD = _method(
     "Inference", "Forward", inference_pb2.ForwardRequest, inference_pb2.ForwardResponse)

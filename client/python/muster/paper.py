@@ -2,6 +2,7 @@
 
 import os
 import shutil
+from collections.abc import Sequence
 from typing import TextIO
 
 _MARGIN = "  "
@@ -20,6 +21,7 @@ class Paper:
         self._column = 0
         self._spaces = 0
         self._word = ""
+        self._notes: list[str] = []
 
     def title(self, text: str) -> None:
         self.line(f"\033[1m{text}\033[0m" if self._color else text)
@@ -29,6 +31,15 @@ class Paper:
 
     def fact(self, label: str, text: str) -> None:
         self.line(f"{_MARGIN}{label:<{_LABEL}}{text}")
+
+    def note(self, label: str, items: Sequence[str]) -> None:
+        """A fact of several items, in lines that fit; within a running text it stands apart.
+
+        The line of the text that is being written ends first.
+        """
+        self._notes += _fill(label, items, self._width)
+        if not self._column:
+            self._put_notes()
 
     def flow(self, piece: str) -> None:
         """Adds to a running text, broken between words where the terminal ends."""
@@ -62,3 +73,21 @@ class Paper:
     def _break(self) -> None:
         self.stream.write("\n")
         self._column = self._spaces = 0
+        self._put_notes()
+
+    def _put_notes(self) -> None:
+        notes, self._notes = self._notes, []
+        if notes:
+            self.stream.write("\n" + "".join(f"{_MARGIN}{line}\n" for line in notes) + "\n")
+
+
+def _fill(label: str, items: Sequence[str], width: int) -> list[str]:
+    """The items behind a label, joined by commas, in lines of at most `width` columns."""
+    lines = [f"{label:<{_LABEL}}{items[0]}"]
+    for item in items[1:]:
+        if len(lines[-1]) + len(item) + 3 <= width:
+            lines[-1] += f", {item}"
+        else:
+            lines[-1] += ","
+            lines.append(" " * _LABEL + item)
+    return lines

@@ -45,5 +45,5 @@ def may_retry(error: MusterError) -> bool:
     """Whether the same call may be made again, unchanged."""
     if not error.retriable or error.kv_written:
         return False
-    # The caller's time is over; and a stale epoch stays stale until the caller names another.
-    return error.code not in ("DEADLINE_EXCEEDED", "CANCELLED") and error.reason != "STALE_EPOCH"
+    # Then the caller's time is over.
+    return error.code not in ("DEADLINE_EXCEEDED", "CANCELLED")

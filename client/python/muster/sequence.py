@@ -40,6 +40,11 @@ class Sequence:
         return self._history.sequence_id
 
     @property
+    def epoch(self) -> int | None:
+        """In which its last step ran; None before there was one."""
+        return self._history.epoch
+
+    @property
     def tokens(self) -> tuple[int, ...]:
         """The tokens that the replica holds. A sampled one is not among them until it is appended."""
         return tuple(self._history.tokens)

@@ -40,6 +40,7 @@ class ReplicaStatus:
       epoch: of its topology; 0 before it has one.
       workers: ids in rank order.
       leader: "host:port" of rank 0; empty before there is one.
+      leader_incarnation: random number of its process; 0 before there is one.
       failure: why it does not serve; empty if it does.
       phases_ms: how long each phase of forming took.
     """
@@ -53,11 +54,17 @@ class ReplicaStatus:
     failure: str
     phases_ms: dict[str, float]
     ledgers: tuple[RankLedger, ...]
+    leader_incarnation: int = 0
 
 
 @dataclass(frozen=True)
 class Event:
-    """Something that happened to the fleet; fields that do not apply are None or empty."""
+    """Something that happened to the fleet; fields that do not apply are None or empty.
+
+    Attributes:
+      time: seconds since 1970, by the coordinator's clock.
+      operation_id: of the operation concerned.
+    """
 
     sequence: int
     kind: str
@@ -67,6 +74,159 @@ class Event:
     worker_id: str
     phase: str
     message: str
+    time: float = 0.0
+    operation_id: str = ""
+
+
+@dataclass(frozen=True)
+class RankChange:
+    """What a change of shape takes of one worker.
+
+    Attributes:
+      role: "SURVIVOR" (holds the same rank before and after), "RECRUIT" or "LEAVER".
+      rank: of a leaver the one that it leaves.
+      weight_bytes_loaded, weight_bytes_shared: read from the checkpoint, and used by both epochs.
+      peak_bytes: of the device while both epochs are held; it has `total_bytes`.
+      kv_blocks_peak: held at most on the way; there is room for `kv_blocks_total`.
+    """
+
+    worker_id: str
+    role: str
+    rank: int
+    weight_bytes_loaded: int
+    weight_bytes_shared: int
+    peak_bytes: int
+    total_bytes: int
+    kv_blocks_peak: int
+    kv_blocks_total: int
+
+
+@dataclass(frozen=True)
+class BlockFlow:
+    """KV blocks that go from a rank of the topology before to one of that after."""
+
+    from_rank: int
+    to_rank: int
+    blocks: int
+    bytes: int
+
+
+@dataclass(frozen=True)
+class ReplicaChange:
+    """How a replica would get from one topology to another.
+
+    Attributes:
+      kv_blocks_moved, kv_blocks_kept: each counted once, however many tp ranks hold parts of it.
+      capacity_tokens_before, capacity_tokens_after: that all sequences together can have.
+      tokens_to_rebuild: to be computed again, where KV cannot be moved.
+      lost_sequences: that can be neither moved nor computed again, the first of `lost_count`.
+      predicted_prepare_ms, predicted_pause_ms: while it serves, and while it does not.
+    """
+
+    replica: int
+    from_epoch: int
+    to_epoch: int
+    from_config: ParallelConfig
+    to_config: ParallelConfig
+    ranks: tuple[RankChange, ...]
+    flows: tuple[BlockFlow, ...]
+    kv_blocks_moved: int
+    kv_blocks_kept: int
+    kv_bytes_moved: int
+    capacity_tokens_before: int
+    capacity_tokens_after: int
+    tokens_to_rebuild: int
+    lost_sequences: tuple[str, ...]
+    lost_count: int
+    predicted_prepare_ms: float
+    predicted_pause_ms: float
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a configuration would look like.
+
+    Attributes:
+      workers: of each replica, ids in rank order.
+      changes: what it takes to get there, for each replica that serves and would change.
+    """
+
+    workers: tuple[tuple[str, ...], ...]
+    changes: tuple[ReplicaChange, ...] = ()
+
+
+@dataclass(frozen=True)
+class RankProgress:
+    """How far a rank of a new epoch is: `done` of `total` units of its phase; 0 is unknown."""
+
+    rank: int
+    worker_id: str
+    phase: str
+    done: int
+    total: int
+    unit: str
+
+
+@dataclass(frozen=True)
+class ReplicaResize:
+    """A replica's part in an operation; figures are 0 until it has taken effect.
+
+    Attributes:
+      stage: "WAITING", "PREPARING", "ACTIVATING", "RELEASING", "DONE", "ROLLED_BACK" or "FAILED".
+      ranks: of the new epoch, while it is prepared and activated.
+      pause_ms: in which no step ran.
+      kv_blocks_moved, kv_blocks_kept: that went to another rank, and that stayed.
+      copy_ms: in which blocks were copied, by the busiest rank.
+      copy_bytes_per_second: of a plain copy on the leader's device, measured beside it.
+    """
+
+    replica: int
+    stage: str
+    from_epoch: int
+    to_epoch: int
+    from_config: ParallelConfig
+    to_config: ParallelConfig
+    ranks: tuple[RankProgress, ...] = ()
+    prepare_ms: float = 0.0
+    pause_ms: float = 0.0
+    kv_blocks_moved: int = 0
+    kv_blocks_kept: int = 0
+    kv_bytes_moved: int = 0
+    kv_bytes_in_pause: int = 0
+    copy_ms: float = 0.0
+    copy_bytes_per_second: float = 0.0
+    sequences: int = 0
+    tokens_rebuilt: int = 0
+    sequences_dropped: int = 0
+
+    @property
+    def in_force(self) -> bool:
+        """Whether the new epoch serves."""
+        return self.stage in ("RELEASING", "DONE")
+
+
+@dataclass(frozen=True)
+class Operation:
+    """A change of the fleet's shape, running or ended.
+
+    Attributes:
+      id: the request id of the call that began it.
+      kind: "SCALE_CONTEXT_PARALLEL", "APPLY_TOPOLOGY" or "DRAIN_WORKER".
+      state: "RUNNING", "DONE", "ROLLED_BACK" or "FAILED".
+      failure: why it did not take effect.
+      started, ended: seconds since 1970, by the coordinator's clock; `ended` is None while it runs.
+      no_change: whether nothing had to be changed.
+    """
+
+    id: str
+    kind: str
+    state: str
+    summary: str
+    replicas: tuple[ReplicaResize, ...]
+    failure: MusterError | None
+    started: float
+    ended: float | None
+    no_change: bool = False
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ from concurrent import futures
 from dataclasses import dataclass, field
 
 import grpc
+from fake_operations import FakeOperations
 from proto.google.rpc import status_pb2
 from proto.muster.v1 import (
     error_pb2, fleet_pb2, fleet_pb2_grpc, inference_pb2, inference_pb2_grpc)
@@ -45,7 +46,8 @@ class Held:
         return -(-len(self.tokens) // BLOCK_TOKENS) - self.shared
 
 
-class FakeFleet(fleet_pb2_grpc.FleetServicer, inference_pb2_grpc.InferenceServicer):
+class FakeFleet(
+        FakeOperations, fleet_pb2_grpc.FleetServicer, inference_pb2_grpc.InferenceServicer):
     """One replica, whose next token is the sum of all tokens of the sequence modulo 10.
 
     Attributes:
@@ -55,7 +57,8 @@ class FakeFleet(fleet_pb2_grpc.FleetServicer, inference_pb2_grpc.InferenceServic
       forks: every ForkSequenceRequest that came.
       sequences: what is held by (client id, sequence id).
       state, epoch: of the replica.
-      leader: what the topology names as its leader.
+      leader, incarnation: what the topology names as its leader, and that one's process.
+      cp: of the replica.
       faults: called with each ForwardRequest before it runs; may raise Refused.
       lose_answers: how many answers of ForwardStream are lost with their connection, though run.
     """
@@ -67,10 +70,11 @@ class FakeFleet(fleet_pb2_grpc.FleetServicer, inference_pb2_grpc.InferenceServic
         self.forks: list[inference_pb2.ForkSequenceRequest] = []
         self.sequences: dict[tuple[str, str], Held] = {}
         self.state = fleet_pb2.REPLICA_STATE_SERVING
-        self.epoch = 3
+        self.epoch, self.cp, self.incarnation = 3, 2, 7
         self.faults: Callable[[inference_pb2.ForwardRequest], None] = lambda request: None
         self.lose_answers = 0
         self.renewals: list[str] = []
+        FakeOperations.__init__(self)
         self._blocks, self._rows, self._slices, self._lease_ms = blocks, rows, slices, lease_ms
         self._recorded: dict[tuple[str, str], inference_pb2.ForwardResponse] = {}
         self._changed = threading.Condition()
@@ -121,10 +125,11 @@ class FakeFleet(fleet_pb2_grpc.FleetServicer, inference_pb2_grpc.InferenceServic
             "" if self.state == fleet_pb2.REPLICA_STATE_SERVING else "rank 1 is lost")
         topology = replica.topology
         topology.epoch = self.epoch
-        topology.config.tp, topology.config.cp = 1, 2
+        topology.config.tp, topology.config.cp = 1, self.cp
         topology.config.pp = topology.config.replicas = 1
-        for rank in range(2):
-            topology.ranks.add(rank=rank, worker_id=f"w{rank}", address=self.leader)
+        for rank in range(self.cp):
+            topology.ranks.add(rank=rank, worker_id=f"w{rank}", address=self.leader,
+                               incarnation=self.incarnation)
         phase = replica.phases.add(phase="load")
         phase.duration.nanos = 1_500_000
         ledger = replica.ledgers.add(rank=0, kv_blocks=7, block_tokens=BLOCK_TOKENS)
@@ -136,7 +141,8 @@ class FakeFleet(fleet_pb2_grpc.FleetServicer, inference_pb2_grpc.InferenceServic
             return fleet_pb2.GetTopologyResponse(replicas=self._replicas(), term=1)
 
     def WatchTopology(self, request, context):
-        for _ in self._changes(context, lambda: (self.state, self.epoch, self.leader)):
+        for _ in self._changes(
+                context, lambda: (self.state, self.epoch, self.leader, self.incarnation)):
             yield fleet_pb2.WatchTopologyResponse(replicas=self._replicas(), term=1)
 
     def PlanTopology(self, request, context):
@@ -147,9 +153,14 @@ class FakeFleet(fleet_pb2_grpc.FleetServicer, inference_pb2_grpc.InferenceServic
         topology = response.topologies.add()
         for rank in range(request.config.tp * request.config.cp):
             topology.ranks.add(rank=rank, worker_id=f"w{rank}")
+        if request.config.cp not in (0, 1, self.cp):
+            self.describe_change(request.config.cp, response.changes.add())
         return response
 
     def WatchEvents(self, request, context):
+        if not request.no_follow:
+            yield from self.operation_events(context)
+            return
         for sequence in range(max(1, request.from_sequence), 4):
             yield fleet_pb2.WatchEventsResponse(
                 sequence=sequence, kind=fleet_pb2.EVENT_KIND_WORKER_LOST, worker_id="w1",

@@ -4,7 +4,7 @@ import pytest
 from fake_fleet import EOS, MAX_ROWS, FakeFleet
 from muster.client import Fleet, Replica
 from muster.errors import MusterError
-from muster.values import ParallelConfig, Sampling, Slice
+from muster.values import ParallelConfig, Plan, Sampling, Slice
 from proto.muster.v1 import fleet_pb2
 
 
@@ -38,7 +38,7 @@ def test_a_replica_is_told_with_its_epoch_leader_ledger_and_phases(fleet, server
 
 
 def test_a_plan_names_the_workers_of_every_rank(fleet):
-    assert fleet.plan(ParallelConfig(tp=3)) == [["w0", "w1", "w2"]]
+    assert fleet.plan(ParallelConfig(tp=3)) == Plan((("w0", "w1", "w2"),))
 
 
 def test_a_refused_plan_says_why_and_of_which_kind(fleet):

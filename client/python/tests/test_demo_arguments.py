@@ -3,13 +3,14 @@
 from pathlib import Path
 
 import pytest
-from muster.demo.arguments import DEFAULT_PROMPT, parse
+from muster.demo.arguments import DEFAULT_PROMPT, FIRST_PROMPT, parse
 
 
-def test_the_defaults_are_one_prompt_on_two_workers():
+def test_the_defaults_are_two_prompts_on_two_workers():
     arguments = parse([])
     assert (arguments.tp, arguments.cp, arguments.replicas) == (1, 2, 1)
     assert (arguments.prompt, arguments.prompt_tokens) == (DEFAULT_PROMPT, None)
+    assert arguments.first_prompt == FIRST_PROMPT
     assert (arguments.model, arguments.dtype, arguments.temperature) == (None, "auto", 0.0)
 
 
@@ -23,6 +24,11 @@ def test_every_option_is_read():
     assert (arguments.max_tokens, arguments.threads, arguments.top) == (5, 6, 7)
     assert (arguments.temperature, arguments.seed) == (0.5, 2**64 - 1)
     assert arguments.json and arguments.no_fusion and arguments.no_graphs
+
+
+@pytest.mark.parametrize("words", [["--prompt", "Why?"], ["--prompt-tokens", "1"]])
+def test_another_prompt_is_the_only_one(words):
+    assert parse(words).first_prompt is None
 
 
 @pytest.mark.parametrize("words, complaint", [

@@ -39,3 +39,23 @@ def test_a_word_wider_than_the_terminal_is_not_lost(paper):
 def test_no_color_reaches_what_is_no_terminal(paper):
     paper.title("muster demo")
     assert paper.stream.getvalue() == "muster demo\n"
+
+
+def test_a_note_stands_between_lines_of_the_text(paper):
+    paper.flow("one two ")
+    paper.note("scale", ["cp 2", "pause"])
+    assert flow(paper, "three four five six") == (
+        "  one two three four\n\n  scale      cp 2,\n             pause\n\n  five six\n")
+
+
+def test_a_note_outside_of_a_text_comes_at_once(paper):
+    paper.note("scale", ["cp 2"])
+    assert paper.stream.getvalue() == "\n  scale      cp 2\n\n"
+    paper.note("scale", ["cp 4"])
+    assert flow(paper, "a").endswith("  scale      cp 4\n\n  a\n")
+
+
+def test_a_note_at_the_end_of_a_text_is_not_lost(paper):
+    paper.flow("one two ")
+    paper.note("scale", ["cp 2"])
+    assert flow(paper) == "  one two\n\n  scale      cp 2\n\n"

@@ -54,7 +54,6 @@ def test_pauses_grow_up_to_the_longest_and_end_with_patience():
     MusterError("never", "UNAVAILABLE"),
     MusterError("who knows", "UNAVAILABLE", retriable=True, kv_written=True),
     MusterError("too late", "DEADLINE_EXCEEDED", retriable=True),
-    MusterError("name another", "FAILED_PRECONDITION", "STALE_EPOCH", retriable=True),
 ])
 def test_what_may_not_be_tried_again_is_raised_at_once(error):
     with pytest.raises(MusterError, match=error.message):

@@ -30,6 +30,7 @@ class Arguments:
       own_fleet: whether to start one.
       requests: None for as many as the trace has.
       rows: tokens of a step at most; None for as many as the replica allows.
+      resizes: whether to listen for changes of shape, and to tell which tokens they touched.
     """
 
     model: Path | None
@@ -46,6 +47,7 @@ class Arguments:
     lanes: int | None
     keep_prefixes: bool
     plot: Path | None
+    resizes: bool
     json: bool
     _options: argparse.Namespace
 
@@ -67,7 +69,7 @@ def parse(words: list[str]) -> Arguments:
         options.model, own_fleet, options.coordinator, options.clients, requests,
         options.prompt_lengths, options.output_lengths, options.trace, options.shared_prefix,
         options.seed, options.rows, options.lanes, not options.no_reuse, options.plot,
-        options.json, options)
+        options.resizes, options.json, options)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -95,6 +97,8 @@ def _parser() -> argparse.ArgumentParser:
         help="steps on their way to a replica at once (default: as measured)")
     add("--no-reuse", action="store_true", help="run every prompt from its beginning")
     add("--plot", metavar="FILE", type=Path, help="draw the figures, as .png, .svg or .pdf")
+    add("--resizes", action="store_true",
+        help="note changes of shape during the run (musterctl scale-cp), and what they cost")
     add("--json", action="store_true", help="print one JSON object; all else goes to stderr")
     add_fleet_options(parser)
     return parser

@@ -4,6 +4,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import astuple, dataclass
 from typing import Any
 
+from muster.bench.resizes import Resize, When, split_times
+
 PERCENTILES = (50, 90, 99)
 
 
@@ -14,6 +16,7 @@ class Served:
     Attributes:
       prompt_tokens: of its prompt, `reused_tokens` of which did not run.
       tokens: generated.
+      arrivals: when each of them came, where that is wanted.
     """
 
     submitted: float
@@ -22,6 +25,7 @@ class Served:
     prompt_tokens: int
     reused_tokens: int
     tokens: int
+    arrivals: tuple[float, ...] = ()
 
     @property
     def ttft_ms(self) -> float:
@@ -60,12 +64,17 @@ class Work:
 
 @dataclass(frozen=True)
 class Figures:
-    """A whole run."""
+    """A whole run.
+
+    Attributes:
+      resizes: changes of shape meanwhile; None where nobody looked for them.
+    """
 
     served: tuple[Served, ...]
     failures: tuple[str, ...]
     wall_s: float
     work: Work
+    resizes: tuple[Resize, ...] | None = None
 
     @property
     def generated_tokens(self) -> int:
@@ -90,11 +99,24 @@ class Figures:
     def tpot_ms(self) -> list[float]:
         return sorted(it.tpot_ms for it in self.served if it.tpot_ms is not None)
 
+    def token_times(self) -> dict[When, list[float]]:
+        """Milliseconds between tokens, by what of a change of shape they overlap."""
+        return split_times([it.arrivals for it in self.served], self.resizes or ())
+
     def latency_ms(self) -> list[float]:
         return sorted(it.latency_ms for it in self.served)
 
     def report(self) -> dict[str, Any]:
         """Every figure, with its unit in its name; times that were not measured are None."""
+        return self._report() | self._resizes()
+
+    def _resizes(self) -> dict[str, Any]:
+        if self.resizes is None:
+            return {}
+        times = {when: summary(values) for when, values in self.token_times().items()}
+        return {"resizes": [it.report() for it in self.resizes], "token_ms": times}
+
+    def _report(self) -> dict[str, Any]:
         work = self.work
         return {
             "requests": len(self.served) + len(self.failures),

@@ -10,12 +10,14 @@ import time
 from collections import deque
 from collections.abc import Coroutine, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from typing import Any
 
 from muster.aio import Fleet
 from muster.bench import plot
 from muster.bench.arguments import Arguments, parse
 from muster.bench.figures import Figures, Served, Work, sum_of
+from muster.bench.resizes import Watcher
 from muster.bench.table import print_figures
 from muster.bench.workload import (
     Shape, WorkloadError, drawn_shapes, requests_of, traced_shapes)
@@ -126,7 +128,7 @@ async def _run(arguments: Arguments, shapes: list[Shape], address: str, paper: P
             requests = requests_of(
                 shapes, model.vocabulary, arguments.shared_prefix, arguments.seed)
             _introduce(arguments, shapes, model, serving, paper)
-            figures = await load(router, requests, arguments.clients)
+            figures = await _measure(arguments, fleet, router, requests)
     print_figures(figures, paper)
     if arguments.plot is not None:
         title = f"{model.name}, {arguments.clients} clients, {_fleet(serving)}"
@@ -135,6 +137,16 @@ async def _run(arguments: Arguments, shapes: list[Shape], address: str, paper: P
     if arguments.json:
         print(json.dumps(_about(arguments, model, serving) | figures.report()), flush=True)
     return 1 if figures.failures else 0
+
+
+async def _measure(arguments: Arguments, fleet: Fleet, router: Router,
+                   requests: list[Request]) -> Figures:
+    if not arguments.resizes:
+        return await load(router, requests, arguments.clients)
+    async with Watcher(fleet) as watcher:
+        start = time.perf_counter()
+        figures = await load(router, requests, arguments.clients, start)
+        return replace(figures, resizes=tuple(await watcher.resizes(start)))
 
 
 def _cancel_on_signals() -> None:
@@ -146,12 +158,20 @@ def _cancel_on_signals() -> None:
             asyncio.get_running_loop().add_signal_handler(number, task.cancel)
 
 
-async def load(router: Router, requests: list[Request], clients: int) -> Figures:
-    """Has clients send the requests, each its next one when its last one has ended."""
+async def load(router: Router, requests: list[Request], clients: int,
+               start: float | None = None) -> Figures:
+    """Has clients send the requests, each its next one when its last one has ended.
+
+    Args:
+      router: answers them.
+      requests: in their order.
+      clients: how many are under way at once.
+      start: from which times are counted, of time.perf_counter; None: from now.
+    """
     waiting = deque(requests)
     served: list[Served] = []
     failures: list[str] = []
-    start = time.perf_counter()
+    start = time.perf_counter() if start is None else start
 
     async def run_client() -> None:
         while waiting:
@@ -172,7 +192,8 @@ async def load(router: Router, requests: list[Request], clients: int) -> Figures
 def _served(generation: Generation, start: float) -> Served:
     return Served(
         generation.submitted - start, generation.first_token - start, generation.ended - start,
-        len(generation.job.request.prompt), generation.reused, len(generation.tokens))
+        len(generation.job.request.prompt), generation.reused, len(generation.tokens),
+        tuple(at - start for at in generation.arrivals))
 
 
 def _work(scheduler: Scheduler) -> Work:

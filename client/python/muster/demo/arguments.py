@@ -5,22 +5,35 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from muster.command_line import Parser, integer, temperature
+from muster.demo.scale import Point, parse_points
 
 _DESCRIPTION = """\
-Starts a coordinator and workers on this machine, has them answer a prompt, and ends them.
+Starts a coordinator and workers on this machine, has them answer a prompt, and ends them. While
+the answer streams the fleet grows and shrinks (--scale), with the KV cache kept.
 Without --model it fetches SmolLM2-135M-Instruct, once, into the user's cache."""
 
 _EPILOG = """\
 Exit status: 0 when all went well, 1 when it did not, 2 when the command line is wrong."""
 
-DEFAULT_PROMPT = "What is the capital of France?"
+# Asked one after the other where no other prompt is given; the second has the longer answer.
+FIRST_PROMPT = "What is the capital of France?"
+DEFAULT_PROMPT = "Why is the sky blue?"
+# Of the demo's own model in its own shape.
+_DEFAULT_SCALE: tuple[Point, ...] = ()
 
 
 @dataclass(frozen=True)
 class Arguments:
-    """What the demo was asked for; `model` is None for the demo's own."""
+    """What the demo was asked for.
+
+    Attributes:
+      model: None for the demo's own.
+      first_prompt: of a turn before that of `prompt`; None: there is none.
+      scale: in the order of their tokens.
+    """
 
     model: Path | None
+    first_prompt: str | None
     prompt: str
     prompt_tokens: list[int] | None
     max_tokens: int
@@ -35,11 +48,32 @@ class Arguments:
     json: bool
     no_fusion: bool
     no_graphs: bool
+    scale: tuple[Point, ...]
+
+    @property
+    def standbys(self) -> int:
+        """Workers beyond the ranks that the largest cp wants."""
+        return self.tp * max(0, max((it.cp for it in self.scale), default=0) - self.cp)
 
 
 def parse(words: list[str]) -> Arguments:
     """Exits with status 2 on a wrong command line."""
-    return Arguments(**vars(_parser().parse_args(words)))
+    parser = _parser()
+    options = parser.parse_args(words)
+    own_shape = options.model is None and (options.tp, options.cp, options.replicas) == (1, 2, 1)
+    asked = options.prompt is not None or options.prompt_tokens is not None
+    options.first_prompt = None if asked else FIRST_PROMPT
+    options.prompt = options.prompt or DEFAULT_PROMPT
+    if options.scale is None:
+        options.scale = _DEFAULT_SCALE if own_shape else ()
+    if options.scale and options.replicas > 1:
+        parser.error("--scale is shown on one replica: it takes no --replicas")
+    before = options.cp
+    for point in options.scale:
+        if point.cp == before:
+            parser.error(f"argument --scale: {point.at_token}:{point.cp}: cp is {before} already")
+        before = point.cp
+    return Arguments(**vars(options))
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -47,8 +81,8 @@ def _parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     add("--model", metavar="DIR", type=Path, help="a Hugging Face directory of another model")
     prompt = parser.add_mutually_exclusive_group()
-    prompt.add_argument("--prompt", metavar="TEXT", type=_prompt, default=DEFAULT_PROMPT,
-                        help=f"what to ask (default: {DEFAULT_PROMPT!r})")
+    prompt.add_argument("--prompt", metavar="TEXT", type=_prompt,
+                        help=f"what to ask (default: {FIRST_PROMPT!r}, then {DEFAULT_PROMPT!r})")
     prompt.add_argument("--prompt-tokens", metavar="1,2,3", type=_tokens,
                         help="token ids instead of a text; no tokenizer is needed then")
     add("--max-tokens", metavar="N", type=integer(1, 1 << 20), default=256,
@@ -59,6 +93,9 @@ def _parser() -> argparse.ArgumentParser:
         help="context parallel: the KV cache is split over it (default: 2)")
     add("--replicas", metavar="R", type=integer(1, 1024), default=1,
         help="independent copies of the model (default: 1)")
+    add("--scale", metavar="TOKEN:CP,..", type=parse_points,
+        help="other cp once so many tokens have come; 'none' turns it off (default: 12:4,40:1 with "
+             "the demo's model on tp=1 cp=2, else none)")
     add("--threads", metavar="N", type=integer(1, 1024),
         help="threads per worker (default: cores / workers)")
     add("--dtype", choices=("auto", "float32", "bfloat16"), default="auto",

@@ -12,6 +12,7 @@ from typing import Any
 from muster.client import Fleet, Replica
 from muster.demo_model import DemoModelError, demo_model
 from muster.demo.arguments import Arguments, parse
+from muster.demo.scale import Scaled, Scaler
 from muster.paper import Paper
 from muster.errors import MusterError
 from muster.fleet_process import FleetError, FleetOptions, FleetProcess
@@ -31,6 +32,7 @@ class Answer:
     text: str = ""
     ttft_s: float = 0.0
     decode_s: float = 0.0
+    scaled: list[Scaled] = field(default_factory=list)
 
     @property
     def ids(self) -> list[int]:
@@ -74,17 +76,29 @@ def _run(arguments: Arguments, paper: Paper) -> dict[str, Any]:
     tokenizer = _tokenizer(model, arguments)
     options = FleetOptions(
         model, arguments.tp, arguments.cp, arguments.replicas, arguments.threads, arguments.dtype,
-        arguments.no_fusion, arguments.no_graphs)
+        arguments.no_fusion, arguments.no_graphs, _room_to_scale(arguments))
     with FleetProcess(options, paper.stream) as process:
         serving = process.await_event("serving")
         prompt = _prompt(arguments, tokenizer)
-        paper.line()
-        paper.flow("> " + (_words(prompt) if arguments.prompt_tokens else arguments.prompt))
-        paper.end_flow()
         with Fleet(serving["coordinator"], patience=0) as fleet:
+            if arguments.first_prompt and tokenizer:
+                _greet(fleet, arguments.first_prompt, tokenizer, arguments, paper)
+            _show_prompt(_words(prompt) if arguments.prompt_tokens else arguments.prompt, paper)
             answer = _ask_all(fleet, prompt, tokenizer, arguments, paper)
     _advise(serving, arguments, paper)
     return _report(serving, prompt, answer)
+
+
+def _room_to_scale(arguments: Arguments) -> tuple[str, ...]:
+    """Further arguments of `musterctl up`: workers and memory for what --scale wants."""
+    words: list[str] = []
+    if arguments.standbys:
+        words += ["--standby", str(arguments.standbys)]
+    sizes = [arguments.cp, *(it.cp for it in arguments.scale)]
+    # What a coordinator keeps room for by itself is half to double.
+    if min(sizes) < max(1, arguments.cp // 2) or max(sizes) > 2 * arguments.cp:
+        words += ["--resize-range", f"{min(sizes)}:{max(sizes)}"]
+    return tuple(words)
 
 
 def _tokenizer(model: Path, arguments: Arguments) -> ChatTokenizer | None:
@@ -105,11 +119,27 @@ def _prompt(arguments: Arguments, tokenizer: ChatTokenizer | None) -> list[int]:
     return tokenizer.encode_chat(arguments.prompt)
 
 
+def _show_prompt(prompt: str, paper: Paper) -> None:
+    paper.line()
+    paper.flow(f"> {prompt}")
+    paper.end_flow()
+
+
+def _greet(fleet: Fleet, prompt: str, tokenizer: ChatTokenizer, arguments: Arguments,
+           paper: Paper) -> None:
+    """A turn before that which counts."""
+    _show_prompt(prompt, paper)
+    with fleet.replica(0) as replica:
+        _ask(replica, tokenizer.encode_chat(prompt), tokenizer, arguments, paper)
+
+
 def _ask_all(fleet: Fleet, prompt: list[int], tokenizer: ChatTokenizer | None,
              arguments: Arguments, paper: Paper) -> Answer:
     """The answer of replica 0, shown as it comes; the others must give the same."""
-    with fleet.replica(0) as replica:
-        answer = _ask(replica, prompt, tokenizer, arguments, paper)
+    scaler = Scaler(fleet, arguments.scale, arguments.max_tokens)
+    with fleet.replica(0) as replica, scaler:
+        answer = _ask(replica, prompt, tokenizer, arguments, paper, scaler)
+        answer.scaled = scaler.scaled
     paper.line()
     paper.fact("speed", f"first token {answer.ttft_s * 1e3:.0f} ms" + (
         f", then {answer.tokens_per_second:.1f} tokens/s" if answer.tokens_per_second else ""))
@@ -123,8 +153,11 @@ def _ask_all(fleet: Fleet, prompt: list[int], tokenizer: ChatTokenizer | None,
 
 
 def _ask(replica: Replica, prompt: list[int], tokenizer: ChatTokenizer | None,
-         arguments: Arguments, paper: Paper | None) -> Answer:
-    """Has a replica answer; with `paper` the text, or else the token ids, flow onto it."""
+         arguments: Arguments, paper: Paper | None, scaler: Scaler | None = None) -> Answer:
+    """Has a replica answer; with `paper` the text, or else the token ids, flow onto it.
+
+    With a `scaler` the fleet changes its shape meanwhile; the sequence is kept until that is done.
+    """
     sampling = Sampling(temperature=arguments.temperature, seed=arguments.seed)
     stream = tokenizer.stream() if tokenizer else None
     answer = Answer()
@@ -135,19 +168,44 @@ def _ask(replica: Replica, prompt: list[int], tokenizer: ChatTokenizer | None,
             paper.flow(piece)
 
     start = time.perf_counter()
-    for token in replica.generate(prompt, arguments.max_tokens, sampling, arguments.top):
-        now = time.perf_counter()
-        if not answer.tokens:
-            answer.ttft_s = now - start
-        answer.decode_s = now - start - answer.ttft_s
-        answer.tokens.append(token)
-        show(stream.push(token.id) if stream else f"{token.id} ")
-    if stream:
-        show(stream.finish())
+    with replica.sequence() as sequence:
+        for token in sequence.generate(prompt, arguments.max_tokens, sampling, arguments.top):
+            now = time.perf_counter()
+            if not answer.tokens:
+                answer.ttft_s = now - start
+            answer.decode_s = now - start - answer.ttft_s
+            answer.tokens.append(token)
+            show(stream.push(token.id) if stream else f"{token.id} ")
+            if scaler and paper:
+                shown = time.perf_counter()
+                _show_scaled(scaler.token(len(answer.tokens)), paper)
+                # Where the text waits for a change, the model is not slower for it.
+                start += time.perf_counter() - shown
+        if stream:
+            show(stream.finish())
+        if paper:
+            paper.end_flow()
+        if scaler and paper:
+            _finish_scaling(scaler, len(answer.tokens), paper)
     if paper:
-        paper.end_flow()
         _show_top(answer, paper)
     return answer
+
+
+def _show_scaled(scaled: list[Scaled], paper: Paper) -> None:
+    for change in scaled:
+        paper.note("scale", change.items())
+
+
+def _finish_scaling(scaler: Scaler, tokens: int, paper: Paper) -> None:
+    """Tells what the text did not wait for, and what it was too short for."""
+    if point := scaler.under_way:
+        paper.note("scale", [f"to cp={point.cp} at token {point.at_token}",
+                             "still under way: the text was faster"])
+    _show_scaled(scaler.finish(), paper)
+    for point in scaler.missed:
+        paper.note("scale", [f"to cp={point.cp} at token {point.at_token}: not done",
+                             f"the answer has {tokens} tokens"])
 
 
 def _show_top(answer: Answer, paper: Paper) -> None:
@@ -164,7 +222,8 @@ def _advise(serving: dict[str, Any], arguments: Arguments, paper: Paper) -> None
     paper.line()
     for lead, command, remark in (
         ("Try:", f"./muster demo --tp {tp} --cp {cp}", f"{tp * cp} workers"),
-        ("", "./muster demo --prompt 'Why is the sky blue?'", ""),
+        ("", "./muster demo --scale 8:3,60:2", "other sizes, at other tokens"),
+        ("", "./muster demo --prompt 'What is a fjord?'", ""),
         ("", "./muster demo --model DIR", "any Hugging Face Llama directory"),
         ("", f"out/bin/musterctl up --model {_shorter(arguments.model) or 'DIR'}",
          "a fleet for your own scheduler"),
@@ -193,6 +252,7 @@ def _report(serving: dict[str, Any], prompt: list[int], answer: Answer) -> dict[
         "ttft_ms": round(answer.ttft_s * 1e3, 3),
         "tokens_per_second": round(answer.tokens_per_second, 3),
         "phases_ms": replica["phases_ms"],
+        "resizes": [change.report() for change in answer.scaled],
     }
 
 

@@ -28,6 +28,7 @@ class Generation:
 
     Attributes:
       tokens: what has come so far.
+      arrivals: when each of them came, in seconds of time.perf_counter.
       finish: why it ended; None as long as it has not.
       submitted, first_token, ended: seconds of time.perf_counter; 0 as long as it was not.
     """
@@ -35,6 +36,7 @@ class Generation:
     def __init__(self, request: Request, detokenizer: Detokenizer | None = None):
         self.job = Job(request, self)
         self.tokens: list[Token] = []
+        self.arrivals: list[float] = []
         self.finish_reason: Finish | None = None
         self.submitted = time.perf_counter()
         self.first_token = 0.0
@@ -90,7 +92,8 @@ class Generation:
         """A token has come."""
         if self.ended:
             return
-        self.first_token = self.first_token or time.perf_counter()
+        self.arrivals.append(time.perf_counter())
+        self.first_token = self.first_token or self.arrivals[0]
         self.tokens.append(token)
         text = self._detokenizer.push(token.id) if self._detokenizer else ""
         self._pieces.append(Piece(token, text))

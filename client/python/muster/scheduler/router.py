@@ -23,7 +23,8 @@ class Router:
 
     A request goes to the replica with least ahead of it, counting what it need not run there. When
     a replica stops serving, its requests go on elsewhere from the tokens they have; when none
-    serves, they wait until one does.
+    serves, they wait until one does. A replica that changes its shape keeps its requests and what
+    can be forked of them, as long as the same process leads it; one that was formed again does not.
     """
 
     def __init__(self, fleet: Fleet, options: Options = Options(), patience: float = 30.0):
@@ -39,6 +40,8 @@ class Router:
         self._options = options
         self._patience = patience
         self._statuses: dict[int, ReplicaStatus] = {}
+        # Of each replica with a scheduler: the process that leads it and holds its sequences.
+        self._leaders: dict[int, int] = {}
         self._backlog: list[Generation] = []
         self._starting: set[int] = set()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -141,8 +144,7 @@ class Router:
     def _reconcile(self) -> None:
         """Has a scheduler for each replica that serves, and for no other."""
         for index, scheduler in list(self.schedulers.items()):
-            status = self._statuses.get(index)
-            if status is None or status.state != "SERVING":
+            if not self._serves_under(index, self._leaders[index]):
                 self._retire(index, scheduler)
         for index, status in self._statuses.items():
             known = index in self.schedulers or index in self._starting
@@ -153,9 +155,16 @@ class Router:
         if failures:
             self._failure = MusterError(failures[0], "UNAVAILABLE", retriable=True)
 
+    def _serves_under(self, index: int, incarnation: int) -> bool:
+        """Whether a replica serves, led by this process; its epoch may be another one."""
+        status = self._statuses.get(index)
+        return status is not None and status.state == "SERVING" and (
+            status.leader_incarnation == incarnation)
+
     async def _start(self, index: int) -> None:
-        replica = Replica(
-            self._statuses[index].leader, find_leader=lambda: self._fleet.leader(index))
+        begun = self._statuses[index]
+        incarnation = begun.leader_incarnation
+        replica = Replica(begun.leader, find_leader=lambda: self._fleet.leader(index))
         try:
             model = await replica.model()
         except MusterError as error:
@@ -165,14 +174,15 @@ class Router:
             return
         finally:
             self._starting.discard(index)
-        status = self._statuses.get(index)
-        if status is None or status.state != "SERVING":
+        if not self._serves_under(index, incarnation):
             await replica.close()
+            self._reconcile()
             return
         scheduler = Scheduler(
             replica, model, self._options, on_lost=lambda it, error: self._lose(index, it, error))
         scheduler.start()
         self.schedulers[index] = scheduler
+        self._leaders[index] = incarnation
         self._serves.set()
         if self._giving_up is not None:
             self._giving_up.cancel()

@@ -209,9 +209,7 @@ class Scheduler:
             return
         self._retries = None
         self._measure(answer.result)
-        if answer.result.epoch != self._epoch:
-            self._epoch = answer.result.epoch
-            self._spawn(self._learn_limits())
+        self._note_epoch(answer.result.epoch)
         self._tokens += self._batcher.complete(batch, answer.result)
         await self._pump()
         self._deliver()
@@ -220,6 +218,9 @@ class Scheduler:
     async def _take_refusal(self, batch: Batch, error: MusterError) -> None:
         self._batcher.refuse(batch, error)
         await self._free()
+        if error.reason == "STALE_EPOCH":
+            # Steps here name no epoch: the same one runs in that which came.
+            self._note_epoch(error.epoch)
         if error.retriable and error.reason != "KV_CAPACITY":
             self._retries = self._retries or Retries(self.replica.patience)
             try:
@@ -266,6 +267,11 @@ class Scheduler:
         else:
             self._batcher.forked(plan, fork)
         await self._pump()
+
+    def _note_epoch(self, epoch: int) -> None:
+        if epoch not in (0, self._epoch):
+            self._epoch = epoch
+            self._spawn(self._learn_limits())
 
     async def _learn_limits(self) -> None:
         """After a change of shape a step may hold more, or less."""

@@ -1,0 +1,249 @@
+#include "coordinator/change_plan.h"
+
+#include <gtest/gtest.h>
+
+#include <map>
+#include <random>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "base/error.h"
+#include "coordinator/test_workers.h"
+#include "tests/support/status_matchers.h"
+
+namespace muster {
+namespace {
+
+constexpr uint64_t kBlockBytes = 2048;
+
+std::vector<Candidate> Workers(int count) {
+  std::vector<Candidate> workers;
+  for (int i = 0; i < count; ++i) {
+    workers.push_back({.worker_id = absl::StrCat("w", i),
+                       .incarnation = Incarnation(static_cast<uint64_t>(i) + 1),
+                       .model = TestModel()});
+  }
+  return workers;
+}
+
+// From `config` on the first of `workers` workers, each rank with room for 100 blocks.
+ChangeRequest RequestFrom(const ParallelConfig& config, int workers) {
+  const auto plan = PlanTopology({.config = config,
+                                  .term = Term(1),
+                                  .slots = {{.epoch = Epoch(1)}},
+                                  .inventory = Workers(workers)});
+  return {.current = plan->topologies[0],
+          .config = config,
+          .epoch = Epoch(2),
+          .term = Term(1),
+          .inventory = Workers(workers),
+          .cache = {.blocks_by_index = {8, 8, 8, 6, 4},
+                    .blocks_per_rank = 100,
+                    .block_tokens = 16,
+                    .block_bytes = kBlockBytes,
+                    .sequences = 8,
+                    .tokens = 500,
+                    .active_sequences = 4,
+                    .copy_bytes_per_second = 1e9,
+                    .prefill_tokens_per_second = 1000,
+                    .round_trip = absl::Microseconds(500)},
+          .range = {.min = 1, .max = 16}};
+}
+
+ChangeRequest Scaled(int from, int to, int workers, int tp = 1) {
+  ChangeRequest request = RequestFrom({.tp = tp, .cp = from}, workers);
+  request.config.cp = to;
+  return request;
+}
+
+std::vector<std::string> WorkersOf(const ReplicaChange& change, RankRole role) {
+  std::vector<std::string> ids;
+  for (const RankChange& rank : change.ranks) {
+    if (rank.role == role) ids.push_back(rank.worker_id);
+  }
+  return ids;
+}
+
+TEST(ChangePlan, GrowingToTwiceMovesHalfOfEachRanksBlocksToOneNewPeer) {
+  ASSERT_OK_AND_ASSIGN(const ReplicaChange change, PlanChange(Scaled(2, 4, 4)));
+  EXPECT_EQ(WorkersOf(change, RankRole::kSurvivor), (std::vector<std::string>{"w0", "w1"}));
+  EXPECT_EQ(WorkersOf(change, RankRole::kRecruit), (std::vector<std::string>{"w2", "w3"}));
+  EXPECT_EQ(change.flows,
+            (std::vector<BlockFlow>{{GlobalRank(0), GlobalRank(2), 8, 8 * kBlockBytes},
+                                    {GlobalRank(1), GlobalRank(3), 6, 6 * kBlockBytes}}));
+  EXPECT_EQ(change.kv_blocks_moved, 14u);
+  EXPECT_EQ(change.kv_blocks_kept, 20u);
+  EXPECT_EQ(change.kv_bytes_moved, 14 * kBlockBytes);
+  EXPECT_EQ(change.capacity_tokens_before, 2u * 100 * 16);
+  EXPECT_EQ(change.capacity_tokens_after, 4u * 100 * 16);
+  EXPECT_EQ(change.tokens_to_rebuild, 0u);
+  EXPECT_EQ(change.to.epoch, Epoch(2));
+  EXPECT_EQ(change.ranks[0].kv_blocks_peak, 20u) << "the sources stay";
+  EXPECT_EQ(change.ranks[2].kv_blocks_peak, 8u);
+}
+
+TEST(ChangePlan, ShrinkingLetsTheLastRanksGoAndTakesTheirBlocks) {
+  ASSERT_OK_AND_ASSIGN(const ReplicaChange change, PlanChange(Scaled(3, 1, 3)));
+  EXPECT_EQ(WorkersOf(change, RankRole::kLeaver), (std::vector<std::string>{"w1", "w2"}));
+  EXPECT_EQ(change.ranks[1].rank, GlobalRank(1));
+  EXPECT_EQ(change.kv_blocks_moved, 20u);
+  EXPECT_EQ(change.ranks[0].kv_blocks_peak, 34u);
+}
+
+TEST(ChangePlan, QueryKeyAndValueWeightsOfASurvivorAreSharedAndTheRestIsLoaded) {
+  ASSERT_OK_AND_ASSIGN(const ReplicaChange change, PlanChange(Scaled(2, 4, 4)));
+  const std::vector<RankFootprint> footprints = Footprints({.cp = 4}, TestModel());
+  // 2 layers of 12 + 4 + 4 heads of 8 and two norms, and the last norm.
+  EXPECT_EQ(change.ranks[0].weight_bytes_shared, 4u * (2 * (20 * 8 + 2) + 1) * 96);
+  EXPECT_EQ(change.ranks[0].weight_bytes_loaded, footprints[0].stage_bytes);
+  EXPECT_EQ(change.ranks[2].weight_bytes_shared, 0u);
+  EXPECT_EQ(change.ranks[2].weight_bytes_loaded, footprints[2].weight_bytes);
+}
+
+TEST(ChangePlan, ADrainedRankGoesToAStandbyWithAllItsBlocksAndNothingElseMoves) {
+  ChangeRequest request = RequestFrom({.tp = 2, .cp = 2}, 5);
+  request.excluded = {"w3"};
+  ASSERT_OK_AND_ASSIGN(const ReplicaChange change, PlanChange(request));
+  EXPECT_EQ(change.to.ranks[3].worker_id, "w4");
+  EXPECT_EQ(change.flows,
+            (std::vector<BlockFlow>{{GlobalRank(3), GlobalRank(3), 14, 14 * kBlockBytes}}));
+  EXPECT_EQ(change.kv_blocks_moved, 14u);
+  EXPECT_EQ(change.kv_blocks_kept, 20u);
+  EXPECT_EQ(change.ranks[0].weight_bytes_loaded, 0u) << "all its shards stay";
+}
+
+TEST(ChangePlan, WithTensorParallelEveryRankMovesItsPartAndABlockCountsOnce) {
+  ASSERT_OK_AND_ASSIGN(const ReplicaChange change, PlanChange(Scaled(1, 2, 4, /*tp=*/2)));
+  EXPECT_EQ(change.flows,
+            (std::vector<BlockFlow>{{GlobalRank(0), GlobalRank(2), 14, 14 * kBlockBytes},
+                                    {GlobalRank(1), GlobalRank(3), 14, 14 * kBlockBytes}}));
+  EXPECT_EQ(change.kv_blocks_moved, 14u);
+  EXPECT_EQ(change.kv_bytes_moved, 28 * kBlockBytes);
+}
+
+TEST(ChangePlan, AnotherTensorParallelSizeMovesNothingAndComputesAllTokensAgain) {
+  ChangeRequest request = RequestFrom({.tp = 1, .cp = 2}, 4);
+  request.config.tp = 2;
+  request.cache.not_rebuildable = {{"bench", "s1"}};
+  request.cache.not_rebuildable_count = 1;
+  ASSERT_OK_AND_ASSIGN(const ReplicaChange change, PlanChange(request));
+  EXPECT_TRUE(change.flows.empty());
+  EXPECT_EQ(change.kv_blocks_moved + change.kv_blocks_kept, 0u);
+  EXPECT_EQ(change.tokens_to_rebuild, 500u);
+  EXPECT_EQ(change.lost_count, 1);
+  EXPECT_EQ(change.to.ranks[0].worker_id, "w0");
+  EXPECT_GE(change.predicted_pause, absl::Milliseconds(500));
+}
+
+TEST(ChangePlan, BlocksThatFindNoRoomOnTheWayAreRefusedWithNumbersAndSizesThatDo) {
+  ChangeRequest request = Scaled(2, 1, 3);
+  request.cache.blocks_by_index = {760, 760};
+  request.cache.blocks_per_rank = 1456;
+  const absl::Status refused = PlanChange(request).status();
+  EXPECT_STATUS(refused, absl::StatusCode::kResourceExhausted,
+                "cannot plan cp=1: rank 0 would hold 1,520 KV blocks on the way and has room for "
+                "1,456. Free sequences, or choose cp 3.");
+  EXPECT_EQ(DetailOf(refused).reason, ErrorReason::kKvCapacity);
+}
+
+TEST(ChangePlan, ARankWithoutMemoryForBothEpochsIsNamedWithNumbers) {
+  ChangeRequest request = Scaled(1, 2, 2);
+  request.ledgers = {{.entries = {{"weights", 1000}, {"graphs", 10}, {"kv", 5000}}}};
+  request.inventory[0].device.total_bytes = 6020;
+  const absl::Status refused = PlanChange(request).status();
+  EXPECT_STATUS(refused, absl::StatusCode::kResourceExhausted, "rank 0 (worker w0) would hold ");
+  EXPECT_STATUS(refused, absl::StatusCode::kResourceExhausted, "and has 6,020.");
+  EXPECT_EQ(DetailOf(refused).reason, ErrorReason::kOutOfMemory);
+  request.inventory[0].device.total_bytes = 1 << 30;
+  EXPECT_OK(PlanChange(request));
+}
+
+TEST(ChangePlan, SizesThatCannotBeAreRefusedWithThoseThatCan) {
+  const auto refusal = [](int cp, CpRange range) {
+    ChangeRequest request = Scaled(2, cp, 8);
+    request.range = range;
+    return PlanChange(request).status();
+  };
+  constexpr auto kInvalid = absl::StatusCode::kInvalidArgument;
+  EXPECT_STATUS(refusal(0, {1, 4}), kInvalid, "cannot plan cp=0: it can be 1 to 1,024.");
+  EXPECT_STATUS(refusal(5, {1, 8}), kInvalid, "which 5 does not divide");
+  EXPECT_STATUS(refusal(6, {1, 5}), kInvalid,
+                "cannot plan cp=6: room is kept for cp 1 to 5 (--resize-range). cp can be 1, 2, 3 "
+                "or 4.");
+  EXPECT_EQ(DetailOf(refusal(6, {1, 5})).reason, ErrorReason::kPlanRefused);
+  EXPECT_EQ(DetailOf(refusal(12, {1, 16})).reason, ErrorReason::kNotEnoughWorkers);
+}
+
+TEST(ChangePlan, TheLeaderStays) {
+  ChangeRequest request = RequestFrom({.cp = 2}, 4);
+  request.excluded = {"w0"};
+  EXPECT_STATUS(PlanChange(request), absl::StatusCode::kFailedPrecondition,
+                "worker w0 leads replica 0");
+}
+
+TEST(ChangePlan, ThePauseGrowsWithWhatIsWrittenWhenItBegins) {
+  ASSERT_OK_AND_ASSIGN(const ReplicaChange change, PlanChange(Scaled(2, 4, 4)));
+  CacheSummary cache = Scaled(2, 4, 4).cache;
+  const absl::Duration few = PredictPause(cache, change);
+  EXPECT_GE(few, absl::Milliseconds(1));
+  cache.active_sequences = 1000000;
+  EXPECT_NEAR(absl::ToDoubleSeconds(PredictPause(cache, change) - few), 2.048, 0.01);
+}
+
+// Where each block is before and after, from the rule alone.
+TEST(ChangePlan, EveryBlockHasOneOwnerBeforeAndAfterAndBytesAreConserved) {
+  std::mt19937 random(20261125);
+  const std::vector<int> sizes = {1, 2, 3, 4};
+  const auto pick = [&](int most) {
+    return static_cast<int>(random() % static_cast<unsigned>(most));
+  };
+  for (int round = 0; round < 300; ++round) {
+    const int tp = sizes[static_cast<size_t>(pick(2))];
+    const int from = sizes[static_cast<size_t>(pick(4))], to = sizes[static_cast<size_t>(pick(4))];
+    ChangeRequest request = Scaled(from, to, 8, tp);
+    request.cache.blocks_by_index.assign(static_cast<size_t>(pick(12)), 0);
+    uint64_t blocks = 0;
+    std::vector<uint64_t> held(static_cast<size_t>(from * tp)),
+        wanted(static_cast<size_t>(to * tp));
+    for (size_t b = 0; b < request.cache.blocks_by_index.size(); ++b) {
+      const auto count = static_cast<uint64_t>(pick(5));
+      request.cache.blocks_by_index[b] = count;
+      blocks += count;
+      for (int t = 0; t < tp; ++t) {
+        held[b % static_cast<size_t>(from) * static_cast<size_t>(tp) + static_cast<size_t>(t)] +=
+            count;
+        wanted[b % static_cast<size_t>(to) * static_cast<size_t>(tp) + static_cast<size_t>(t)] +=
+            count;
+      }
+    }
+    SCOPED_TRACE(absl::StrCat("round ", round, ": tp ", tp, ", cp ", from, " to ", to));
+    ASSERT_OK_AND_ASSIGN(const ReplicaChange change, PlanChange(request));
+    EXPECT_EQ(change.kv_blocks_moved + change.kv_blocks_kept, blocks);
+    EXPECT_EQ(change.to.ranks[0].worker_id, change.from.ranks[0].worker_id);
+    uint64_t bytes = 0;
+    std::map<int, uint64_t> in, out;
+    for (const BlockFlow& flow : change.flows) {
+      EXPECT_NE(flow.from, flow.to);
+      EXPECT_EQ(flow.bytes, flow.blocks * kBlockBytes);
+      out[flow.from.value()] += flow.blocks;
+      in[flow.to.value()] += flow.blocks;
+      bytes += flow.bytes;
+    }
+    EXPECT_EQ(bytes, change.kv_bytes_moved);
+    EXPECT_EQ(bytes, change.kv_blocks_moved * static_cast<uint64_t>(tp) * kBlockBytes);
+    for (int rank = 0; rank < to * tp; ++rank) {
+      const bool was = rank < from * tp;
+      const uint64_t stayed = was ? held[static_cast<size_t>(rank)] - out[rank] : 0;
+      EXPECT_EQ(stayed + in[rank], wanted[static_cast<size_t>(rank)]) << "rank " << rank;
+      if (was) {
+        EXPECT_EQ(change.to.ranks[static_cast<size_t>(rank)].worker_id,
+                  change.from.ranks[static_cast<size_t>(rank)].worker_id);
+      }
+    }
+  }
+}
+
+}  // namespace
+}  // namespace muster

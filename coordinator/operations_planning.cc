@@ -1,0 +1,180 @@
+// What an operation would do, and whether it may.
+#include <algorithm>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
+#include "base/error.h"
+#include "base/status_macros.h"
+#include "base/text.h"
+#include "coordinator/operations.h"
+
+namespace muster {
+namespace {
+
+absl::Duration FormedIn(const ReplicaStatus& status) {
+  absl::Duration total;
+  for (const PhaseTime& phase : status.phases) total += phase.duration;
+  return total;
+}
+
+bool HasRank(const Topology& topology, const std::string& worker_id) {
+  return std::any_of(topology.ranks.begin(), topology.ranks.end(),
+                     [&](const RankPlacement& rank) { return rank.worker_id == worker_id; });
+}
+
+}  // namespace
+
+absl::Status Operations::CheckLost(const OperationRequest& request, const ReplicaChange& change) {
+  const auto& drop = request.drop;
+  const auto dropped = [&](const std::string& name) {
+    return std::find(drop.begin(), drop.end(), name) != drop.end();
+  };
+  if (change.lost_count == 0 || dropped("*")) return absl::OkStatus();
+  std::vector<std::string> kept;
+  for (const SequenceName& name : change.lost_sequences) {
+    const std::string text = absl::StrCat(name.client_id, "/", name.sequence_id);
+    if (!dropped(text)) kept.push_back(QuotedId(text));
+  }
+  const bool all_named = static_cast<size_t>(change.lost_count) == change.lost_sequences.size();
+  if (kept.empty() && all_named) return absl::OkStatus();
+  if (kept.size() > 8) kept.resize(8);
+  return MakeError(absl::StatusCode::kFailedPrecondition,
+                   absl::StrCat("cannot plan ", DescribeSizes(change.from.config, change.to.config),
+                                ": ", Counted(static_cast<uint64_t>(change.lost_count), "sequence"),
+                                " can be neither moved nor computed again",
+                                kept.empty() ? "" : ": ", absl::StrJoin(kept, ", "),
+                                ". Free them, or name them, or * for all, as ones to drop."),
+                   {.reason = ErrorReason::kPlanRefused});
+}
+
+absl::Status Operations::CheckRemoved(const OperationRequest& request, int count,
+                                      const CacheSummaries& caches) const {
+  const auto& drop = request.drop;
+  if (std::find(drop.begin(), drop.end(), "*") != drop.end()) return absl::OkStatus();
+  for (const auto& [replica, cache] : caches) {
+    if (replica.value() < count || cache.sequences == 0) continue;
+    return WrongState(absl::StrCat("cannot plan replicas=", count, ": replica ", replica.value(),
+                                   " holds ",
+                                   Counted(static_cast<uint64_t>(cache.sequences), "sequence"),
+                                   ", which would be lost. Free them, or name * as what to drop."));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status Operations::CheckAdded(const ParallelConfig& config, int added, size_t standbys) {
+  const size_t needed = static_cast<size_t>(std::max(0, added) * config.world_size());
+  if (needed <= standbys) return absl::OkStatus();
+  return MakeError(absl::StatusCode::kFailedPrecondition,
+                   absl::StrCat("cannot plan replicas=", config.replicas, ": it needs ", needed,
+                                " more workers, ", standbys, " are free."),
+                   {.reason = ErrorReason::kNotEnoughWorkers, .retriable = true});
+}
+
+absl::Status Operations::CheckDrain(const std::string& worker_id) {
+  if (!host_.FindMember(worker_id).has_value()) {
+    return MakeError(absl::StatusCode::kNotFound,
+                     absl::StrCat("no worker named ", QuotedId(worker_id), " is enlisted."),
+                     {.reason = ErrorReason::kInvalidRequest});
+  }
+  for (const Replica* replica : host_.Replicas()) {
+    if (!replica->Occupies(worker_id)) continue;
+    if (!Serves(*replica)) {
+      return WrongState(absl::StrCat("worker ", worker_id, " cannot be drained while replica ",
+                                     replica->status().replica.value(),
+                                     " does not serve. Wait until it does."));
+    }
+    const Topology& topology = *replica->status().topology;
+    if (topology.ranks.front().worker_id != worker_id) continue;
+    if (topology.ranks.size() == 1 && host_.Standbys().empty()) {
+      return WrongState(absl::StrCat("worker ", worker_id, " is the only worker of replica ",
+                                     topology.replica.value(),
+                                     " and cannot be drained. Stop the fleet instead."));
+    }
+    return WrongState(absl::StrCat("worker ", worker_id, " leads replica ",
+                                   topology.replica.value(),
+                                   " and cannot be drained while it serves. Stop its process: "
+                                   "the replica is then formed again without it."));
+  }
+  return absl::OkStatus();
+}
+
+std::vector<Topology> Operations::ServingTopologies(const std::string& drained) const {
+  std::vector<Topology> topologies;
+  for (const Replica* replica : host_.Replicas()) {
+    if (!Serves(*replica)) continue;
+    const Topology& topology = *replica->status().topology;
+    if (drained.empty() || HasRank(topology, drained)) topologies.push_back(topology);
+  }
+  return topologies;
+}
+
+absl::StatusOr<ReplicaChange> Operations::PlanReplica(Replica& replica, const Target& target,
+                                                      const CacheSummary& cache, Epoch epoch,
+                                                      std::vector<Candidate>& pool) const {
+  const ReplicaStatus& status = replica.status();
+  ChangeRequest request{.current = *status.topology,
+                        .config = WithSizes(status.topology->config, target.sizes),
+                        .epoch = epoch,
+                        .term = ports_.term(),
+                        .inventory = pool,
+                        .cache = cache,
+                        .ledgers = status.ledgers,
+                        .formed_in = FormedIn(status),
+                        .range = options_.range};
+  for (const RankPlacement& rank : status.topology->ranks) {
+    const auto member = host_.FindMember(rank.worker_id);
+    if (member.has_value()) request.inventory.push_back(*member);
+  }
+  if (!target.drained.empty()) request.excluded.insert(target.drained);
+  auto change = PlanChange(request);
+  // A rank that nobody can take over is given up.
+  while (!change.ok() && !target.drained.empty() && request.config.cp > 1 &&
+         DetailOf(change.status()).reason != ErrorReason::kWrongState) {
+    --request.config.cp;
+    auto smaller = PlanChange(request);
+    if (smaller.ok()) change = std::move(smaller);
+  }
+  if (!change.ok()) return change;
+  std::erase_if(pool, [&](const Candidate& w) { return HasRank(change->to, w.worker_id); });
+  for (const Candidate& worker : request.inventory) {
+    const bool freed = HasRank(change->from, worker.worker_id) &&
+                       !HasRank(change->to, worker.worker_id) &&
+                       !request.excluded.contains(worker.worker_id);
+    if (freed) pool.push_back(worker);
+  }
+  return change;
+}
+
+absl::StatusOr<std::vector<ReplicaChange>> Operations::PlanAll(const Target& target,
+                                                               const CacheSummaries& caches,
+                                                               std::vector<Candidate>& pool) const {
+  std::vector<ReplicaChange> changes;
+  for (Replica* replica : host_.Replicas()) {
+    const auto cache = caches.find(replica->status().replica);
+    if (cache == caches.end() || !Serves(*replica)) continue;
+    const ParallelConfig& current = replica->status().topology->config;
+    ParallelConfig wanted = WithSizes(current, target.sizes);
+    wanted.replicas = current.replicas;
+    const bool same_graphs = target.buckets.empty() || target.buckets == replica->shape().buckets;
+    if (target.drained.empty() && same_graphs && wanted == current) continue;
+    MUSTER_ASSIGN_OR_RETURN(ReplicaChange change,
+                            PlanReplica(*replica, target, cache->second,
+                                        host_.PeekEpoch(replica->status().replica), pool));
+    changes.push_back(std::move(change));
+  }
+  return changes;
+}
+
+void Operations::Plan(const ParallelConfig& sizes, OnPlanned done) {
+  SurveyCaches(ServingTopologies(""), ports_,
+               [this, sizes, done = std::move(done)](absl::StatusOr<CacheSummaries> caches) {
+                 std::vector<Candidate> pool = host_.Standbys();
+                 auto plan = caches.ok()
+                                 ? PlanAll({.sizes = sizes}, *caches, pool)
+                                 : absl::StatusOr<std::vector<ReplicaChange>>(caches.status());
+                 host_.RunUnlocked([done, plan = std::move(plan)] { done(plan); });
+               });
+}
+
+}  // namespace muster
