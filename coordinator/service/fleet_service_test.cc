@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 
+#include <functional>
 #include <memory>
 #include <string>
 #include <thread>
@@ -285,6 +286,41 @@ TEST_F(FleetServiceOperationTest, WhatIsWrongWithARequestIsAnErrorOfTheCall) {
   drain.set_worker_id("a b");
   const auto draining = stub_->DrainWorker(&context_, drain);
   EXPECT_STATUS(FromGrpc(draining->Finish()), kInvalid, "worker id of 3 bytes");
+}
+
+TEST_F(FleetServiceOperationTest, WhatIsWrongWithATopologyIsNamedByItsField) {
+  const struct {
+    const char* message;
+    std::function<void(v1::ApplyTopologyRequest&)> spoil;
+  } cases[] = {
+      {"tp is 1025", [](auto& r) { r.mutable_config()->set_tp(1025); }},
+      {"buckets has 33 entries",
+       [](auto& r) {
+         for (int i = 0; i < 33; ++i) r.add_buckets(1);
+       }},
+      {"buckets[0] is 1024; buckets are powers of two up to 512",
+       [](auto& r) { r.add_buckets(1024); }},
+      {"buckets[0] is 3", [](auto& r) { r.add_buckets(3); }},
+      {"buckets[0] is 0", [](auto& r) { r.add_buckets(0); }},
+      {"buckets[1] is 8; buckets are powers of two up to 512, largest first",
+       [](auto& r) {
+         r.add_buckets(8);
+         r.add_buckets(8);
+       }},
+      {"drop names a sequence as CLIENT/SEQUENCE", [](auto& r) { r.add_drop("chat"); }},
+      {"drop has 4097 entries",
+       [](auto& r) {
+         for (int i = 0; i < 4097; ++i) r.add_drop("*");
+       }},
+  };
+  for (const auto& c : cases) {
+    v1::ApplyTopologyRequest request;
+    request.set_request_id("op1");
+    c.spoil(request);
+    grpc::ClientContext context;
+    const auto applying = stub_->ApplyTopology(&context, request);
+    EXPECT_STATUS(FromGrpc(applying->Finish()), absl::StatusCode::kInvalidArgument, c.message);
+  }
 }
 
 TEST_F(FleetServiceOperationTest, APlanThatIsRefusedIsAnErrorOfTheCall) {
