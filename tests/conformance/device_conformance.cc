@@ -24,6 +24,32 @@ RANKS_TEST(DeviceConformance, MemoryIsZeroedAlignedAndCharged, {1}) {
   return ExpectTrue(rank.ledger().total() == 0, "nothing is charged at the end");
 }
 
+RANKS_TEST(DeviceConformance, ExportedMemoryIsZeroedAlignedChargedAndOpensByItsHandle, {1}) {
+  constexpr size_t kBytes = 70001;
+  {
+    MUSTER_ASSIGN_OR_RETURN(const ExportedBuffer exported,
+                            rank.device().AllocateExported(kBytes, "kv", rank.ledger()));
+    MUSTER_RETURN_IF_ERROR(
+        ExpectTrue(reinterpret_cast<uintptr_t>(exported.data()) % 256 == 0, "the alignment"));
+    MUSTER_RETURN_IF_ERROR(ExpectTrue(rank.ledger().total() >= kBytes, "the charge"));
+    MUSTER_ASSIGN_OR_RETURN(const PeerMemory opened, rank.device().OpenExported(exported.handle()));
+    MUSTER_RETURN_IF_ERROR(ExpectTrue(opened.bytes() == kBytes, "the size that was opened"));
+    const Bytes sent = RandomBytes("sent", kBytes);
+    Bytes before(kBytes, std::byte{1}), got(kBytes);
+    MUSTER_RETURN_IF_ERROR(rank.Execute([&]() -> absl::Status {
+      Device& device = rank.device();
+      MUSTER_RETURN_IF_ERROR(device.Copy(rank.stream(), before.data(), opened.data(), kBytes));
+      MUSTER_RETURN_IF_ERROR(device.Copy(rank.stream(), exported.data(), sent.data(), kBytes));
+      return device.Copy(rank.stream(), got.data(), opened.data(), kBytes);
+    }));
+    MUSTER_RETURN_IF_ERROR(ExpectEqual("fresh memory", before, Bytes(kBytes)));
+    MUSTER_RETURN_IF_ERROR(ExpectEqual("what was opened", got, sent));
+  }
+  MUSTER_RETURN_IF_ERROR(ExpectStatus(rank.device().OpenExported("nonsense").status(),
+                                      absl::StatusCode::kUnavailable, ""));
+  return ExpectTrue(rank.ledger().total() == 0, "nothing is charged at the end");
+}
+
 RANKS_TEST(DeviceConformance, AnAllocationBeyondTheLimitNamesWantedAndFreeBytes, {1}) {
   MUSTER_RETURN_IF_ERROR(rank.UseBackend({.ordinal = DeviceOrdinal(3), .memory_limit = 1 << 20}));
   MUSTER_ASSIGN_OR_RETURN(const Buffer most, rank.Allocate(768 << 10));

@@ -34,35 +34,59 @@ void KvBlockAllocator::Return(int place, int32_t local) {
 
 absl::StatusOr<int32_t> KvBlockAllocator::Reserve(int place) {
   if (free_[place].empty()) {
-    return MakeError(absl::StatusCode::kResourceExhausted,
-                     absl::StrCat("cp rank ", place, " has no free KV block left of ",
-                                  blocks_per_rank_, " for those that are to move there"),
-                     {.reason = ErrorReason::kKvCapacity});
+    int64_t free = 0;
+    for (const std::vector<int32_t>& ids : free_) free += static_cast<int64_t>(ids.size());
+    return MakeError(
+        absl::StatusCode::kResourceExhausted,
+        absl::StrCat("cp rank ", place, " has no free KV block left of ", blocks_per_rank_,
+                     " for those that are to move there; in all ", free, " of ",
+                     blocks_per_rank_ * static_cast<int64_t>(free_.size()), " are free"),
+        {.reason = ErrorReason::kKvCapacity});
   }
   const int32_t local = free_[place].back();
   free_[place].pop_back();
-  holders_[place][local] = -1;
+  holders_[place][local] = kReserved;
   return local;
 }
 
-absl::Status KvBlockAllocator::Redeal(int cp, absl::Span<const BlockMove> moves) {
+absl::Status KvBlockAllocator::CheckMoves(absl::Span<const BlockMove> moves) const {
   std::set<std::pair<int, int32_t>> sources, targets;
   for (const BlockMove& move : moves) {
-    if (holders_[move.from][move.from_local] < 1 || holders_[move.to][move.to_local] != -1 ||
-        !sources.insert({move.from, move.from_local}).second ||
-        !targets.insert({move.to, move.to_local}).second) {
-      return absl::InvalidArgumentError(absl::StrCat("KV block ", move.from_local, " of cp rank ",
-                                                     move.from, " cannot become block ",
-                                                     move.to_local, " of cp rank ", move.to));
+    if (HasBlock(move.from, move.from_local) && HasBlock(move.to, move.to_local) &&
+        holders(move.from, move.from_local) > 0 && holders(move.to, move.to_local) == kReserved &&
+        sources.insert({move.from, move.from_local}).second &&
+        targets.insert({move.to, move.to_local}).second) {
+      continue;
     }
+    return absl::InvalidArgumentError(absl::StrCat("KV block ", move.from_local, " of cp rank ",
+                                                   move.from, " cannot become block ",
+                                                   move.to_local, " of cp rank ", move.to));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status KvBlockAllocator::CheckDropped(int cp, absl::Span<const BlockMove> moves) const {
+  std::set<std::pair<int, int32_t>> emptied, filled;
+  for (const BlockMove& move : moves) {
+    emptied.insert({move.from, move.from_local});
+    filled.insert({move.to, move.to_local});
   }
   for (int place = cp; place < static_cast<int>(free_.size()); ++place) {
     for (int32_t id = 0; id < static_cast<int32_t>(blocks_per_rank_); ++id) {
-      if (holders_[place][id] == 0 || sources.contains({place, id})) continue;
-      return absl::InvalidArgumentError(
-          absl::StrCat("cp rank ", place, " still holds KV block ", id));
+      const int32_t has = holders(place, id);
+      if (has == 0 || emptied.contains({place, id})) continue;
+      const bool held = has > 0 || filled.contains({place, id});
+      return absl::InvalidArgumentError(absl::StrCat(
+          "cp rank ", place, " still ", held ? "holds" : "reserves", " KV block ", id));
     }
   }
+  return absl::OkStatus();
+}
+
+absl::Status KvBlockAllocator::Redeal(int cp, absl::Span<const BlockMove> moves) {
+  if (cp < 1) return absl::InvalidArgumentError(absl::StrCat("KV blocks over ", cp, " cp ranks"));
+  MUSTER_RETURN_IF_ERROR(CheckMoves(moves));
+  MUSTER_RETURN_IF_ERROR(CheckDropped(cp, moves));
   for (const BlockMove& move : moves) {
     holders_[move.to][move.to_local] = holders_[move.from][move.from_local];
     Return(move.from, move.from_local);

@@ -75,13 +75,16 @@ class KvBlockAllocator {
   void GrowPlaces(int places);
   // A free block of any place, kept for a move. RESOURCE_EXHAUSTED (reason kKvCapacity).
   absl::StatusOr<int32_t> Reserve(int place);
-  // Of a block that was reserved and is not moved to after all.
-  void Unreserve(int place, int32_t local) { Return(place, local); }
+  // Of a block that was reserved and is not moved to after all; nothing where it is not reserved.
+  void Unreserve(int place, int32_t local) {
+    if (holders(place, local) == kReserved) Return(place, local);
+  }
   // Holders of a block; 0 where it is free, -1 where it is reserved.
   int holders(int place, int32_t local) const { return holders_[place][local]; }
   // The holders of each source become those of its reserved target; then blocks are dealt over
-  // `cp`, and the places beyond are dropped. INVALID_ARGUMENT when a source is not held, a target
-  // not reserved, or a place to be dropped not empty; nothing has changed then.
+  // `cp`, and the places beyond are dropped. What else is reserved stays so. INVALID_ARGUMENT when
+  // cp is below 1, a source is not held, a target not reserved, either stands here twice, or a
+  // place to be dropped is not empty; nothing has changed then.
   absl::Status Redeal(int cp, absl::Span<const BlockMove> moves);
 
   int cp() const { return cp_; }
@@ -96,9 +99,18 @@ class KvBlockAllocator {
   int64_t Capacity() const { return total_blocks() * kKvBlockTokens; }
 
  private:
+  static constexpr int32_t kReserved = -1;  // in holders_
+
   int RankOf(int64_t logical) const { return static_cast<int>(logical % cp()); }
   absl::Status CheckFits(absl::Span<const KvGrowth> growths) const;
   absl::Status CheckAllocated(absl::Span<const BlockGrant> blocks) const;
+  absl::Status CheckMoves(absl::Span<const BlockMove> moves) const;
+  // Whether nothing is left in places from `cp` on once `moves` are made.
+  absl::Status CheckDropped(int cp, absl::Span<const BlockMove> moves) const;
+  bool HasBlock(int place, int32_t local) const {
+    return place >= 0 && place < static_cast<int>(free_.size()) && local >= 0 &&
+           local < blocks_per_rank_;
+  }
   BlockGrant Take(int64_t logical);
   void Return(int place, int32_t local);
   void AddPlace();

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <map>
 #include <random>
+#include <set>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -251,6 +252,117 @@ TEST(KvBlockAllocatorRedeal, WhatIsNotReservedOrStillHeldIsRefused) {
   ASSERT_OK(allocator.Redeal(1, {{{.from = 1, .from_local = held, .to = 0, .to_local = to}}}));
   EXPECT_EQ(allocator.total_blocks(), 2);
   EXPECT_EQ(allocator.free_blocks(), 0);
+}
+
+TEST(KvBlockAllocatorRedeal, NonsenseIsRefusedAndChangesNothing) {
+  KvBlockAllocator allocator(2, 2);
+  ASSERT_OK_AND_ASSIGN(const auto granted, allocator.Allocate({{{.from = 0, .to = 32}}}));
+  ASSERT_OK_AND_ASSIGN(const int32_t to, allocator.Reserve(0));
+  const BlockMove good = {.from = 1, .from_local = granted[0][1].local, .to = 0, .to_local = to};
+  for (const BlockMove& bad : {BlockMove{.from = 2, .to_local = to}, BlockMove{.from = -1},
+                               BlockMove{.from = 1, .from_local = 2, .to = 0, .to_local = to},
+                               BlockMove{.from = 1, .from_local = 0, .to = 0, .to_local = -1}}) {
+    EXPECT_STATUS(allocator.Redeal(1, {bad}), absl::StatusCode::kInvalidArgument, "cannot become");
+  }
+  EXPECT_STATUS(allocator.Redeal(1, {good, good}), absl::StatusCode::kInvalidArgument, "");
+  EXPECT_STATUS(allocator.Redeal(0, {good}), absl::StatusCode::kInvalidArgument, "0 cp ranks");
+  EXPECT_EQ(allocator.free_blocks(), 1);
+  EXPECT_EQ(allocator.cp(), 2);
+  EXPECT_OK(allocator.Redeal(1, {good}));
+}
+
+TEST(KvBlockAllocatorRedeal, APlaceThatReservesIsNotDropped) {
+  KvBlockAllocator allocator(1, 2);
+  allocator.GrowPlaces(2);
+  ASSERT_OK_AND_ASSIGN(const int32_t local, allocator.Reserve(1));
+  EXPECT_EQ(allocator.free_blocks(), 2);
+  EXPECT_STATUS(allocator.Redeal(1, {}), absl::StatusCode::kInvalidArgument,
+                "cp rank 1 still reserves KV block 0");
+  allocator.Unreserve(1, local);
+  allocator.Unreserve(1, local);  // it is free already
+  EXPECT_EQ(allocator.holders(1, local), 0);
+  EXPECT_OK(allocator.Redeal(1, {}));
+}
+
+// The moves that bring each block of each sequence to its rank of `cp`, and the blocks there; false
+// when they do not fit, in which case nothing stays reserved.
+bool PlanMoves(KvBlockAllocator& allocator, int cp, std::vector<Sequence>& sequences,
+               std::vector<BlockMove>& moves) {
+  std::map<std::pair<int, int32_t>, BlockMove> known;
+  for (Sequence& sequence : sequences) {
+    for (BlockGrant& block : sequence.blocks) {
+      const int from = static_cast<int>(block.logical % allocator.cp());
+      const int to = static_cast<int>(block.logical % cp);
+      if (from == to) continue;
+      auto found = known.find({from, block.local});
+      if (found == known.end()) {
+        const absl::StatusOr<int32_t> local = allocator.Reserve(to);
+        if (!local.ok()) {
+          for (const auto& [place, move] : known) allocator.Unreserve(move.to, move.to_local);
+          return false;
+        }
+        found = known.insert({{from, block.local}, {from, block.local, to, *local}}).first;
+      }
+      block.local = found->second.to_local;
+    }
+  }
+  for (const auto& [place, move] : known) moves.push_back(move);
+  return true;
+}
+
+int64_t HeldBlocks(const std::vector<Sequence>& sequences, int cp) {
+  std::set<std::pair<int64_t, int32_t>> held;
+  for (const Sequence& sequence : sequences) {
+    for (const BlockGrant& block : sequence.blocks) held.insert({block.logical % cp, block.local});
+  }
+  return static_cast<int64_t>(held.size());
+}
+
+// Sequences 1, 2, ... are new or share all whole blocks of another.
+std::vector<Sequence> RandomSequences(KvBlockAllocator& allocator, std::minstd_rand& random) {
+  std::vector<Sequence> sequences;
+  for (int i = 0; i < 6; ++i) {
+    Sequence sequence;
+    if (!sequences.empty() && random() % 3 == 0) {
+      sequence = sequences[random() % sequences.size()];
+      EXPECT_OK(allocator.Share(sequence.blocks));
+    } else {
+      sequence.tokens = static_cast<int64_t>(random() % 100);
+      const auto granted = allocator.Allocate({{.from = 0, .to = sequence.tokens}});
+      if (!granted.ok()) continue;
+      sequence.blocks = granted->front();
+    }
+    sequences.push_back(std::move(sequence));
+  }
+  return sequences;
+}
+
+TEST(KvBlockAllocatorRedeal, RandomMovesKeepEveryBlockAndItsHolders) {
+  int made = 0;
+  for (uint32_t seed = 1; seed <= 200; ++seed) {
+    SCOPED_TRACE(absl::StrCat("seed ", seed));
+    std::minstd_rand random(seed);
+    random.discard(3);
+    const int64_t blocks = 4 + static_cast<int64_t>(random() % 12);
+    KvBlockAllocator allocator(1 + static_cast<int>(random() % 4), blocks);
+    std::vector<Sequence> sequences = RandomSequences(allocator, random);
+    for (int resize = 0; resize < 5; ++resize) {
+      const int before = allocator.cp(), cp = 1 + static_cast<int>(random() % 4);
+      const int64_t held = HeldBlocks(sequences, before);
+      allocator.GrowPlaces(std::max(before, cp));
+      std::vector<BlockMove> moves;
+      std::vector<Sequence> moved = sequences;
+      const bool fits = PlanMoves(allocator, cp, moved, moves);
+      ASSERT_OK(allocator.Redeal(fits ? cp : before, moves));
+      if (fits) sequences = moved;
+      made += fits;
+      ASSERT_EQ(HeldBlocks(sequences, allocator.cp()), held);
+      ASSERT_EQ(allocator.free_blocks(), allocator.total_blocks() - held);
+    }
+    for (const Sequence& sequence : sequences) ASSERT_OK(allocator.Free(sequence.blocks));
+    ASSERT_EQ(allocator.free_blocks(), allocator.total_blocks());
+  }
+  EXPECT_GT(made, 500);
 }
 
 }  // namespace

@@ -3,51 +3,27 @@
 #include <algorithm>
 #include <cstring>
 #include <limits>
-#include <thread>
 #include <vector>
 
 #include "absl/memory/memory.h"
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
 #include "base/error.h"
+#include "base/spin_wait.h"
 #include "base/status_macros.h"
+#include "worker/cache/block_digest.h"
 
 namespace muster {
 namespace {
 
 constexpr int64_t kAlignment = 4096;
 constexpr uint64_t kMagic = 0x616e6572616b766d;  // "mvkarena"
-constexpr size_t kPiece = size_t{64} << 10;      // copied and digested while a cache holds it
-constexpr int kLanes = 8;
-constexpr int kSpins = 2000;
+// Copied and then digested while a cache holds it. The smaller the piece, the more of the digest
+// overlaps with waiting for memory; below this the calls begin to show.
+constexpr size_t kPiece = 2048;
+constexpr int64_t kSpinNs = 50'000;
+constexpr absl::Duration kNap = absl::Microseconds(50);
 constexpr size_t kMeasuredBytes = size_t{64} << 20;
-
-// Of bytes in pieces, every one but the last a multiple of 64 bytes.
-class BlockDigest {
- public:
-  void Add(const std::byte* data, size_t bytes) {
-    size_t at = 0;
-    for (; at + sizeof(lanes_) <= bytes; at += sizeof(lanes_)) {
-      uint64_t words[kLanes];
-      std::memcpy(words, data + at, sizeof(words));
-      for (int lane = 0; lane < kLanes; ++lane) lanes_[lane] = Mix(lanes_[lane], words[lane]);
-    }
-    for (; at < bytes; ++at) lanes_[0] = Mix(lanes_[0], static_cast<uint64_t>(data[at]));
-  }
-  uint64_t value() const {
-    uint64_t all = 0;
-    for (const uint64_t lane : lanes_) all = Mix(all, lane);
-    return all;
-  }
-
- private:
-  static uint64_t Mix(uint64_t hash, uint64_t word) {
-    hash = (hash ^ word) * 0x9e3779b97f4a7c15;
-    return hash ^ (hash >> 32);
-  }
-
-  uint64_t lanes_[kLanes] = {1, 2, 3, 4, 5, 6, 7, 8};
-};
 
 struct Seal {
   std::atomic<uint64_t> stamp{0};
@@ -141,14 +117,14 @@ namespace {
 
 absl::Status AwaitSeal(const Seal& seal, int32_t block, uint64_t stamp, absl::Time deadline,
                        const std::atomic<bool>* stopped) {
-  for (int spins = 0; seal.stamp.load(std::memory_order_acquire) != stamp; ++spins) {
+  const auto sealed = [&] { return seal.stamp.load(std::memory_order_acquire) == stamp; };
+  while (!SpinUntil(kSpinNs, sealed)) {
     if (stopped != nullptr && *stopped) return absl::AbortedError("the copy was given up");
-    if (spins < kSpins) continue;
     if (absl::Now() > deadline) {
       return absl::DeadlineExceededError(
           absl::StrCat("KV block ", block, " was not sealed in time"));
     }
-    std::this_thread::yield();
+    absl::SleepFor(kNap);
   }
   return absl::OkStatus();
 }

@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include <cstring>
+#include <thread>
 
 #include "base/error.h"
 #include "tests/support/status_matchers.h"
@@ -60,6 +61,19 @@ TEST_F(KvArenaTest, WhoeverWaitsForASealCanBeStopped) {
   const std::atomic<bool> stopped{true};
   EXPECT_STATUS(PullBlock(*peer_, 2, 7, *target_, 5, absl::InfiniteFuture(), &stopped),
                 absl::StatusCode::kAborted, "given up");
+}
+
+TEST_F(KvArenaTest, ACopyWaitsForItsSeal) {
+  absl::Status pulled = absl::UnknownError("not yet");
+  std::thread puller([&] { pulled = Pull(2, 7, 5); });
+  source_->block(2)[17] = std::byte{99};
+  source_->Seal(2, 6);
+  source_->block(2)[18] = std::byte{98};
+  source_->Seal(2, 7);
+  puller.join();
+  ASSERT_OK(pulled);
+  EXPECT_EQ(target_->block(5)[17], std::byte{99});
+  EXPECT_EQ(target_->block(5)[18], std::byte{98});
 }
 
 TEST_F(KvArenaTest, BlocksThatAreNotThereAreRefused) {

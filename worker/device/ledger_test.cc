@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include <thread>
+#include <utility>
 #include <vector>
 
 namespace muster {
@@ -24,6 +25,20 @@ TEST(LedgerTest, ForgetsATagThatHoldsNothing) {
   EXPECT_EQ(ledger.total(), 40u);
   ledger.Discharge("weights", 40);
   EXPECT_TRUE(ledger.Entries().empty());
+}
+
+TEST(LedgerTest, AChargeStandsWhileItsOwnerLives) {
+  Ledger ledger;
+  LedgerCharge outer;
+  {
+    LedgerCharge charge(ledger, "weights", 30);
+    EXPECT_EQ(ledger.total(), 30u);
+    outer = std::move(charge);
+  }
+  EXPECT_EQ(ledger.Entries(), (std::vector<LedgerEntry>{{"weights", 30}}));
+  EXPECT_EQ(outer.bytes(), 30u);
+  outer = LedgerCharge();
+  EXPECT_EQ(ledger.total(), 0u);
 }
 
 TEST(LedgerTest, CountsChargesOfManyThreads) {

@@ -322,6 +322,8 @@ class LoadedDenseDecoder final : public LoadedModel {
   explicit LoadedDenseDecoder(DenseRank rank) : rank_(std::move(rank)) {}
 
   KvLayout kv_layout() const override { return rank_.kv_layout(); }
+  const HeldWeights& weights() const override { return rank_.weights.memory; }
+  uint64_t shared_weight_bytes() const override { return weights().shared_bytes; }
 
   std::vector<CollectiveUse> collectives(const StepLimits& limits) const override {
     std::vector<CollectiveUse> uses = {

@@ -28,23 +28,29 @@ class DenseSlices {
 
   void Layer(const std::string& name, DenseLayerWeights& layer) {
     const int head_dim = config_.head_dim;
-    loader_.AddVector(name + "input_layernorm.weight", config_.hidden, &layer.input_norm);
-    AddRows(Qkv(name + "self_attn."), config_.qkv_bias, layer.qkv);
+    loader_.AddVector(WeightGroup::kTp, name + "input_layernorm.weight", config_.hidden,
+                      &layer.input_norm);
+    AddRows(WeightGroup::kTp, Qkv(name + "self_attn."), config_.qkv_bias, layer.qkv);
     if (config_.qk_norm) {
-      loader_.AddVector(name + "self_attn.q_norm.weight", head_dim, &layer.q_norm);
-      loader_.AddVector(name + "self_attn.k_norm.weight", head_dim, &layer.k_norm);
+      loader_.AddVector(WeightGroup::kTp, name + "self_attn.q_norm.weight", head_dim,
+                        &layer.q_norm);
+      loader_.AddVector(WeightGroup::kTp, name + "self_attn.k_norm.weight", head_dim,
+                        &layer.k_norm);
     }
     AddColumns({name + "self_attn.o_proj", config_.heads * head_dim, shape_.o_columns},
                config_.o_bias, layer.o);
-    loader_.AddVector(name + "post_attention_layernorm.weight", config_.hidden, &layer.post_norm);
-    AddRows({{name + "mlp.gate_proj", config_.ffn, shape_.ffn},
+    loader_.AddVector(WeightGroup::kTp, name + "post_attention_layernorm.weight", config_.hidden,
+                      &layer.post_norm);
+    AddRows(WeightGroup::kStage,
+            {{name + "mlp.gate_proj", config_.ffn, shape_.ffn},
              {name + "mlp.up_proj", config_.ffn, shape_.ffn}},
             config_.mlp_bias, layer.gate_up);
     AddColumns({name + "mlp.down_proj", config_.ffn, shape_.ffn}, config_.mlp_bias, layer.down);
   }
 
   void Vocabulary(const std::string& name, Matrix& table) {
-    loader_.AddMatrix({RowsOf({name, config_.vocabulary, shape_.vocabulary})}, &table);
+    loader_.AddMatrix(WeightGroup::kStage, {RowsOf({name, config_.vocabulary, shape_.vocabulary})},
+                      &table);
   }
 
  private:
@@ -67,27 +73,30 @@ class DenseSlices {
   }
 
   // Projections of x, one below the other.
-  void AddRows(const std::vector<Shard>& shards, bool biased, Projection& projection) {
+  void AddRows(WeightGroup group, const std::vector<Shard>& shards, bool biased,
+               Projection& projection) {
     std::vector<TensorSlice> weights;
     std::vector<VectorSlice> bias;
     for (const Shard& shard : shards) {
       weights.push_back(RowsOf(shard));
       bias.push_back({.tensor = shard.name + ".bias", .size = shard.size, .shard = shard.range});
     }
-    loader_.AddMatrix(std::move(weights), &projection.weights);
-    if (biased) loader_.AddVector(std::move(bias), &projection.bias);
+    loader_.AddMatrix(group, std::move(weights), &projection.weights);
+    if (biased) loader_.AddVector(group, std::move(bias), &projection.bias);
   }
 
   // Columns of a tensor [hidden, size]: this rank's summand of a projection.
   void AddColumns(const Shard& shard, bool biased, Projection& projection) {
-    loader_.AddMatrix({{.tensor = shard.name + ".weight",
+    loader_.AddMatrix(WeightGroup::kStage,
+                      {{.tensor = shard.name + ".weight",
                         .rows = config_.hidden,
                         .columns = shard.size,
                         .row_shard = {0, config_.hidden},
                         .column_shard = shard.range}},
                       &projection.weights);
     if (biased && shape_.stage_rank == 0) {
-      loader_.AddVector(shard.name + ".bias", config_.hidden, &projection.bias);
+      loader_.AddVector(WeightGroup::kStage, shard.name + ".bias", config_.hidden,
+                        &projection.bias);
     }
   }
 
@@ -108,10 +117,11 @@ absl::StatusOr<DenseWeights> LoadDenseWeights(const LoadRequest& request) {
   for (int i = 0; i < config.layers; ++i) {
     slices.Layer(absl::StrCat("model.layers.", i, "."), weights.layers[i]);
   }
-  loader.AddVector("model.norm.weight", config.hidden, &weights.final_norm);
+  loader.AddVector(WeightGroup::kTp, "model.norm.weight", config.hidden, &weights.final_norm);
   if (!config.tied_embeddings) slices.Vocabulary("lm_head", weights.lm_head.weights);
+  const HeldWeights* previous = request.previous ? &request.previous->weights() : nullptr;
   MUSTER_ASSIGN_OR_RETURN(weights.memory,
-                          loader.Load(request.device, request.ledger, request.progress));
+                          loader.Load(request.device, request.ledger, previous, request.progress));
   if (config.tied_embeddings) weights.lm_head.weights = weights.embedding;
   return weights;
 }

@@ -34,7 +34,7 @@ struct DenseWeights {
   std::vector<DenseLayerWeights> layers;
   const float* final_norm = nullptr;  // [hidden]
   Projection lm_head;  // as embedding, and the same memory when they are tied; no bias
-  Buffer memory;       // of all of the above
+  HeldWeights memory;  // of all of the above
 };
 
 // Errors as of WeightLoader::Load.

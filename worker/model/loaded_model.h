@@ -2,6 +2,7 @@
 #ifndef MUSTER_WORKER_MODEL_LOADED_MODEL_H_
 #define MUSTER_WORKER_MODEL_LOADED_MODEL_H_
 
+#include <cstdint>
 #include <memory>
 #include <vector>
 
@@ -19,6 +20,8 @@
 
 namespace muster {
 
+class LoadedModel;
+
 // What loading needs. `device` and `ledger` outlive the loaded model; the rest is not kept.
 struct LoadRequest {
   const ModelConfig& config;
@@ -28,6 +31,9 @@ struct LoadRequest {
   Device& device;
   Ledger& ledger;
   LoadProgress progress;
+  // A model of the same config, type and device, whose weights are shared where they are the same;
+  // it may be gone once this one is loaded. Null: none.
+  const LoadedModel* previous = nullptr;
 };
 
 // What the model of one rank computes with. All outlive the model.
@@ -45,6 +51,10 @@ class LoadedModel {
   virtual ~LoadedModel() = default;
 
   virtual KvLayout kv_layout() const = 0;
+  // Charged to the ledger it was loaded with, shared or not, while the model lives.
+  virtual const HeldWeights& weights() const = 0;
+  // What it did not load, since its predecessor had it.
+  virtual uint64_t shared_weight_bytes() const = 0;
   // The collectives that Forward will enqueue, for the plan of the workspaces.
   virtual std::vector<CollectiveUse> collectives(const StepLimits& limits) const = 0;
   // Allocates the model's buffers (ledger tag "activations") and prepares the operations: all that

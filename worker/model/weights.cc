@@ -2,6 +2,7 @@
 
 #include <utility>
 
+#include "base/digest.h"
 #include "base/status_macros.h"
 #include "worker/model/convert.h"
 
@@ -27,13 +28,29 @@ int64_t ElementsOf(const std::vector<TensorSlice>& slices) {
 
 }  // namespace
 
-void WeightLoader::AddMatrix(std::vector<TensorSlice> slices, Matrix* matrix) {
+struct WeightLoader::Reading {
+  const LoadProgress& progress;
+  uint64_t total = 0;
+  uint64_t done = 0;
+  uint64_t reported = 0;
+
+  absl::Status Add(uint64_t bytes) {
+    done += bytes;
+    if (!progress || done - reported < kProgressBytes) return absl::OkStatus();
+    return progress(reported = done, total);
+  }
+};
+
+void WeightLoader::AddMatrix(WeightGroup group, std::vector<TensorSlice> slices, Matrix* matrix) {
   *matrix = {.n = RowsOf(slices), .k = slices.front().column_shard.size(), .dtype = dtype_};
-  targets_.push_back({.slices = std::move(slices), .dtype = dtype_, .matrix = matrix});
+  targets_.push_back(
+      {.group = group, .slices = std::move(slices), .dtype = dtype_, .matrix = matrix});
 }
 
-void WeightLoader::AddVector(std::vector<VectorSlice> slices, const float** vector) {
-  Target target = {.dtype = DType::kFloat32, .vector = vector, .one_dimension = true};
+void WeightLoader::AddVector(WeightGroup group, std::vector<VectorSlice> slices,
+                             const float** vector) {
+  Target target = {
+      .group = group, .dtype = DType::kFloat32, .vector = vector, .one_dimension = true};
   for (VectorSlice& slice : slices) {
     target.slices.push_back({.tensor = std::move(slice.tensor),
                              .rows = 1,
@@ -56,9 +73,10 @@ absl::Status WeightLoader::Resolve() {
   return absl::OkStatus();
 }
 
-uint64_t WeightLoader::Place() {
+uint64_t WeightLoader::Place(WeightGroup group) {
   uint64_t end = 0;
   for (Target& target : targets_) {
+    if (target.group != group) continue;
     target.offset = end;
     end += ElementsOf(target.slices) * SizeOf(target.dtype) + kAlignment - 1;
     end -= end % kAlignment;
@@ -66,37 +84,92 @@ uint64_t WeightLoader::Place() {
   return end;
 }
 
-void WeightLoader::Publish(const Target& target, std::byte* data) {
-  if (target.matrix != nullptr) target.matrix->data = data;
-  if (target.vector != nullptr) *target.vector = reinterpret_cast<const float*>(data);
-}
-
-absl::StatusOr<Buffer> WeightLoader::Load(Device& device, Ledger& ledger,
-                                          const LoadProgress& progress) {
-  MUSTER_RETURN_IF_ERROR(Resolve());
-  const uint64_t total = Place();
-  MUSTER_ASSIGN_OR_RETURN(Buffer buffer, device.Allocate(total, "weights", ledger));
-  uint64_t reported = 0;
+uint64_t WeightLoader::KeyOf(WeightGroup group) const {
+  Digest digest;
+  checkpoint_.AddTo(digest);
   for (const Target& target : targets_) {
-    std::byte* to = buffer.as<std::byte>() + target.offset;
-    Publish(target, to);
-    for (const Source& source : target.sources) {
-      const ShardRange columns = source.slice.column_shard;
-      const int64_t element = SizeOf(source.view.dtype);
-      for (int64_t row = source.slice.row_shard.begin; row < source.slice.row_shard.end; ++row) {
-        const int64_t first = row * source.slice.columns + columns.begin;
-        ConvertElements(source.view.data + first * element, source.view.dtype, to, target.dtype,
-                        columns.size());
-        to += columns.size() * SizeOf(target.dtype);
-        const uint64_t done = to - buffer.as<std::byte>();
-        if (progress && done - reported >= kProgressBytes) {
-          MUSTER_RETURN_IF_ERROR(progress(reported = done, total));
-        }
+    if (target.group != group) continue;
+    digest.Add(static_cast<uint64_t>(target.dtype));
+    digest.Add(static_cast<uint64_t>(target.slices.size()));
+    for (const TensorSlice& slice : target.slices) {
+      digest.Add(absl::string_view(slice.tensor));
+      for (const int value : {slice.row_shard.begin, slice.row_shard.end, slice.column_shard.begin,
+                              slice.column_shard.end}) {
+        digest.Add(static_cast<uint64_t>(value));
       }
     }
   }
-  if (progress) MUSTER_RETURN_IF_ERROR(progress(total, total));
-  return buffer;
+  return digest.value();
+}
+
+void WeightLoader::Publish(WeightGroup group, const WeightMemory& memory) {
+  for (const Target& target : targets_) {
+    if (target.group != group) continue;
+    std::byte* const data = memory.buffer.as<std::byte>() + target.offset;
+    if (target.matrix != nullptr) target.matrix->data = data;
+    if (target.vector != nullptr) *target.vector = reinterpret_cast<const float*>(data);
+  }
+}
+
+absl::Status WeightLoader::FillSource(const Source& source, DType dtype, std::byte*& to,
+                                      Reading& reading) {
+  const ShardRange columns = source.slice.column_shard;
+  const int64_t element = SizeOf(source.view.dtype);
+  const int64_t row_bytes = columns.size() * SizeOf(dtype);
+  for (int64_t row = source.slice.row_shard.begin; row < source.slice.row_shard.end; ++row) {
+    const int64_t first = row * source.slice.columns + columns.begin;
+    ConvertElements(source.view.data + first * element, source.view.dtype, to, dtype,
+                    columns.size());
+    to += row_bytes;
+    MUSTER_RETURN_IF_ERROR(reading.Add(row_bytes));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status WeightLoader::Fill(WeightGroup group, std::byte* data, Reading& reading) {
+  for (const Target& target : targets_) {
+    if (target.group != group) continue;
+    std::byte* to = data + target.offset;
+    for (const Source& source : target.sources) {
+      MUSTER_RETURN_IF_ERROR(FillSource(source, target.dtype, to, reading));
+    }
+  }
+  return absl::OkStatus();
+}
+
+absl::StatusOr<HeldWeights> WeightLoader::Load(Device& device, Ledger& ledger,
+                                               const HeldWeights* previous,
+                                               const LoadProgress& progress) {
+  MUSTER_RETURN_IF_ERROR(Resolve());
+  HeldWeights held;
+  std::array<std::shared_ptr<WeightMemory>, kWeightGroups> to_read;
+  Reading reading = {.progress = progress};
+  uint64_t bytes = 0;
+  for (size_t i = 0; i < kWeightGroups; ++i) {
+    const auto group = static_cast<WeightGroup>(i);
+    const uint64_t size = Place(group), key = KeyOf(group);
+    bytes += size;
+    if (previous != nullptr && previous->groups[i]->key == key) {
+      held.groups[i] = previous->groups[i];
+      held.shared_bytes += size;
+    } else {
+      to_read[i] = std::make_shared<WeightMemory>();
+      MUSTER_ASSIGN_OR_RETURN(to_read[i]->buffer,
+                              device.Allocate(size, "weights", to_read[i]->ledger));
+      to_read[i]->key = key;
+      held.groups[i] = to_read[i];
+      reading.total += size;
+    }
+    Publish(group, *held.groups[i]);
+  }
+  held.charge = LedgerCharge(ledger, "weights", bytes);
+  for (size_t i = 0; i < kWeightGroups; ++i) {
+    if (to_read[i] == nullptr) continue;
+    MUSTER_RETURN_IF_ERROR(
+        Fill(static_cast<WeightGroup>(i), to_read[i]->buffer.as<std::byte>(), reading));
+  }
+  if (progress) MUSTER_RETURN_IF_ERROR(progress(reading.total, reading.total));
+  return held;
 }
 
 }  // namespace muster

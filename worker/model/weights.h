@@ -2,8 +2,11 @@
 #ifndef MUSTER_WORKER_MODEL_WEIGHTS_H_
 #define MUSTER_WORKER_MODEL_WEIGHTS_H_
 
+#include <array>
+#include <cstddef>
 #include <cstdint>
 #include <functional>
+#include <memory>
 #include <string>
 #include <vector>
 
@@ -36,7 +39,28 @@ struct VectorSlice {
 // bytes done, bytes in all; on the loading thread, which gives up with what is not OK.
 using LoadProgress = std::function<absl::Status(uint64_t done, uint64_t total)>;
 
-// Collects what a rank needs, then allocates it as one buffer and fills it. References outlive it.
+// What a weight's slice depends on: TP alone, or the rank's place in all of STAGE.
+enum class WeightGroup { kTp, kStage };
+inline constexpr size_t kWeightGroups = 2;
+
+// All weights of a group, which models may share. Immutable once it is filled.
+struct WeightMemory {
+  Ledger ledger;  // of the buffer, which no ledger of an epoch is sure to outlive
+  Buffer buffer;
+  uint64_t key = 0;  // a digest of the checkpoint, the slices, their order and their types
+};
+
+// What a model holds, charged to a ledger by the bytes that it uses, be they shared or not.
+struct HeldWeights {
+  std::array<std::shared_ptr<const WeightMemory>, kWeightGroups> groups;  // by WeightGroup
+  LedgerCharge charge;                                                    // tag "weights"
+  uint64_t shared_bytes = 0;  // of the above, what another model had loaded before
+
+  uint64_t bytes() const { return charge.bytes(); }
+};
+
+// Collects what a rank needs, then allocates it as one buffer per group and fills them. References
+// outlive it.
 class WeightLoader {
  public:
   WeightLoader(const Checkpoint& checkpoint, DType dtype)
@@ -44,17 +68,20 @@ class WeightLoader {
 
   // `matrix` will hold the slices one below the other, in the model's type. It is filled in by Load
   // and must stay where it is until then; so must `vector`.
-  void AddMatrix(std::vector<TensorSlice> slices, Matrix* matrix);
+  void AddMatrix(WeightGroup group, std::vector<TensorSlice> slices, Matrix* matrix);
   // `vector` will point to the slices one after the other, as float32.
-  void AddVector(std::vector<VectorSlice> slices, const float** vector);
+  void AddVector(WeightGroup group, std::vector<VectorSlice> slices, const float** vector);
   // The same of a whole tensor.
-  void AddVector(const std::string& tensor, int size, const float** vector) {
-    AddVector({{.tensor = tensor, .size = size, .shard = {0, size}}}, vector);
+  void AddVector(WeightGroup group, const std::string& tensor, int size, const float** vector) {
+    AddVector(group, {{.tensor = tensor, .size = size, .shard = {0, size}}}, vector);
   }
 
-  // Once. The buffer (ledger tag "weights") holds all that was added. Errors of Checkpoint::Find
-  // and Device::Allocate; nothing is allocated when a tensor is missing or has the wrong shape.
-  absl::StatusOr<Buffer> Load(Device& device, Ledger& ledger, const LoadProgress& progress);
+  // Once. Holds all that was added. A group that `previous` (null: none; on the same device) has
+  // under the same key is shared; the others are read, and `progress` counts only them. Errors of
+  // Checkpoint::Find and Device::Allocate; nothing is allocated when a tensor is missing or has the
+  // wrong shape.
+  absl::StatusOr<HeldWeights> Load(Device& device, Ledger& ledger, const HeldWeights* previous,
+                                   const LoadProgress& progress);
 
  private:
   struct Source {
@@ -63,19 +90,25 @@ class WeightLoader {
   };
   // One matrix or vector.
   struct Target {
+    WeightGroup group = WeightGroup::kTp;
     std::vector<TensorSlice> slices;
     std::vector<Source> sources;
     DType dtype = DType::kFloat32;
-    uint64_t offset = 0;  // in the buffer
+    uint64_t offset = 0;  // in the buffer of its group
     Matrix* matrix = nullptr;
     const float** vector = nullptr;
     bool one_dimension = false;
   };
+  // How much of what is to be read has been.
+  struct Reading;
 
   absl::Status Resolve();
-  // Offsets of all targets; returns the buffer's size.
-  uint64_t Place();
-  void Publish(const Target& target, std::byte* data);
+  // Offsets of all targets of a group; returns the buffer's size.
+  uint64_t Place(WeightGroup group);
+  uint64_t KeyOf(WeightGroup group) const;
+  void Publish(WeightGroup group, const WeightMemory& memory);
+  absl::Status Fill(WeightGroup group, std::byte* data, Reading& reading);
+  absl::Status FillSource(const Source& source, DType dtype, std::byte*& to, Reading& reading);
 
   const Checkpoint& checkpoint_;
   const DType dtype_;

@@ -255,8 +255,9 @@ TEST_F(WeightsTest, ProgressEndsWithTheBytesHeld) {
   });
   ASSERT_OK(weights);
   ASSERT_FALSE(seen.empty());
-  EXPECT_EQ(seen.back(), std::pair(weights->memory.size(), weights->memory.size()));
-  EXPECT_EQ(ledger_.total(), weights->memory.size());
+  const uint64_t bytes = weights->memory.bytes();
+  EXPECT_EQ(seen.back(), std::pair(bytes, bytes));
+  EXPECT_EQ(ledger_.total(), bytes);
   EXPECT_EQ(ledger_.Entries().front().tag, "weights");
 }
 

@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include <cstdint>
+#include <string>
 
 #include "tests/support/status_matchers.h"
 #include "worker/device/cpu/cpu_stream.h"
@@ -52,6 +53,51 @@ TEST(CpuDeviceTest, GivesZeroedAlignedMemoryOfAnySize) {
     for (size_t i = 0; i < bytes; ++i) ASSERT_EQ(buffer.as<char>()[i], 0) << i;
     buffer.as<char>()[bytes - 1] = 1;
   }
+}
+
+TEST(CpuDeviceTest, WhatIsExportedIsTheSameMemoryForWhoOpensIt) {
+  CpuDevice device({});
+  Ledger ledger;
+  const size_t bytes = (size_t{9} << 20) + 3;  // more than the kernel is asked for at once
+  ASSERT_OK_AND_ASSIGN(ExportedBuffer buffer, device.AllocateExported(bytes, "kv", ledger));
+  EXPECT_EQ(reinterpret_cast<uintptr_t>(buffer.data()) % 256, 0u);
+  EXPECT_EQ(buffer.handle().find_first_of(" \n"), std::string::npos);
+  for (size_t i = 0; i < bytes; ++i) ASSERT_EQ(buffer.as<char>()[i], 0) << i;
+  ASSERT_OK_AND_ASSIGN(PeerMemory opened, device.OpenExported(buffer.handle()));
+  EXPECT_EQ(opened.bytes(), bytes);
+  EXPECT_NE(opened.data(), buffer.data());
+  buffer.as<char>()[bytes - 1] = 7;
+  EXPECT_EQ(static_cast<const char*>(opened.data())[bytes - 1], 7);
+}
+
+TEST(CpuDeviceTest, ExportedMemoryIsChargedAndStaysReadableForItsPeers) {
+  CpuDevice device({.memory_limit = 1 << 20});
+  Ledger ledger;
+  PeerMemory opened;
+  std::string handle;
+  {
+    ASSERT_OK_AND_ASSIGN(ExportedBuffer buffer, device.AllocateExported(8192, "kv", ledger));
+    EXPECT_GE(ledger.total(), 8192u);
+    EXPECT_LE(device.Report().free_bytes, (uint64_t{1} << 20) - 8192);
+    handle = buffer.handle();
+    ASSERT_OK_AND_ASSIGN(opened, device.OpenExported(handle));
+    buffer.as<char>()[0] = 5;
+  }
+  EXPECT_EQ(ledger.total(), 0u);
+  EXPECT_EQ(device.Report().free_bytes, uint64_t{1} << 20);
+  EXPECT_EQ(*static_cast<const char*>(opened.data()), 5);
+  EXPECT_STATUS(device.OpenExported(handle), absl::StatusCode::kUnavailable, "");
+}
+
+TEST(CpuDeviceTest, RefusesToExportMoreThanItHasAndToOpenWhatIsNoHandle) {
+  CpuDevice device({.memory_limit = 1 << 20});
+  Ledger ledger;
+  for (const size_t bytes : {size_t{2} << 20, SIZE_MAX}) {
+    EXPECT_STATUS(device.AllocateExported(bytes, "kv", ledger),
+                  absl::StatusCode::kResourceExhausted, "kv");
+  }
+  EXPECT_EQ(ledger.total(), 0u);
+  EXPECT_STATUS(device.OpenExported("1,2,3"), absl::StatusCode::kUnavailable, "no handle");
 }
 
 TEST(CpuDeviceTest, RefusesToNestCapturesAndGraphs) {
