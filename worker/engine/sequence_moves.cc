@@ -36,7 +36,8 @@ absl::Status SequenceTable::BeginMoves(const NextDeal& next, const std::vector<S
                                        std::function<bool()> await_copies) {
   MUSTER_RETURN_IF_ERROR(CheckRebuildable(next, drop));
   drop_ = drop;
-  moving_ = Moving{.next = next, .await_copies = std::move(await_copies)};
+  moving_ =
+      Moving{.next = next, .await_copies = std::move(await_copies), .copied_stamp = last_stamp_};
   moving_->next.replaced.resize(static_cast<size_t>(std::max(next.cp, options_.cp)), 0);
   dropped_ = 0;
   if (next.keeps_kv) allocator_.GrowPlaces(std::max(next.cp, options_.cp));
@@ -77,6 +78,7 @@ absl::StatusOr<bool> SequenceTable::PlanMoves(MoveScope scope, int max_moves, St
   step.kind = StepKind::kPull;
   if (!moving_->next.keeps_kv) return false;
   if (scope == MoveScope::kSettled && !moving_->settled) return false;
+  moving_->copied_stamp = last_stamp_;
   FreeForgotten();
   step.freed_slots.swap(moving_->freed_slots);
   const absl::Time idle_since = absl::Now() - kIdle;
@@ -133,8 +135,15 @@ absl::StatusOr<int32_t> SequenceTable::NextPlaceOf(const BlockGrant& block, Step
 void SequenceTable::ForgetMove(const BlockPlace& place) {
   const auto found = moving_->moves.find(place);
   if (found == moving_->moves.end()) return;
+  if (found->second.stamp > moving_->copied_stamp) AwaitCopies();
   moving_->forgotten.push_back(found->second);
   moving_->moves.erase(found);
+}
+
+bool SequenceTable::AwaitCopies() {
+  if (!moving_->await_copies()) return false;
+  moving_->copied_stamp = last_stamp_;
+  return true;
 }
 
 void SequenceTable::FreeForgotten() {
@@ -158,7 +167,7 @@ void SequenceTable::GiveUpReservations() {
   ForEachSequence([this](const std::string&, const std::string&, Sequence& sequence) {
     if (std::exchange(sequence.handed, 0) > 0) moving_->freed_slots.push_back(sequence.slot);
   });
-  if (moving_->await_copies()) FreeForgotten();
+  if (AwaitCopies()) FreeForgotten();
 }
 
 absl::Status SequenceTable::Commit() {

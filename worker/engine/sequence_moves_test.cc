@@ -132,7 +132,10 @@ class SequenceMovesTest : public ::testing::Test {
     written_.erase(id);
   }
   absl::Status Begin(int cp) {
-    return table_->BeginMoves({.cp = cp, .blocks_per_rank = kBlocks}, {}, [] { return true; });
+    return table_->BeginMoves({.cp = cp, .blocks_per_rank = kBlocks}, {}, [this] {
+      ++waits_;
+      return true;
+    });
   }
   // One part; whether there is more.
   absl::StatusOr<bool> Move(MoveScope scope, int most) {
@@ -168,6 +171,7 @@ class SequenceMovesTest : public ::testing::Test {
   std::map<std::string, int> slots_, lengths_;
   std::map<std::string, std::string> written_;  // what the sequence's blocks are to hold
   int next_ = 0;
+  int waits_ = 0;  // for copies
 };
 
 TEST_F(SequenceMovesTest, BlocksThatKeepTheirRankAreNotMoved) {
@@ -188,6 +192,19 @@ TEST_F(SequenceMovesTest, WhatIsWrittenAfterItWasMovedIsMovedAgain) {
   ASSERT_OK(Write("a", 20));
   ASSERT_OK(Finish(2));
   Check();
+}
+
+TEST_F(SequenceMovesTest, ABlockIsNotGivenAwayWhileItIsCopied) {
+  Start(1);
+  ASSERT_OK(Write("a", 40));
+  ASSERT_OK(Write("b", 40));
+  ASSERT_OK(Begin(2));
+  ASSERT_OK(Move(MoveScope::kSettled, 100));
+  Free("a");
+  EXPECT_EQ(waits_, 1);
+  ASSERT_OK(Move(MoveScope::kSettled, 100));
+  Free("b");
+  EXPECT_EQ(waits_, 1);  // all had been copied before that part was asked for
 }
 
 TEST_F(SequenceMovesTest, WhatForksShareIsMovedOnceAndStaysShared) {

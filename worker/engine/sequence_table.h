@@ -177,6 +177,7 @@ class SequenceTable {
     NextDeal next;
     std::map<BlockPlace, StepMove> moves;  // by where they come from
     std::function<bool()> await_copies;
+    int32_t copied_stamp = 0;          // moves up to this one have been copied
     std::vector<StepMove> forgotten;   // whose targets may still be copied to
     std::vector<int32_t> freed_slots;  // that the next epoch's ranks know
     bool settled = true;               // nothing is moved before the pause any more
@@ -191,8 +192,11 @@ class SequenceTable {
   absl::StatusOr<bool> HandOver(Sequence& sequence, int64_t end, int max_moves, Step& step);
   // Where a block is to be, and how it gets there if it has to.
   absl::StatusOr<int32_t> NextPlaceOf(const BlockGrant& block, Step& step);
-  // A block is written, or is nobody's any more: what was copied of it is worth nothing.
+  // A block is written, or is nobody's any more: what was copied of it is worth nothing. Waits for
+  // a copy that is under way, which would not find what was sealed.
   void ForgetMove(const BlockPlace& place);
+  // False when it cannot be known; whoever copies then fails, and nothing of it is used.
+  bool AwaitCopies();
   // Nobody copies to the targets of moves that were forgotten.
   void FreeForgotten();
   // Positions from `first` on are written.

@@ -94,7 +94,7 @@ class Fleet:
 
     async def scale_context_parallel(self, cp: int, request_id: str | None = None,
                                      timeout: float | None = None,
-                                     on_progress: OnProgress | None = None) ->Operation:
+                                     on_progress: OnProgress | None = None) -> Operation:
         """As muster.client.Fleet.scale_context_parallel."""
         return await self._operate(
             methods.SCALE_CONTEXT_PARALLEL, scale_to_wire(cp, request_id, timeout), on_progress)
@@ -102,14 +102,14 @@ class Fleet:
     async def apply_topology(self, config: ParallelConfig, buckets: Iterable[int] = (),
                              drop: Iterable[str] = (), request_id: str | None = None,
                              timeout: float | None = None,
-                             on_progress: OnProgress | None = None) ->Operation:
+                             on_progress: OnProgress | None = None) -> Operation:
         """As muster.client.Fleet.apply_topology."""
         request = apply_to_wire(config, buckets, drop, request_id, timeout)
         return await self._operate(methods.APPLY_TOPOLOGY, request, on_progress)
 
     async def drain_worker(self, worker_id: str, request_id: str | None = None,
                            timeout: float | None = None,
-                           on_progress: OnProgress | None = None) ->Operation:
+                           on_progress: OnProgress | None = None) -> Operation:
         """As muster.client.Fleet.drain_worker."""
         request = drain_to_wire(worker_id, request_id, timeout)
         return await self._operate(methods.DRAIN_WORKER, request, on_progress)
@@ -132,7 +132,7 @@ class Fleet:
                 await asyncio.sleep(retries.pause_after(error))
 
     async def _operate(self, method: Method[Q, P], request: Q,
-                       on_progress: OnProgress | None) ->Operation:
+                       on_progress: OnProgress | None) -> Operation:
         retries = Retries(self._patience)
         while True:
             last: Operation | None = None

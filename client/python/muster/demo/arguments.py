@@ -8,8 +8,7 @@ from muster.command_line import Parser, integer, temperature
 from muster.demo.scale import Point, parse_points
 
 _DESCRIPTION = """\
-Starts a coordinator and workers on this machine, has them answer a prompt, and ends them. While
-the answer streams the fleet grows and shrinks (--scale), with the KV cache kept.
+Starts a coordinator and workers on this machine, has them answer a prompt, and ends them.
 Without --model it fetches SmolLM2-135M-Instruct, once, into the user's cache."""
 
 _EPILOG = """\
@@ -18,8 +17,6 @@ Exit status: 0 when all went well, 1 when it did not, 2 when the command line is
 # Asked one after the other where no other prompt is given; the second has the longer answer.
 FIRST_PROMPT = "What is the capital of France?"
 DEFAULT_PROMPT = "Why is the sky blue?"
-# Of the demo's own model in its own shape.
-_DEFAULT_SCALE: tuple[Point, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -60,12 +57,9 @@ def parse(words: list[str]) -> Arguments:
     """Exits with status 2 on a wrong command line."""
     parser = _parser()
     options = parser.parse_args(words)
-    own_shape = options.model is None and (options.tp, options.cp, options.replicas) == (1, 2, 1)
     asked = options.prompt is not None or options.prompt_tokens is not None
     options.first_prompt = None if asked else FIRST_PROMPT
     options.prompt = options.prompt or DEFAULT_PROMPT
-    if options.scale is None:
-        options.scale = _DEFAULT_SCALE if own_shape else ()
     if options.scale and options.replicas > 1:
         parser.error("--scale is shown on one replica: it takes no --replicas")
     before = options.cp
@@ -93,9 +87,8 @@ def _parser() -> argparse.ArgumentParser:
         help="context parallel: the KV cache is split over it (default: 2)")
     add("--replicas", metavar="R", type=integer(1, 1024), default=1,
         help="independent copies of the model (default: 1)")
-    add("--scale", metavar="TOKEN:CP,..", type=parse_points,
-        help="other cp once so many tokens have come; 'none' turns it off (default: 12:4,40:1 with "
-             "the demo's model on tp=1 cp=2, else none)")
+    add("--scale", metavar="TOKEN:CP,..", type=parse_points, default=(),
+        help="other cp once so many tokens have come, such as 12:4,40:1 (default: none)")
     add("--threads", metavar="N", type=integer(1, 1024),
         help="threads per worker (default: cores / workers)")
     add("--dtype", choices=("auto", "float32", "bfloat16"), default="auto",
