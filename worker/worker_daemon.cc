@@ -148,6 +148,8 @@ void WorkerDaemon::Enlist(OnRefused on_refused) {
           .progress = [this] { return epochs_.progress(); },
           .reports = [this] { return epochs_.Reports(); },
           .history = [this] { return epochs_.History(); },
+          .serving = [this] { return epochs_.ServingTopologies(); },
+          .term = [this] { return epochs_.term(); },
           .take_expiries = [this] { return expiries_.Take(); },
           .on_welcome =
               [this](Term term) {

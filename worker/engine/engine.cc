@@ -10,6 +10,9 @@
 namespace muster {
 namespace {
 
+// Steps of so many rows go on at about the rate of a long prompt.
+constexpr int kPrefillRows = 64;
+
 // The same failure, for a request whose KV blocks may have been written.
 absl::Status AfterTheStamp(const absl::Status& status, Epoch epoch) {
   ErrorDetail detail = DetailOf(status);
@@ -104,7 +107,10 @@ void Engine::WatchCapacity(std::weak_ptr<CapacityWatcher> watcher) {
   if (!stopped.ok() && alive != nullptr) (*alive)(stopped);
 }
 
-void Engine::Stop(const absl::Status& reason) { TellWatchers(queue_.Stop(reason)); }
+void Engine::Stop(const absl::Status& reason) {
+  TellWatchers(queue_.Stop(reason));
+  DropTurns();
+}
 
 void Engine::TakeTurn(Turn turn) {
   {
@@ -112,18 +118,28 @@ void Engine::TakeTurn(Turn turn) {
     turns_.push_back(std::move(turn));
   }
   queue_.Interrupt();
+  // Stop may not have seen it.
+  if (!queue_.stopped().ok()) DropTurns();
+}
+
+void Engine::DropTurns() {
+  // Destroyed outside of the lock.
+  std::deque<Turn> dropped;
+  absl::MutexLock lock(&mu_);
+  dropped.swap(turns_);
 }
 
 absl::Status Engine::Run(const Means& means) {
   absl::MutexLock lock(&run_mu_);
   means_ = &means;
   handed_over_ = false;
-  if (const absl::Status failed = Rebuild(); !failed.ok()) {
-    Stop(failed);
-    return failed;
+  const absl::StatusOr<int64_t> rebuilt = Rebuild();
+  if (!rebuilt.ok()) {
+    Stop(FailureOf(rebuilt.status()));
+    return rebuilt.status();
   }
   NoteCapacity();
-  means.on_begun();
+  means.on_begun(*rebuilt);
   while (!handed_over_) {
     MUSTER_ASSIGN_OR_RETURN(RequestQueue::Work work, queue_.Next());
     const absl::Status failed = std::visit([this](auto& it) { return Handle(it); }, work);
@@ -135,12 +151,14 @@ absl::Status Engine::Run(const Means& means) {
   return absl::OkStatus();
 }
 
-absl::Status Engine::Rebuild() {
+absl::StatusOr<int64_t> Engine::Rebuild() {
+  const int64_t total = sequences_->tokens_to_rebuild();
   while (const auto batch = sequences_->NextRebuild(options_.limits.max_rows)) {
     MUSTER_RETURN_IF_ERROR(sequences_->Append(*batch, steps_));
     MUSTER_RETURN_IF_ERROR(RunSteps(*batch).status());
+    means_->on_rebuild(total - sequences_->tokens_to_rebuild(), total);
   }
-  return absl::OkStatus();
+  return total;
 }
 
 absl::Status Engine::Handle(RequestQueue::Interruption&) {
@@ -160,8 +178,25 @@ absl::Status Engine::Handle(RequestQueue::Interruption&) {
 }
 
 absl::Status Engine::Handle(RequestQueue::Describe& request) {
-  queue_.Answer(request, sequences_->Summary());
+  const absl::StatusOr<absl::Duration> round_trip = RoundTrip();
+  if (!round_trip.ok()) {
+    queue_.Answer(request, FailureOf(round_trip.status()));
+    return FailureOf(round_trip.status());
+  }
+  CacheSummary summary = sequences_->Summary();
+  summary.round_trip = *round_trip;
+  summary.prefill_tokens_per_second = prefill_rate_;
+  queue_.Answer(request, summary);
   return absl::OkStatus();
+}
+
+absl::StatusOr<absl::Duration> Engine::RoundTrip() {
+  Step nothing;
+  nothing.kind = StepKind::kSeal;
+  const absl::Time begun = absl::Now();
+  MUSTER_RETURN_IF_ERROR(means_->relay.Send(nothing, means_->step_timeout));
+  MUSTER_RETURN_IF_ERROR(means_->relay.AwaitTaken(means_->step_timeout));
+  return absl::Now() - begun;
 }
 
 absl::Status Engine::Handle(RequestQueue::Free& request) {
@@ -252,7 +287,11 @@ absl::Status Engine::RunStep(const ForwardBatch& batch, PlannedStep& planned,
   result.step = planned.step.number;
   result.bucket += means_->runner.rows_run();
   result.device_time += means_->runner.device_time();
-  means_->on_tokens(static_cast<int>(planned.step.rows.size()));
+  const int rows = static_cast<int>(planned.step.rows.size());
+  if (rows >= kPrefillRows) {
+    prefill_rate_ = rows / std::max(absl::ToDoubleSeconds(means_->runner.device_time()), 1e-9);
+  }
+  means_->on_tokens(rows);
   return absl::OkStatus();
 }
 

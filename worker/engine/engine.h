@@ -49,7 +49,10 @@ class Engine {
     RelaySender& relay;
     StepRunner& runner;
     absl::Duration step_timeout = absl::Seconds(10);  // longest wait for a follower that is behind
-    std::function<void()> on_begun = [] {};  // before the first request
+    // While KV is computed that an epoch before had: tokens so far, and of all; and the latter once
+    // more before the first request.
+    std::function<void(int64_t done, int64_t total)> on_rebuild = [](int64_t, int64_t) {};
+    std::function<void(int64_t tokens_rebuilt)> on_begun = [](int64_t) {};
     // After every request; KV blocks that are in use on the leader.
     std::function<void(StepNumber last, int64_t used_blocks)> on_change = [](StepNumber, int64_t) {};
     std::function<void(int tokens)> on_tokens = [](int) {};  // rows of every step
@@ -97,8 +100,8 @@ class Engine {
   // it is in has ended. The first reason stays.
   void Stop(const absl::Status& reason) ABSL_LOCKS_EXCLUDED(mu_);
 
-  // Has `turn` called once on the thread of Run, before the requests that wait; never when Run ends
-  // before that. Its error ends Run as that of a step does.
+  // Has `turn` called once on the thread of Run, before the requests that wait; never when the
+  // engine is stopped before that. Its error ends Run as that of a step does.
   void TakeTurn(Turn turn) ABSL_LOCKS_EXCLUDED(mu_);
 
   // Serves until Stop, or until a step fails: the reason of either, once for all. OK when a turn
@@ -122,9 +125,12 @@ class Engine {
   absl::Status RunStep(const ForwardBatch& batch, PlannedStep& planned, ForwardResult& result);
   // Of the step that ran last.
   void AnswerStep(const ForwardBatch& batch, const PlannedStep& planned, ForwardResult& result);
-  // Computes the KV again that an epoch before this one had.
-  absl::Status Rebuild();
+  // Of a step that does nothing, until all followers have read it.
+  absl::StatusOr<absl::Duration> RoundTrip();
+  // Computes the KV again that an epoch before this one had; of how many tokens.
+  absl::StatusOr<int64_t> Rebuild();
   void NoteCapacity() ABSL_LOCKS_EXCLUDED(mu_);
+  void DropTurns() ABSL_LOCKS_EXCLUDED(mu_);
   // Before whoever caused it is answered.
   void NoteChange() ABSL_LOCKS_EXCLUDED(mu_);
   void TellWatchers(const absl::Status& end) ABSL_LOCKS_EXCLUDED(mu_);
@@ -140,6 +146,7 @@ class Engine {
   const Means* means_ = nullptr;  // while Run runs
   bool handed_over_ = false;
   std::vector<PlannedStep> steps_;
+  double prefill_rate_ = 0;  // tokens per second; 0: not known
 
   mutable absl::Mutex mu_;
   Capacity capacity_ ABSL_GUARDED_BY(mu_);

@@ -75,14 +75,18 @@ absl::StatusOr<EpochContext::Captured> EpochContext::Capture(absl::Duration time
   Captured captured{.buckets = options_.buckets, .block_tokens = kKvBlockTokens};
   MUSTER_RETURN_IF_ERROR(RunPhase(WorkerState::kWarm, WorkerState::kAgreed, [&]() -> absl::Status {
     EnterPhase("capture/graphs");
-    if (const absl::Status made = CaptureGraphs(); !made.ok()) return FailOthers(made);
+    if (const absl::Status made = CaptureGraphs(deadline); !made.ok()) return FailOthers(made);
     EnterPhase("capture/kv");
     MUSTER_RETURN_IF_ERROR(SizeKv(deadline));
+    MUSTER_RETURN_IF_ERROR(ShareArenas(deadline));
     EnterPhase("capture/agree");
-    MUSTER_ASSIGN_OR_RETURN(captured.agreement_digest, Agree(deadline));
+    MUSTER_ASSIGN_OR_RETURN(agreement_digest_, Agree(deadline));
+    captured.agreement_digest = agreement_digest_;
     captured.kv_blocks = kv_->blocks();
     captured.block_bytes = kv_->arena()->block_bytes();
-    StartServing();
+    MakeEngine();
+    // The leader of an epoch that follows another starts in TakeOver.
+    if (!leads() || !follows()) Start();
     return absl::OkStatus();
   }));
   return captured;
@@ -113,18 +117,22 @@ absl::Status EpochContext::BuildModel() {
   return absl::OkStatus();
 }
 
-absl::Status EpochContext::CaptureGraphs() {
+absl::Status EpochContext::CaptureGraphs(absl::Time deadline) {
   MUSTER_RETURN_IF_ERROR(BuildModel());
-  runner_ = std::make_unique<StepRunner>(StepRunner::Options{.limits = options_.limits,
-                                                             .cp_rank = shape_.cp_rank,
-                                                             .cp = shape_.cp_size,
-                                                             .buckets = options_.buckets},
-                                         StepRunner::Parts{.device = assignment_.backend.device(),
-                                                           .stream = *stream_,
-                                                           .model = *model_,
-                                                           .kv = *kv_,
-                                                           .sampler = *sampler_,
-                                                           .ledger = ledger_});
+  runner_ = std::make_unique<StepRunner>(
+      StepRunner::Options{.limits = options_.limits,
+                          .cp_rank = shape_.cp_rank,
+                          .cp = shape_.cp_size,
+                          .buckets = options_.buckets,
+                          .exclusively = [this](auto work) { return Exclusively(work); }},
+      StepRunner::Parts{.device = assignment_.backend.device(),
+                        .stream = *stream_,
+                        .model = *model_,
+                        .kv = *kv_,
+                        .sampler = *sampler_,
+                        .ledger = ledger_});
+  // What serves makes way only when all are ready to use it.
+  if (follows()) MUSTER_RETURN_IF_ERROR(Gather("capture/ready", "", deadline).status());
   return runner_->Capture([this](int done, int total) {
     SetProgress({.phase = "capture/graphs",
                  .done = static_cast<uint64_t>(done),
@@ -138,7 +146,9 @@ absl::StatusOr<int64_t> EpochContext::AffordableBlocks() const {
   // Blocks of a model without layers take no bytes: as many as the tables can name.
   if (block == 0) return int64_t{options_.limits.max_sequences} * options_.limits.max_local_blocks;
   const uint64_t free = assignment_.backend.device().Report().free_bytes;
-  const uint64_t memory = std::min(options_.kv_memory, free - free / kFreeShare);
+  const uint64_t usable = free - free / kFreeShare;
+  const uint64_t memory =
+      std::min(options_.kv_memory, usable - std::min(usable, options_.reserve_bytes));
   const uint64_t blocks =
       std::min<uint64_t>(memory / block, std::numeric_limits<int32_t>::max() / 2);
   if (blocks > 0) return static_cast<int64_t>(blocks);
@@ -146,39 +156,64 @@ absl::StatusOr<int64_t> EpochContext::AffordableBlocks() const {
       absl::StatusCode::kResourceExhausted,
       absl::StrCat("rank ", rank().value(), ": one KV block of ", kKvBlockTokens, " tokens takes ",
                    ByteSizeString(block), "; ", ByteSizeString(options_.kv_memory),
-                   " are allowed for KV and ", ByteSizeString(free), " are free"),
+                   " are allowed for KV, ", ByteSizeString(free), " are free and ",
+                   ByteSizeString(options_.reserve_bytes), " of them are kept for a resize"),
       {.reason = ErrorReason::kOutOfMemory, .ranks = {rank()}, .phase = "capture/kv"});
 }
 
 absl::Status EpochContext::AttachArena(int64_t blocks) {
+  if (InheritsArena()) return kv_->Attach(former()->estate().arena);
   MUSTER_ASSIGN_OR_RETURN(
       std::shared_ptr<KvArena> arena,
       KvArena::Create(loaded_->kv_layout(), blocks, assignment_.backend.device()));
   return kv_->Attach(std::move(arena));
 }
 
-// All arenas get as many blocks as the smallest can hold.
+// All arenas get as many blocks as the smallest can hold. Where KV goes over they have as many as
+// before, which the leader knows.
 absl::Status EpochContext::SizeKv(absl::Time deadline) {
-  const auto affordable = AffordableBlocks();
+  const absl::StatusOr<int64_t> affordable =
+      InheritsArena() ? former()->estate().arena->blocks() : AffordableBlocks();
   if (!affordable.ok()) return FailOthers(affordable.status());
   MUSTER_ASSIGN_OR_RETURN(const std::vector<std::string> all,
                           Gather("capture/kv", absl::StrCat(*affordable), deadline));
-  int64_t least = *affordable;
+  std::vector<int64_t> counts;
   for (const std::string& text : all) {
-    int64_t blocks = 0;
+    int64_t& blocks = counts.emplace_back();
     if (!absl::SimpleAtoi(text, &blocks) || blocks < 1) {
       return FailOthers(absl::DataLossError(absl::StrCat("a peer's KV of '", text, "' blocks")));
     }
-    least = std::min(least, blocks);
   }
-  WarmupVote vote{.status = AttachArena(least)};
-  vote.wanted_bytes = static_cast<uint64_t>(least * KvBlockBytes(loaded_->kv_layout()));
+  const int64_t blocks = KeepsKv() ? counts[0] : *std::min_element(counts.begin(), counts.end());
+  MUSTER_RETURN_IF_ERROR(CheckRoom(counts, blocks));
+  WarmupVote vote{.status = AttachArena(blocks)};
+  vote.wanted_bytes = static_cast<uint64_t>(blocks * KvBlockBytes(loaded_->kv_layout()));
   vote.free_bytes = assignment_.backend.device().Report().free_bytes;
   MUSTER_ASSIGN_OR_RETURN(const std::vector<std::string> votes,
                           Gather("capture/kv-vote", vote.Encode(), deadline));
   MUSTER_RETURN_IF_ERROR(CountVotes(stage(), votes));
-  kv_total_ = least;
+  kv_total_ = blocks;
+  reserve_ = LedgerCharge(ledger_, "resize reserve", options_.reserve_bytes);
   return absl::OkStatus();
+}
+
+// All ranks come to the same verdict.
+absl::Status EpochContext::CheckRoom(const std::vector<int64_t>& affordable, int64_t wanted) const {
+  ErrorDetail detail{
+      .reason = ErrorReason::kOutOfMemory, .epoch = epoch(), .phase = "capture/kv"};
+  std::vector<std::string> small;
+  for (size_t i = 0; i < affordable.size(); ++i) {
+    if (affordable[i] >= wanted) continue;
+    detail.ranks.push_back(stage().ToGlobal(GroupRank(static_cast<int>(i))));
+    detail.workers.push_back(WorkerAt(detail.ranks.back()));
+    small.push_back(absl::StrCat("rank ", detail.ranks.back().value(), " (worker ",
+                                 detail.workers.back(), ") has room for ", affordable[i]));
+  }
+  if (small.empty()) return absl::OkStatus();
+  return MakeError(absl::StatusCode::kResourceExhausted,
+                   absl::StrCat("the KV that goes over takes ", wanted, " blocks on every rank; ",
+                                absl::StrJoin(small, ", ")),
+                   detail);
 }
 
 absl::StatusOr<std::string> EpochContext::Agree(absl::Time deadline) {
@@ -201,7 +236,7 @@ absl::StatusOr<std::string> EpochContext::Agree(absl::Time deadline) {
     if (fields.empty()) continue;
     const GlobalRank other = stage().ToGlobal(GroupRank(static_cast<int>(i)));
     detail.ranks.push_back(other);
-    detail.workers.push_back(topology().ranks[static_cast<size_t>(other.value())].worker_id);
+    detail.workers.push_back(WorkerAt(other));
     odd.push_back(absl::StrCat("rank ", other.value(), " (worker ", detail.workers.back(),
                                ") has other ", absl::StrJoin(fields, " and ")));
   }
@@ -215,31 +250,30 @@ absl::StatusOr<std::string> EpochContext::Agree(absl::Time deadline) {
   return DigestString(digest.value());
 }
 
-void EpochContext::StartServing() {
-  if (leads()) {
-    const BatchLimits limits = {.max_rows = options_.limits.max_rows,
-                                .max_slices = options_.limits.max_outputs,
-                                .vocabulary = model().spec.vocabulary,
-                                .max_positions = model().spec.max_positions,
-                                .layers = model_->layers(),
-                                .hidden = model_->hidden()};
-    sender_ = std::make_unique<RelaySender>(epoch(), ring_.get());
-    auto engine = std::make_unique<Engine>(
-        Engine::Options{.limits = limits,
-                        .queue = {.epoch = epoch(),
-                                  .client_lease = options_.client_lease,
-                                  .clock = options_.clock}},
-        std::make_unique<SequenceTable>(
-            SequenceTable::Options{.limits = limits,
-                                   .max_sequences = options_.limits.max_sequences,
-                                   .cp = shape_.cp_size,
-                                   .blocks_per_rank = kv_->blocks()}));
-    absl::MutexLock lock(&mu_);
-    engine_ = std::move(engine);
-    // An abort that came before could not stop it.
-    if (!failure_.ok()) engine_->Stop(failure_);
-  }
-  thread_ = std::thread([this] { Serve(); });
+void EpochContext::MakeEngine() {
+  if (!leads()) return;
+  sender_ = std::make_unique<RelaySender>(epoch(), ring_.get());
+  if (follows()) return;
+  const BatchLimits limits = {.max_rows = options_.limits.max_rows,
+                              .max_slices = options_.limits.max_outputs,
+                              .vocabulary = model().spec.vocabulary,
+                              .max_positions = model().spec.max_positions,
+                              .layers = model_->layers(),
+                              .hidden = model_->hidden()};
+  auto engine = std::make_shared<Engine>(
+      Engine::Options{.limits = limits,
+                      .queue = {.epoch = epoch(),
+                                .client_lease = options_.client_lease,
+                                .clock = options_.clock}},
+      std::make_unique<SequenceTable>(
+          SequenceTable::Options{.limits = limits,
+                                 .max_sequences = options_.limits.max_sequences,
+                                 .cp = shape_.cp_size,
+                                 .blocks_per_rank = kv_->blocks()}));
+  absl::MutexLock lock(&mu_);
+  engine_ = std::move(engine);
+  // An abort that came before could not stop it.
+  if (!failure_.ok()) engine_->Stop(failure_);
 }
 
 }  // namespace muster

@@ -62,8 +62,21 @@ EpochContext::EpochContext(const Options& options, Assignment assignment, const 
   CollectiveSet::Options set_options;
   set_options.fusion = options_.fusion;
   set_options.on_phase = [this](absl::string_view phase) { EnterPhase(phase); };
+  set_options.exclusively = [this](absl::FunctionRef<absl::Status()> work) {
+    return Exclusively(work);
+  };
   collectives_ = std::make_unique<CollectiveSet>(groups_, backend.collectives(), backend.device(),
                                                  rendezvous(), ledger_, std::move(set_options));
+  if (follows() && assignment_.predecessor->handover != nullptr) {
+    absl::MutexLock lock(&mu_);
+    former_ = std::move(assignment_.predecessor->handover);
+    former_->SetSuccessor([this](const absl::Status& reason) { Abort(reason); });
+  }
+  // Started here, where the preparing thread has not stood back yet: a thread has the priority of
+  // whoever made it.
+  thread_ = std::thread([this] {
+    if (AwaitStart()) Serve();
+  });
 }
 
 EpochContext::~EpochContext() {
@@ -74,10 +87,18 @@ EpochContext::~EpochContext() {
 }
 
 void EpochContext::GiveBack() {
+  if (const auto former = this->former()) former->Leave();
   if (thread_.joinable()) thread_.join();
+  if (const auto next = this->next()) next->AwaitUnused();
+  {
+    absl::MutexLock lock(&mu_);
+    former_ = nullptr;
+    next_ = nullptr;
+  }
   runner_.reset();
   sampler_.reset();
   model_.reset();
+  mover_.reset();
   kv_.reset();
   ops_.reset();
   stream_.reset();
@@ -87,6 +108,7 @@ void EpochContext::GiveBack() {
   }
   collectives_->GiveBack();
   loaded_.reset();
+  reserve_ = LedgerCharge();
 }
 
 absl::Status EpochContext::RunPhase(WorkerState from, WorkerState to,
@@ -115,8 +137,15 @@ absl::Status EpochContext::RunPhase(WorkerState from, WorkerState to,
 
 absl::Status EpochContext::Activate() {
   return RunPhase(WorkerState::kAgreed, WorkerState::kServing, [this] {
+    if (follows()) {
+      return MakeError(absl::StatusCode::kFailedPrecondition,
+                       absl::StrCat("epoch ", epoch().value(), " takes over from epoch ",
+                                    assignment_.predecessor->topology.epoch.value(),
+                                    "; it cannot serve beside it"),
+                       {.reason = ErrorReason::kWrongState, .epoch = epoch()});
+    }
     EnterPhase("serving");
-    if (engine_ != nullptr) engine_->Open();
+    if (const auto engine = this->engine()) engine->Open();
     return absl::OkStatus();
   });
 }
@@ -134,20 +163,34 @@ absl::Status EpochContext::Drain(absl::Duration timeout) {
     }
   }
   EnterPhase("drain");
-  return engine_ == nullptr ? absl::OkStatus() : engine_->Drain(timeout);
+  const auto engine = this->engine();
+  return engine == nullptr ? absl::OkStatus() : engine->Drain(timeout);
 }
 
 void EpochContext::Abort(const absl::Status& reason) {
+  bool passed_on = false;
+  std::shared_ptr<Engine> engine;
+  std::shared_ptr<Handover> next;
+  std::shared_ptr<Migration> migration;
   {
     absl::MutexLock lock(&mu_);
     if (!failure_.ok()) return;
     failure_ = reason;
     state_ = WorkerState::kFailed;
-    if (ring_ != nullptr) ring_->Abort(reason);
+    passed_on = passed_on_;
+    // Some may not have read yet that it was passed on.
+    if (ring_ != nullptr && !passed_on) ring_->Abort(reason);
+    engine = engine_;
+    next = next_;
+    migration = migration_;
   }
-  collectives_->Abort(reason);
+  if (!passed_on) {
+    collectives_->Abort(reason);
+    if (engine != nullptr) engine->Stop(reason);
+    if (next != nullptr) next->Close(reason);
+  }
   rendezvous().Cancel(reason);
-  if (Engine* const engine = this->engine()) engine->Stop(reason);
+  if (migration != nullptr) migration->Fail(reason);
   assignment_.on_failed(reason);
 }
 
@@ -165,9 +208,9 @@ absl::StatusOr<std::vector<std::string>> EpochContext::Gather(absl::string_view 
                                 std::max(deadline - absl::Now(), kShortestWait));
 }
 
-Engine* EpochContext::engine() const {
+std::shared_ptr<Engine> EpochContext::engine() const {
   absl::MutexLock lock(&mu_);
-  return engine_.get();
+  return engine_;
 }
 
 EpochReport EpochContext::Report() const {
@@ -197,8 +240,22 @@ void EpochContext::SetProgress(const Progress& progress) {
   assignment_.on_progress(progress);
 }
 
+void EpochContext::Start() {
+  absl::MutexLock lock(&mu_);
+  started_ = true;
+}
+
+bool EpochContext::AwaitStart() {
+  absl::MutexLock lock(&mu_);
+  const auto decided = [this]()
+                           ABSL_SHARED_LOCKS_REQUIRED(mu_) { return started_ || !failure_.ok(); };
+  mu_.Await(absl::Condition(&decided));
+  return started_;
+}
+
 void EpochContext::Serve() {
   const absl::Status ended = leads() ? Lead() : Follow();
+  if (ended.ok()) return EndReign();
   if (!failure().ok()) return;
   const bool in_order = DetailOf(ended).reason == ErrorReason::kWrongState;
   const std::string line =
@@ -208,15 +265,18 @@ void EpochContext::Serve() {
 }
 
 absl::Status EpochContext::Lead() {
-  return engine_->Run(
-      {.epoch = epoch(),
-       .relay = *sender_,
-       .runner = *runner_,
-       .step_timeout = options_.step_timeout,
-       .on_change = [this](StepNumber last, int64_t used) { NoteStep(last, used); },
-       .on_tokens = [this](int tokens) { tokens_ += static_cast<uint64_t>(tokens); },
-       .on_expired = assignment_.on_client_expired,
-       .known_failure = [this] { return failure(); }});
+  Engine::Means means{
+      .epoch = epoch(),
+      .relay = *sender_,
+      .runner = *runner_,
+      .step_timeout = options_.step_timeout,
+      .on_change = [this](StepNumber last, int64_t used) { NoteStep(last, used); },
+      .on_tokens = [this](int tokens) { tokens_ += static_cast<uint64_t>(tokens); },
+      .on_expired = assignment_.on_client_expired,
+      .known_failure = [this] { return failure(); }};
+  if (follows()) MUSTER_RETURN_IF_ERROR(TakeTheLead(means));
+  const std::shared_ptr<Engine> engine = this->engine();
+  return engine->Run(means);
 }
 
 absl::Status EpochContext::Follow() {
@@ -225,15 +285,49 @@ absl::Status EpochContext::Follow() {
                           .max_positions = model().spec.max_positions,
                           .layers = model_->layers(),
                           .cp = shape_.cp_size,
-                          .arena_blocks = kv_->blocks()};
+                          .arena_blocks = kv_->blocks(),
+                          .other_cp = follows() ? assignment_.predecessor->topology.config.cp : 1};
   RelayReceiver receiver(epoch(), rank(), *ring_);
   Step step;
-  while (true) {
+  bool last = false;
+  while (!last) {
     MUSTER_RETURN_IF_ERROR(receiver.Receive(bounds, step));
-    MUSTER_RETURN_IF_ERROR(runner_->Run(step));
+    MUSTER_ASSIGN_OR_RETURN(last, Obey(step));
     tokens_ += step.rows.size();
     NoteStep(step.number, runner_->kv_blocks_used());
   }
+  return absl::OkStatus();
+}
+
+absl::StatusOr<bool> EpochContext::Obey(const Step& step) {
+  const std::shared_ptr<Handover> next = this->next();
+  switch (step.kind) {
+    case StepKind::kRun:
+      MUSTER_RETURN_IF_ERROR(runner_->Run(step));
+      break;
+    case StepKind::kSlot:
+      if (next != nullptr) next->Park();
+      break;
+    case StepKind::kSeal:
+      SealBlocks(step, shape_.cp_rank, *kv_->arena());
+      break;
+    case StepKind::kHold:
+      break;  // whatever comes next is waited for anyway
+    case StepKind::kResume:
+      if (next != nullptr) next->StopMoves();
+      break;
+    case StepKind::kPull:
+      MUSTER_RETURN_IF_ERROR(Pull(step));
+      break;
+    case StepKind::kSwitch:
+      if (Report().state == WorkerState::kServing) {
+        MUSTER_RETURN_IF_ERROR(PassOn());
+        return true;
+      }
+      MUSTER_RETURN_IF_ERROR(BeginReign(nullptr));
+      break;
+  }
+  return false;
 }
 
 void EpochContext::NoteStep(StepNumber step, int64_t kv_used) {

@@ -31,6 +31,7 @@ struct EpochCall {
   ReplicaIndex replica;
   Epoch epoch;
   absl::Status why;  // of a Release: why the epoch failed, if it did
+  EpochContext::TakeoverOrder takeover;  // of an Activate that takes over; from 0: it does not
 };
 
 // What a call left.
@@ -51,11 +52,11 @@ struct EpochWatcher {
 // Thread-safe.
 class EpochOperation {
  public:
-  EpochOperation(EpochCommand command, std::string request_id, absl::Duration timeout)
-      : command_(command), request_id_(std::move(request_id)), timeout_(timeout) {}
+  EpochOperation(EpochCommand command, EpochCall call, absl::Duration timeout)
+      : command_(command), call_(std::move(call)), timeout_(timeout) {}
 
   EpochCommand command() const { return command_; }
-  const std::string& request_id() const { return request_id_; }
+  const EpochCall& call() const { return call_; }
   absl::Duration timeout() const { return timeout_; }
 
   // Tells what is known by now within the call, and the rest as it comes.
@@ -66,7 +67,7 @@ class EpochOperation {
 
  private:
   const EpochCommand command_;
-  const std::string request_id_;
+  const EpochCall call_;
   const absl::Duration timeout_;
 
   absl::Mutex mu_;

@@ -10,18 +10,27 @@ namespace muster {
 absl::Status EpochContext::Load() {
   return RunPhase(WorkerState::kAssigned, WorkerState::kLoaded, [this]() -> absl::Status {
     EnterPhase("load");
-    MUSTER_ASSIGN_OR_RETURN(loaded_, LoadModel({.config = model().config,
-                                                .checkpoint = *model().checkpoint,
-                                                .shape = shape_,
-                                                .dtype = model().dtype,
-                                                .device = assignment_.backend.device(),
-                                                .ledger = ledger_,
-                                                .progress = [this](uint64_t done, uint64_t total) {
-                                                  SetProgress({"load", done, total, "bytes"});
-                                                  return failure();
-                                                }}));
-    return absl::OkStatus();
+    StandBack();
+    const std::shared_ptr<Handover> former = this->former();
+    if (former == nullptr) return LoadWeights(nullptr);
+    return former->Use([&] { return LoadWeights(former->estate().loaded); });
   });
+}
+
+absl::Status EpochContext::LoadWeights(const LoadedModel* previous) {
+  MUSTER_ASSIGN_OR_RETURN(loaded_, LoadModel({.config = model().config,
+                                              .checkpoint = *model().checkpoint,
+                                              .shape = shape_,
+                                              .dtype = model().dtype,
+                                              .device = assignment_.backend.device(),
+                                              .ledger = ledger_,
+                                              .progress =
+                                                  [this](uint64_t done, uint64_t total) {
+                                                    SetProgress({"load", done, total, "bytes"});
+                                                    return failure();
+                                                  },
+                                              .previous = previous}));
+  return absl::OkStatus();
 }
 
 absl::Status EpochContext::Warmup(absl::Duration timeout) {

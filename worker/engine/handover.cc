@@ -95,6 +95,11 @@ void Handover::Park() {
   if (slot_ == Slot::kGranted) mu_.Await(absl::Condition(&through));
 }
 
+void Handover::AwaitLeft(absl::Duration timeout) {
+  absl::MutexLock lock(&mu_);
+  mu_.AwaitWithTimeout(absl::Condition(&left_), timeout);
+}
+
 void Handover::SetSuccessor(std::function<void(const absl::Status&)> abort) {
   absl::MutexLock lock(&mu_);
   abort_ = std::move(abort);
@@ -118,6 +123,7 @@ void Handover::Leave() {
   absl::MutexLock lock(&mu_);
   left_ = true;
   abort_ = nullptr;
+  mover_ = nullptr;
   const auto quiet = [this]() ABSL_SHARED_LOCKS_REQUIRED(mu_) { return aborting_ == 0; };
   mu_.Await(absl::Condition(&quiet));
 }

@@ -31,7 +31,10 @@ class Handover : public std::enable_shared_from_this<Handover> {
     std::vector<std::string> arena_handles;  // by rank
     const LoadedModel* loaded = nullptr;
     std::shared_ptr<Engine> engine;  // on its leader
-    absl::Duration longest_slot = absl::Seconds(1);
+    absl::Duration longest_slot = absl::Seconds(5);
+    // On its leader's own thread: it hands over, and nothing that befalls it from then on matters to
+    // anybody; or the reason why it has ended.
+    std::function<absl::Status()> pass_on = [] { return absl::OkStatus(); };
   };
   explicit Handover(Estate estate) : estate_(std::move(estate)) {}
 
@@ -51,6 +54,8 @@ class Handover : public std::enable_shared_from_this<Handover> {
   // Makes way for BetweenSteps: returns when it is through, or nobody comes any more. It gives the
   // next epoch up when that takes longer than the longest slot.
   void Park() ABSL_LOCKS_EXCLUDED(mu_);
+  // After it has handed over: until the next epoch serves here, or `timeout` is over.
+  void AwaitLeft(absl::Duration timeout) ABSL_LOCKS_EXCLUDED(mu_);
 
   // Any thread.
 

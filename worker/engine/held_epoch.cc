@@ -55,6 +55,8 @@ absl::StatusOr<std::unique_ptr<HeldEpoch>> HeldEpoch::Create(Options options,
   HeldEpoch* const self = held.get();
   assignment.on_progress = [self](const Progress& progress) { self->OnProgress(progress); };
   assignment.on_failed = [self](const absl::Status&) { self->OnFailed(); };
+  assignment.on_taken_over = [self] { self->BeginServing(); };
+  assignment.on_passed_on = [self] { self->OnPassedOn(); };
   assignment.on_client_expired = [self](const ClientExpiry& expiry) {
     self->options_.listener.on_client_expired(self->topology_.replica, self->topology_.epoch,
                                               expiry);
@@ -89,23 +91,34 @@ absl::Status HeldEpoch::CheckSameAssignment(const std::string& request_id, const
                    {.reason = ErrorReason::kInvalidRequest, .epoch = topology_.epoch});
 }
 
-void HeldEpoch::Submit(EpochCommand command, const std::string& request_id, absl::Duration timeout,
+void HeldEpoch::Submit(EpochCommand command, const EpochCall& call, absl::Duration timeout,
                        EpochWatcher watcher) {
-  const absl::Status begun = FindOrBegin(command, request_id, timeout, watcher);
+  const absl::Status begun = FindOrBegin(command, call, timeout, watcher);
   if (!begun.ok()) return watcher.on_done(begun);
   if (command == EpochCommand::kRelease) Abort(GivenUp());
 }
 
-absl::Status HeldEpoch::FindOrBegin(EpochCommand command, const std::string& request_id,
+absl::StatusOr<std::shared_ptr<Handover>> HeldEpoch::BeginHandover() {
+  std::shared_ptr<EpochContext> context;
+  {
+    absl::MutexLock lock(&mu_);
+    context = pin_;
+  }
+  if (context != nullptr) return context->BeginHandover();
+  return WrongState(topology_, absl::StrCat(Named(topology_), " is being given back"));
+}
+
+absl::Status HeldEpoch::FindOrBegin(EpochCommand command, const EpochCall& call,
                                     absl::Duration timeout, EpochWatcher& watcher) {
   absl::MutexLock lock(&mu_);
-  MUSTER_ASSIGN_OR_RETURN(std::shared_ptr<EpochOperation> operation, Find(command, request_id));
+  MUSTER_ASSIGN_OR_RETURN(std::shared_ptr<EpochOperation> operation,
+                          Find(command, call.request_id));
   if (operation != nullptr) {
     operation->Watch(std::move(watcher));
     return absl::OkStatus();
   }
   MUSTER_RETURN_IF_ERROR(CheckAllowed(command));
-  operation = std::make_shared<EpochOperation>(command, request_id, timeout);
+  operation = std::make_shared<EpochOperation>(command, call, timeout);
   operation->Watch(std::move(watcher));
   operations_[command] = operation;
   (command == EpochCommand::kRelease ? release_ : running_) = operation;
@@ -115,7 +128,7 @@ absl::Status HeldEpoch::FindOrBegin(EpochCommand command, const std::string& req
 absl::StatusOr<std::shared_ptr<EpochOperation>> HeldEpoch::Find(
     EpochCommand command, const std::string& request_id) const {
   for (const auto& [known, operation] : operations_) {
-    const bool same_id = operation->request_id() == request_id;
+    const bool same_id = operation->call().request_id == request_id;
     // It is given back once, whoever asks.
     if (known == command && (same_id || command == EpochCommand::kRelease)) return operation;
     if (same_id && known != command) {
@@ -241,6 +254,7 @@ absl::StatusOr<EpochOutcome> HeldEpoch::Perform(const EpochOperation& operation)
   // It failed, and was given back, after the command was let in.
   if (context_ == nullptr) return HasFailed(topology_, Status().failure);
   absl::Status status;
+  Takeover takeover;
   switch (operation.command()) {
     case EpochCommand::kLoad:
       status = context_->Load();
@@ -254,9 +268,12 @@ absl::StatusOr<EpochOutcome> HeldEpoch::Perform(const EpochOperation& operation)
       if (status.ok()) captured_ = *std::move(captured);
       break;
     }
-    case EpochCommand::kActivate:
-      status = Activate();
+    case EpochCommand::kActivate: {
+      const auto taken = Activate(operation);
+      status = taken.status();
+      if (taken.ok()) takeover = *taken;
       break;
+    }
     case EpochCommand::kDrain:
       status = Drain(operation.timeout());
       break;
@@ -268,20 +285,34 @@ absl::StatusOr<EpochOutcome> HeldEpoch::Perform(const EpochOperation& operation)
     return failure;
   }
   MUSTER_RETURN_IF_ERROR(status);
-  return EpochOutcome{.ledger = Status().ledger, .captured = captured_};
+  return EpochOutcome{.ledger = Status().ledger, .captured = captured_, .takeover = takeover};
 }
 
-absl::Status HeldEpoch::Activate() {
+absl::StatusOr<Takeover> HeldEpoch::Activate(const EpochOperation& operation) {
+  const EpochContext::TakeoverOrder& order = operation.call().takeover;
+  if (order.from != Epoch()) return context_->TakeOver(order, operation.timeout());
   MUSTER_RETURN_IF_ERROR(context_->Activate());
+  BeginServing();
+  return Takeover();
+}
+
+void HeldEpoch::BeginServing() {
   absl::MutexLock lock(&mu_);
-  if (failed_) return context_->failure();
-  if (rank_ == GlobalRank(0)) {
-    serving_ =
-        std::make_shared<const ServingEpoch>(ServingEpoch{.context = pin_, .captured = captured_});
+  if (failed_ || pin_ == nullptr) return;
+  if (const std::shared_ptr<Engine> engine = pin_->engine(); engine != nullptr) {
+    serving_ = std::make_shared<const ServingEpoch>(
+        ServingEpoch{.epoch = topology_.epoch,
+                     .model = pin_->model().spec,
+                     .captured = captured_,
+                     .shared_engine = engine});
   }
   active_ = true;
   options_.listener.on_activated(topology_.replica, topology_.epoch);
-  return absl::OkStatus();
+}
+
+void HeldEpoch::OnPassedOn() {
+  absl::MutexLock lock(&mu_);
+  EndServing();
 }
 
 absl::Status HeldEpoch::Drain(absl::Duration timeout) {

@@ -20,13 +20,15 @@
 
 namespace muster {
 
-// An epoch that serves and is led from here. Whoever holds it keeps it from being destroyed, but
-// not from being stopped; Release waits for them.
+// An epoch that serves and is led from here, as those who make requests see it. Its engine goes on
+// in the epoch that takes over from it, so that they need not care; it says which epoch serves.
 struct ServingEpoch {
-  std::shared_ptr<EpochContext> context;
+  Epoch epoch;
+  ModelSpec model;
   EpochContext::Captured captured;
+  std::shared_ptr<Engine> shared_engine;
 
-  Engine& engine() const { return *context->engine(); }
+  Engine& engine() const { return *shared_engine; }
 };
 
 // What an operator may know of an epoch.
@@ -41,7 +43,7 @@ struct EpochStatus {
 struct EpochListener {
   std::function<void(const Progress&)> on_progress = [](const Progress&) {};
   std::function<void(ReplicaIndex, Epoch)> on_activated = [](ReplicaIndex, Epoch) {};
-  // It was active and takes no steps any more: drained, failed or given back.
+  // It was active and takes no steps any more: drained, taken over from, failed or given back.
   std::function<void(ReplicaIndex, Epoch)> on_ended = [](ReplicaIndex, Epoch) {};
   // A client of the epoch, which is led from here, has lost its sequences.
   std::function<void(ReplicaIndex, Epoch, const ClientExpiry&)> on_client_expired =
@@ -76,8 +78,10 @@ class HeldEpoch {
   // Starts the command, or joins the one with the same request id. A refusal is told to the
   // watcher as well, and leaves all as it was: FAILED_PRECONDITION (WRONG_STATE), INVALID_ARGUMENT
   // (the request id was another command's). Release is refused in no state.
-  void Submit(EpochCommand command, const std::string& request_id, absl::Duration timeout,
+  void Submit(EpochCommand command, const EpochCall& call, absl::Duration timeout,
               EpochWatcher watcher) ABSL_LOCKS_EXCLUDED(mu_);
+  // For the epoch that is to follow it: see EpochContext::BeginHandover.
+  absl::StatusOr<std::shared_ptr<Handover>> BeginHandover() ABSL_LOCKS_EXCLUDED(mu_);
 
   // Makes it FAILED, unless it has failed or is given back already.
   void Abort(const absl::Status& reason) ABSL_LOCKS_EXCLUDED(mu_);
@@ -96,14 +100,16 @@ class HeldEpoch {
                                                        const std::string& request_id) const
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   // Lets the watcher watch what it finds or begins, from the beginning where it begins.
-  absl::Status FindOrBegin(EpochCommand command, const std::string& request_id,
-                           absl::Duration timeout, EpochWatcher& watcher) ABSL_LOCKS_EXCLUDED(mu_);
+  absl::Status FindOrBegin(EpochCommand command, const EpochCall& call, absl::Duration timeout,
+                           EpochWatcher& watcher) ABSL_LOCKS_EXCLUDED(mu_);
   absl::Status CheckAllowed(EpochCommand command) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   EpochStatus StatusLocked() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
 
   // From the context, on its threads.
   void OnProgress(const Progress& progress) ABSL_LOCKS_EXCLUDED(mu_);
   void OnFailed() ABSL_LOCKS_EXCLUDED(mu_);
+  void BeginServing() ABSL_LOCKS_EXCLUDED(mu_);
+  void OnPassedOn() ABSL_LOCKS_EXCLUDED(mu_);
   void EndServing() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   // What whoever still waits is told when the epoch is released.
   absl::Status GivenUp() const;
@@ -111,7 +117,7 @@ class HeldEpoch {
   // The preparing thread.
   void Prepare() ABSL_LOCKS_EXCLUDED(mu_);
   absl::StatusOr<EpochOutcome> Perform(const EpochOperation& operation);
-  absl::Status Activate() ABSL_LOCKS_EXCLUDED(mu_);
+  absl::StatusOr<Takeover> Activate(const EpochOperation& operation) ABSL_LOCKS_EXCLUDED(mu_);
   absl::Status Drain(absl::Duration timeout) ABSL_LOCKS_EXCLUDED(mu_);
   void GiveBack() ABSL_LOCKS_EXCLUDED(mu_);
 
@@ -122,7 +128,7 @@ class HeldEpoch {
 
   // The preparing thread only.
   std::unique_ptr<EpochContext> context_;  // null once given back
-  EpochContext::Captured captured_;
+  EpochContext::Captured captured_;        // read by the epoch's own once that has taken over
 
   absl::Notification unpinned_;  // nobody but the preparing thread uses the context any more
 

@@ -236,8 +236,10 @@ absl::Status Migration::MoveRest(SequenceTable& sequences, const Engine::Means& 
 
 absl::Status Migration::Decide() {
   absl::MutexLock lock(&mu_);
-  if (failure_.ok()) state_ = State::kDecided;
-  return failure_;
+  MUSTER_RETURN_IF_ERROR(failure_);
+  MUSTER_RETURN_IF_ERROR(handover_->estate().pass_on());
+  state_ = State::kDecided;
+  return absl::OkStatus();
 }
 
 absl::StatusOr<Engine::TurnEnd> Migration::RollBack(SequenceTable& sequences,

@@ -21,6 +21,11 @@ class RelaySender {
   // Stamps `step` with the epoch and the next number and hands it to every follower. Errors as of
   // StepRing::Push.
   absl::Status Send(Step& step, absl::Duration timeout);
+  // Until every follower has taken all steps, and is through with all but the last. Errors as of
+  // StepRing::AwaitTaken.
+  absl::Status AwaitTaken(absl::Duration timeout) {
+    return ring_ == nullptr ? absl::OkStatus() : ring_->AwaitTaken(timeout);
+  }
   // The last step sent; 0 before the first.
   StepNumber last() const { return last_; }
 

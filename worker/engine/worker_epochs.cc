@@ -4,11 +4,14 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
 #include "base/error.h"
 #include "base/status_macros.h"
 
 namespace muster {
 namespace {
+
+constexpr size_t kMaxBuckets = 32;
 
 std::string Named(ReplicaIndex replica, Epoch epoch) {
   return absl::StrCat("epoch ", epoch.value(), " of replica ", replica.value());
@@ -28,6 +31,29 @@ absl::Status NotServing(absl::string_view message, ErrorDetail detail) {
   detail.reason = ErrorReason::kWrongState;
   detail.retriable = true;
   return MakeError(absl::StatusCode::kUnavailable, message, detail);
+}
+
+absl::Status CheckBuckets(const std::vector<int>& buckets, int max_rows) {
+  int above = max_rows + 1;
+  for (const int bucket : buckets) {
+    if (bucket < 1 || bucket >= above || BucketOf(bucket) != bucket) {
+      return MakeError(
+          absl::StatusCode::kInvalidArgument,
+          absl::StrCat("buckets of ", absl::StrJoin(buckets, ", "), " rows; they must be powers ",
+                       "of two, largest first, at most ", max_rows),
+          {.reason = ErrorReason::kInvalidRequest});
+    }
+    above = bucket;
+  }
+  if (buckets.size() <= kMaxBuckets) return absl::OkStatus();
+  return MakeError(absl::StatusCode::kInvalidArgument,
+                   absl::StrCat(buckets.size(), " buckets; at most ", kMaxBuckets),
+                   {.reason = ErrorReason::kInvalidRequest});
+}
+
+// Whether they differ in nothing but the term of who speaks of them.
+bool SamePlaces(const Topology& left, const Topology& right) {
+  return left.config == right.config && left.ranks == right.ranks;
 }
 
 // The same listener, which also counts.
@@ -79,19 +105,19 @@ WorkerEpochs::~WorkerEpochs() {
                   {.reason = ErrorReason::kWrongState, .retriable = true}));
 }
 
-absl::Status WorkerEpochs::Assign(const EpochCall& call, const Topology& topology,
-                                  GlobalRank rank) {
-  MUSTER_RETURN_IF_ERROR(CheckPlacement(call, topology, rank));
+absl::Status WorkerEpochs::Assign(const EpochCall& call, const RankOrder& order) {
+  MUSTER_RETURN_IF_ERROR(CheckPlacement(call, order.topology, order.rank));
+  MUSTER_RETURN_IF_ERROR(CheckBuckets(order.buckets, options_.context.limits.max_rows));
   Reap();
   absl::MutexLock lock(&mu_);
   MUSTER_RETURN_IF_ERROR(closed_);
   MUSTER_RETURN_IF_ERROR(CheckTerm(call.term));
   const auto found = held_.find({call.replica, call.epoch});
   if (found != held_.end()) {
-    return found->second->CheckSameAssignment(call.request_id, topology, rank);
+    return found->second->CheckSameAssignment(call.request_id, order.topology, order.rank);
   }
   MUSTER_RETURN_IF_ERROR(CheckNew({call.replica, call.epoch}));
-  return Hold(call, topology, rank);
+  return Hold(call, order);
 }
 
 absl::Status WorkerEpochs::CheckPlacement(const EpochCall& call, const Topology& topology,
@@ -142,20 +168,57 @@ absl::Status WorkerEpochs::CheckNew(const Key& key) const {
       absl::StrCat("this worker holds ", held_.size(), " epochs; at most ", kMaxHeld));
 }
 
-absl::Status WorkerEpochs::Hold(const EpochCall& call, const Topology& topology, GlobalRank rank) {
+absl::StatusOr<std::optional<EpochContext::Predecessor>> WorkerEpochs::FindPredecessor(
+    const RankOrder& order) const {
+  if (!order.predecessor.has_value()) return std::nullopt;
+  const Topology& before = *order.predecessor;
+  if (before.replica != order.topology.replica || before.epoch >= order.topology.epoch) {
+    return Invalid(order.topology.epoch,
+                   absl::StrCat(Named(order.topology.replica, order.topology.epoch),
+                                " cannot follow ", Named(before.replica, before.epoch)));
+  }
+  EpochContext::Predecessor predecessor{.topology = before};
+  const bool has_rank =
+      std::any_of(before.ranks.begin(), before.ranks.end(), [this](const RankPlacement& it) {
+        return it.worker_id == options_.worker_id && it.incarnation == options_.incarnation;
+      });
+  if (!has_rank) return predecessor;
+  const auto held = held_.find({before.replica, before.epoch});
+  if (held == held_.end() || !SamePlaces(held->second->topology(), before)) {
+    return Stale(NewestOf(before.replica),
+                 absl::StrCat(Named(before.replica, before.epoch), ", which ",
+                              Named(order.topology.replica, order.topology.epoch),
+                              " is to follow, is not held here"));
+  }
+  MUSTER_ASSIGN_OR_RETURN(predecessor.handover, held->second->BeginHandover());
+  return predecessor;
+}
+
+absl::Status WorkerEpochs::Hold(const EpochCall& call, const RankOrder& order) {
   const Key key{call.replica, call.epoch};
-  MUSTER_ASSIGN_OR_RETURN(
-      std::unique_ptr<HeldEpoch> held,
-      HeldEpoch::Create({.context = options_.context,
-                         .request_id = call.request_id,
-                         .listener = parts_.listener,
-                         .on_released = [this, key] { OnReleased(key); }},
-                        {.topology = topology,
-                         .rank = rank,
-                         .model = parts_.model,
-                         .backend = parts_.backend,
-                         .rendezvous = parts_.make_rendezvous(call.replica, call.epoch)}));
-  held_.emplace(key, std::move(held));
+  EpochContext::Options context = options_.context;
+  context.reserve_bytes = order.reserve_bytes;
+  if (!order.buckets.empty()) context.buckets = order.buckets;
+  MUSTER_ASSIGN_OR_RETURN(std::optional<EpochContext::Predecessor> predecessor,
+                          FindPredecessor(order));
+  // What comes to nothing must not keep others from following.
+  const std::shared_ptr<Handover> handover =
+      predecessor.has_value() ? predecessor->handover : nullptr;
+  auto held = HeldEpoch::Create({.context = std::move(context),
+                                 .request_id = call.request_id,
+                                 .listener = parts_.listener,
+                                 .on_released = [this, key] { OnReleased(key); }},
+                                {.topology = order.topology,
+                                 .rank = order.rank,
+                                 .predecessor = std::move(predecessor),
+                                 .model = parts_.model,
+                                 .backend = parts_.backend,
+                                 .rendezvous = parts_.make_rendezvous(call.replica, call.epoch)});
+  if (!held.ok()) {
+    if (handover != nullptr) handover->Leave();
+    return held.status();
+  }
+  held_.emplace(key, *std::move(held));
   newest_[call.replica] = call.epoch;
   progress_->fetch_add(1);
   return absl::OkStatus();
@@ -168,7 +231,7 @@ void WorkerEpochs::Run(EpochCommand command, const EpochCall& call, absl::Durati
   if (*held == nullptr) return watcher.on_done(EpochOutcome{});
   // The notice of a failure comes another way, and may come later than the Release that follows it.
   if (!call.why.ok()) (*held)->Abort(call.why);
-  (*held)->Submit(command, call.request_id, timeout, std::move(watcher));
+  (*held)->Submit(command, call, timeout, std::move(watcher));
 }
 
 absl::StatusOr<std::shared_ptr<HeldEpoch>> WorkerEpochs::Find(EpochCommand command,
@@ -208,16 +271,29 @@ absl::StatusOr<std::shared_ptr<const ServingEpoch>> WorkerEpochs::Serving() cons
   for (const auto& held : all) {
     std::shared_ptr<const ServingEpoch> serving = held->serving();
     if (serving == nullptr) continue;
-    if (newest == nullptr ||
-        serving->context->topology().epoch > newest->context->topology().epoch) {
-      newest = std::move(serving);
-    }
+    if (newest == nullptr || serving->epoch > newest->epoch) newest = std::move(serving);
   }
   if (newest != nullptr) return newest;
   if (all.empty()) return NotServing("this worker holds no epoch now", {});
   return NotLeading(**std::max_element(all.begin(), all.end(), [](const auto& a, const auto& b) {
     return a->topology().epoch < b->topology().epoch;
   }));
+}
+
+std::vector<Topology> WorkerEpochs::ServingTopologies() const {
+  std::map<ReplicaIndex, std::shared_ptr<HeldEpoch>> newest;
+  for (const auto& held : Held()) {  // by epoch within a replica
+    if (held->Status().report.state != WorkerState::kServing) continue;
+    newest[held->topology().replica] = held;
+  }
+  std::vector<Topology> topologies;
+  for (const auto& [replica, held] : newest) topologies.push_back(held->topology());
+  return topologies;
+}
+
+Term WorkerEpochs::term() const {
+  absl::MutexLock lock(&mu_);
+  return term_;
 }
 
 std::vector<EpochStatus> WorkerEpochs::Statuses() const {
@@ -253,7 +329,7 @@ void WorkerEpochs::Close(const absl::Status& reason) {
   }
   for (const auto& held : Held()) {
     held->Abort(reason);
-    held->Submit(EpochCommand::kRelease, "", absl::ZeroDuration(),
+    held->Submit(EpochCommand::kRelease, EpochCall(), absl::ZeroDuration(),
                  {.on_done = [](const absl::StatusOr<EpochOutcome>&) {}});
   }
   {

@@ -7,6 +7,7 @@
 #include <functional>
 #include <map>
 #include <memory>
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
@@ -20,6 +21,15 @@
 #include "worker/engine/held_epoch.h"
 
 namespace muster {
+
+// What a worker is to be in an epoch.
+struct RankOrder {
+  Topology topology;
+  GlobalRank rank;
+  std::optional<Topology> predecessor;  // to take over from
+  std::vector<int> buckets;             // largest first; none: the worker's own
+  uint64_t reserve_bytes = 0;           // to leave free for an epoch that follows
+};
 
 // Epochs by (replica, epoch), side by side and each with a preparing thread of its own. An epoch
 // number is taken once: after Release, or when a newer one was assigned, it never comes back.
@@ -47,11 +57,12 @@ class WorkerEpochs {
   ~WorkerEpochs();
 
   // Takes a rank. The same call again is OK. INVALID_ARGUMENT (the topology is not of the call's
-  // epoch and term, or names another worker at the rank; sizes that the model does not divide by),
-  // FAILED_PRECONDITION (STALE_EPOCH: a lower term than before, an epoch that is not above all of
-  // its replica here; WRONG_STATE), RESOURCE_EXHAUSTED (too many epochs), UNAVAILABLE (closed).
-  absl::Status Assign(const EpochCall& call, const Topology& topology, GlobalRank rank)
-      ABSL_LOCKS_EXCLUDED(mu_);
+  // epoch and term, or names another worker at the rank; sizes that the model does not divide by;
+  // buckets that are none), FAILED_PRECONDITION (STALE_EPOCH: a lower term than before, an epoch
+  // that is not above all of its replica here, a predecessor of which this worker has a rank but
+  // which it does not hold; WRONG_STATE: that does not serve), RESOURCE_EXHAUSTED (too many
+  // epochs), UNAVAILABLE (closed).
+  absl::Status Assign(const EpochCall& call, const RankOrder& order) ABSL_LOCKS_EXCLUDED(mu_);
 
   // Runs `command` on an epoch, or joins or repeats it: see HeldEpoch::Submit. `timeout` bounds
   // warmup, capture and drain. What is refused is told to the watcher within the call:
@@ -71,6 +82,11 @@ class WorkerEpochs {
   // The newest epoch that serves and is led from here. FAILED_PRECONDITION when this worker is a
   // follower (names the leader), else UNAVAILABLE, which passes.
   absl::StatusOr<std::shared_ptr<const ServingEpoch>> Serving() const ABSL_LOCKS_EXCLUDED(mu_);
+
+  // Of each replica the newest that serves, be it led from here or followed.
+  std::vector<Topology> ServingTopologies() const ABSL_LOCKS_EXCLUDED(mu_);
+  // The highest seen.
+  Term term() const ABSL_LOCKS_EXCLUDED(mu_);
 
   // Grows whenever an epoch gets on: phases, bytes, steps.
   uint64_t progress() const { return progress_->load(); }
@@ -93,7 +109,10 @@ class WorkerEpochs {
   // Takes a higher term.
   absl::Status CheckTerm(Term term) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   absl::Status CheckNew(const Key& key) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
-  absl::Status Hold(const EpochCall& call, const Topology& topology, GlobalRank rank)
+  // The predecessor of an order as this worker has it; none where it has none.
+  absl::StatusOr<std::optional<EpochContext::Predecessor>> FindPredecessor(const RankOrder& order)
+      const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  absl::Status Hold(const EpochCall& call, const RankOrder& order)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   // Null when a Release finds nothing to give back.
   absl::StatusOr<std::shared_ptr<HeldEpoch>> Find(EpochCommand command, const EpochCall& call)

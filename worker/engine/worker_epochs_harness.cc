@@ -86,7 +86,7 @@ TestWorker::TestWorker(int rank, LocalRendezvousBoard& board, const ModelSource&
 }
 
 absl::Status TestWorker::Assign(Epoch epoch, const ParallelConfig& config) {
-  return epochs_->Assign(CallOf(epoch, "assign"), TopologyOf(epoch, config), GlobalRank(rank_));
+  return epochs_->Assign(CallOf(epoch, "assign"), {TopologyOf(epoch, config), GlobalRank(rank_)});
 }
 
 std::shared_ptr<PendingCall> TestWorker::Start(EpochCommand command, Epoch epoch,

@@ -150,9 +150,9 @@ TEST_F(WorkerEpochsTest, TheSameCallRepeatsItsResult) {
 
 TEST_F(WorkerEpochsTest, AnotherCallIsNotTheSame) {
   ASSERT_OK(worker_->Assign(kFirst, {}));
-  EXPECT_STATUS(epochs().Assign(CallOf(kFirst, "other"), TopologyOf(kFirst, {}), GlobalRank(0)),
+  EXPECT_STATUS(epochs().Assign(CallOf(kFirst, "other"), {TopologyOf(kFirst, {}), GlobalRank(0)}),
                 absl::StatusCode::kFailedPrecondition, "assigned already");
-  EXPECT_STATUS(epochs().Assign(CallOf(kFirst, "assign"), TopologyOf(kFirst, kTwo), GlobalRank(0)),
+  EXPECT_STATUS(epochs().Assign(CallOf(kFirst, "assign"), {TopologyOf(kFirst, kTwo), GlobalRank(0)}),
                 absl::StatusCode::kInvalidArgument, "another assignment");
   ASSERT_OK(worker_->Run(EpochCommand::kLoad, kFirst));
   EXPECT_STATUS(worker_->Start(EpochCommand::kLoad, kFirst, "other")->Result(),
@@ -264,7 +264,7 @@ TEST_F(WorkerEpochsTest, OnlyThisWorkerInThisIncarnationTakesTheRank) {
   const EpochCall call = CallOf(kFirst, "assign");
   const Topology topology = TopologyOf(kFirst, kTwo);
   const auto expect_refused = [&](const Topology& wrong, GlobalRank rank, const char* part) {
-    EXPECT_STATUS(epochs().Assign(call, wrong, rank), absl::StatusCode::kInvalidArgument, part);
+    EXPECT_STATUS(epochs().Assign(call, {wrong, rank}), absl::StatusCode::kInvalidArgument, part);
   };
   expect_refused(topology, GlobalRank(1), "rank 1 to worker w1; this is w0");
   expect_refused(topology, GlobalRank(2), "rank 2 is outside the topology of 2 ranks");
@@ -273,7 +273,7 @@ TEST_F(WorkerEpochsTest, OnlyThisWorkerInThisIncarnationTakesTheRank) {
   earlier.ranks[0].incarnation = Incarnation(99);
   expect_refused(earlier, GlobalRank(0), "before it was started again");
   expect_refused(TopologyOf(kFirst, {.tp = 5}), GlobalRank(0), "12 attention heads");
-  EXPECT_OK(epochs().Assign(call, topology, GlobalRank(0))) << "a refusal takes no number";
+  EXPECT_OK(epochs().Assign(call, {topology, GlobalRank(0)})) << "a refusal takes no number";
 }
 
 TEST_F(WorkerEpochsTest, APhaseThatFailsGivesAllBackAndTellsWhy) {
@@ -377,7 +377,7 @@ TEST_F(WorkerEpochsTest, TheNextEpochIsPreparedWhileOneServes) {
   ASSERT_OK_AND_ASSIGN(const auto of_first, tokens.get());
   EXPECT_EQ(of_first, golden_.tokens);
   ASSERT_OK_AND_ASSIGN(serving, epochs().Serving());
-  EXPECT_EQ(serving->context->topology().epoch, kSecond);
+  EXPECT_EQ(serving->epoch, kSecond);
   ASSERT_OK(RunOnAll(both(), EpochCommand::kRelease, kFirst));
   ASSERT_OK_AND_ASSIGN(const auto of_second, Generate(serving->engine(), golden_, 24));
   EXPECT_EQ(of_second, golden_.tokens);

@@ -79,7 +79,7 @@ class CapacityStream final : public CapacityReactor {
   void End(const absl::Status& status) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_) {
     if (std::exchange(ended_, true)) return;
     if (!client_id_.empty()) serving_->engine().queue().LetGo(client_id_);
-    serving_.reset();  // whoever releases the epoch waits for it
+    serving_.reset();
     Finish(ToGrpc(status));
   }
 

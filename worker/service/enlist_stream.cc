@@ -21,7 +21,7 @@ constexpr absl::Duration kShortestInterval = absl::Milliseconds(1);
 constexpr absl::Duration kLongestInterval = absl::Minutes(1);
 
 v1::EnlistRequest MakeEnlistment(const WorkerProfile& profile,
-                                 const std::vector<EpochReport>& epochs) {
+                                 const MembershipCallbacks& callbacks) {
   v1::EnlistRequest request;
   v1::Enlistment* enlistment = request.mutable_enlistment();
   enlistment->set_worker_id(profile.worker_id);
@@ -31,7 +31,9 @@ v1::EnlistRequest MakeEnlistment(const WorkerProfile& profile,
   *enlistment->mutable_model() = ToWire(profile.model);
   enlistment->set_build(profile.build);
   enlistment->set_local_address(profile.local_address);
-  for (const EpochReport& report : epochs) *enlistment->add_epochs() = ToWire(report);
+  for (const EpochReport& report : callbacks.history()) *enlistment->add_epochs() = ToWire(report);
+  for (const Topology& topology : callbacks.serving()) *enlistment->add_serving() = ToWire(topology);
+  enlistment->set_term(callbacks.term().value());
   return request;
 }
 
@@ -72,7 +74,7 @@ void EnlistStream::OnEvent(Event event, bool ok) {
   switch (event) {
     case Event::kStarted:
       if (!ok) return Finish();
-      Write(MakeEnlistment(profile_, callbacks_.history()));
+      Write(MakeEnlistment(profile_, callbacks_));
       return Read();
     case Event::kRead:
       if (!ok) return Finish();

@@ -44,6 +44,9 @@ struct MembershipCallbacks {
   // The same, and of each replica the newest epoch that the worker has known, if it holds it no
   // more: sent when it enlists.
   std::function<std::vector<EpochReport>()> history;
+  // Of the epochs that serve, and the highest term seen: sent when it enlists.
+  std::function<std::vector<Topology>()> serving = [] { return std::vector<Topology>(); };
+  std::function<Term()> term = [] { return Term(); };
   // Clients that lost their sequences since the last call, at most ExpiryOutbox::kMost. They are
   // told to the coordinator once, by the next stream if this one breaks before.
   std::function<std::vector<ExpiryReport>()> take_expiries;

@@ -5,6 +5,7 @@
 #include "absl/strings/str_cat.h"
 #include "base/error.h"
 #include "base/status_macros.h"
+#include "base/wire_status.h"
 #include "base/wire_takeover.h"
 #include "base/wire_topology.h"
 
@@ -36,6 +37,23 @@ absl::StatusOr<EpochCall> FromWire(const v1::ControlHeader& wire) {
                    .term = Term(wire.term()),
                    .replica = ReplicaIndex(static_cast<int>(wire.replica())),
                    .epoch = Epoch(wire.epoch())};
+}
+
+absl::StatusOr<EpochCall> FromWire(const v1::ActivateRequest& wire) {
+  MUSTER_ASSIGN_OR_RETURN(EpochCall call, FromWire(wire.header()));
+  call.takeover.from = Epoch(wire.from_epoch());
+  call.takeover.agreement_digest = wire.agreement_digest();
+  for (const v1::SequenceName& name : wire.drop()) {
+    call.takeover.drop.push_back(
+        {.client_id = name.client_id(), .sequence_id = name.sequence_id()});
+  }
+  return call;
+}
+
+absl::StatusOr<EpochCall> FromWire(const v1::ReleaseRequest& wire) {
+  MUSTER_ASSIGN_OR_RETURN(EpochCall call, FromWire(wire.header()));
+  if (wire.code() != 0) call.why = FailureOf(wire);
+  return call;
 }
 
 void ToWire(const EpochOutcome& outcome, v1::LoadResponse* wire) {

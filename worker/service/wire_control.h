@@ -14,6 +14,8 @@ inline constexpr absl::Duration kLongestControlTimeout = absl::Minutes(10);
 
 // INVALID_ARGUMENT names the field.
 absl::StatusOr<EpochCall> FromWire(const v1::ControlHeader& wire);
+absl::StatusOr<EpochCall> FromWire(const v1::ActivateRequest& wire);
+absl::StatusOr<EpochCall> FromWire(const v1::ReleaseRequest& wire);
 
 void ToWire(const EpochOutcome& outcome, v1::LoadResponse* wire);
 void ToWire(const EpochOutcome& outcome, v1::WarmupResponse* wire);

@@ -125,7 +125,7 @@ void ToWire(const Forked& forked, v1::ForkSequenceResponse* wire) {
 
 void CapacityToWire(const ServingEpoch& epoch, v1::Capacity* wire) {
   const Capacity capacity = epoch.engine().capacity();
-  wire->set_epoch(epoch.context->topology().epoch.value());
+  wire->set_epoch(epoch.engine().queue().epoch().value());
   wire->set_total_blocks(static_cast<uint64_t>(capacity.total_blocks));
   wire->set_free_blocks(static_cast<uint64_t>(capacity.free_blocks));
   wire->set_block_tokens(static_cast<uint32_t>(epoch.captured.block_tokens));
@@ -138,8 +138,8 @@ void CapacityToWire(const ServingEpoch& epoch, v1::Capacity* wire) {
 
 void ModelToWire(const ServingEpoch& epoch, v1::GetModelResponse* wire) {
   const BatchLimits& limits = epoch.engine().options().limits;
-  *wire->mutable_model() = ToWire(epoch.context->model().spec);
-  wire->set_epoch(epoch.context->topology().epoch.value());
+  *wire->mutable_model() = ToWire(epoch.model);
+  wire->set_epoch(epoch.engine().queue().epoch().value());
   wire->set_max_rows_per_step(static_cast<uint32_t>(limits.max_rows));
   wire->set_max_sequences_per_step(static_cast<uint32_t>(limits.max_slices));
   wire->set_max_sequences(static_cast<uint32_t>(epoch.engine().capacity().max_sequences));

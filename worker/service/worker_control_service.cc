@@ -33,6 +33,9 @@ ServerUnaryReactor* Finish(ServerUnaryReactor* reactor, const absl::Status& stat
   return reactor;
 }
 
+// More rows than any step has.
+constexpr uint32_t kMostRows = 1 << 30;
+
 // A call that has only an outcome.
 EpochWatcher FinishWith(ServerUnaryReactor* reactor) {
   return {.on_done = [reactor](const absl::StatusOr<EpochOutcome>& result) {
@@ -92,14 +95,14 @@ class WorkerControlService final : public v1::WorkerControl::CallbackService {
   grpc::ServerWriteReactor<v1::LoadResponse>* Load(CallbackServerContext*,
                                                    const v1::LoadRequest* request) override {
     auto [reactor, watcher] = ProgressStream<v1::LoadResponse>::Start();
-    Run(EpochCommand::kLoad, request->header(), kLongestControlTimeout, std::move(watcher));
+    Run(EpochCommand::kLoad, FromWire(request->header()), kLongestControlTimeout, std::move(watcher));
     return reactor;
   }
 
   grpc::ServerWriteReactor<v1::WarmupResponse>* Warmup(CallbackServerContext*,
                                                        const v1::WarmupRequest* request) override {
     auto [reactor, watcher] = ProgressStream<v1::WarmupResponse>::Start();
-    Run(EpochCommand::kWarmup, request->header(),
+    Run(EpochCommand::kWarmup, FromWire(request->header()),
         TimeoutFromWire(request->timeout(), kLongestControlTimeout), std::move(watcher));
     return reactor;
   }
@@ -107,7 +110,7 @@ class WorkerControlService final : public v1::WorkerControl::CallbackService {
   grpc::ServerWriteReactor<v1::CaptureResponse>* Capture(
       CallbackServerContext*, const v1::CaptureRequest* request) override {
     auto [reactor, watcher] = ProgressStream<v1::CaptureResponse>::Start();
-    Run(EpochCommand::kCapture, request->header(),
+    Run(EpochCommand::kCapture, FromWire(request->header()),
         TimeoutFromWire(request->timeout(), kLongestControlTimeout), std::move(watcher));
     return reactor;
   }
@@ -115,14 +118,19 @@ class WorkerControlService final : public v1::WorkerControl::CallbackService {
   grpc::ServerWriteReactor<v1::ActivateResponse>* Activate(
       CallbackServerContext*, const v1::ActivateRequest* request) override {
     auto [reactor, watcher] = ProgressStream<v1::ActivateResponse>::Start();
-    Run(EpochCommand::kActivate, request->header(), kLongestControlTimeout, std::move(watcher));
+    // What takes over from nothing waits for nobody.
+    absl::StatusOr<absl::Duration> timeout = kLongestControlTimeout;
+    if (request->from_epoch() != 0) {
+      timeout = TimeoutFromWire(request->timeout(), kLongestControlTimeout);
+    }
+    Run(EpochCommand::kActivate, FromWire(*request), timeout, std::move(watcher));
     return reactor;
   }
 
   ServerUnaryReactor* Drain(CallbackServerContext* context, const v1::DrainRequest* request,
                             v1::DrainResponse*) override {
     ServerUnaryReactor* reactor = context->DefaultReactor();
-    Run(EpochCommand::kDrain, request->header(),
+    Run(EpochCommand::kDrain, FromWire(request->header()),
         TimeoutFromWire(request->timeout(), kLongestControlTimeout), FinishWith(reactor));
     return reactor;
   }
@@ -130,9 +138,7 @@ class WorkerControlService final : public v1::WorkerControl::CallbackService {
   ServerUnaryReactor* Release(CallbackServerContext* context, const v1::ReleaseRequest* request,
                               v1::ReleaseResponse*) override {
     ServerUnaryReactor* reactor = context->DefaultReactor();
-    const absl::Status why = request->code() == 0 ? absl::OkStatus() : FailureOf(*request);
-    Run(EpochCommand::kRelease, request->header(), kLongestControlTimeout, FinishWith(reactor),
-        why);
+    Run(EpochCommand::kRelease, FromWire(*request), kLongestControlTimeout, FinishWith(reactor));
     return reactor;
   }
 
@@ -179,13 +185,18 @@ class WorkerControlService final : public v1::WorkerControl::CallbackService {
   absl::Status TakeRank(const v1::AssignRequest& request) {
     MUSTER_ASSIGN_OR_RETURN(const EpochCall call, FromWire(request.header()));
     MUSTER_ASSIGN_OR_RETURN(const Topology topology, FromWire(request.topology()));
-    if (request.has_predecessor()) {
-      return absl::UnimplementedError("this worker cannot take over from an epoch that serves");
-    }
     // Within the topology or not, it fits an int: what does not is outside all the more.
     const uint32_t most = static_cast<uint32_t>(topology.ranks.size());
-    return epochs_.Assign(call, topology,
-                          GlobalRank(static_cast<int>(std::min(request.rank(), most))));
+    RankOrder order{.topology = topology,
+                    .rank = GlobalRank(static_cast<int>(std::min(request.rank(), most))),
+                    .reserve_bytes = request.reserve_bytes()};
+    for (const uint32_t rows : request.buckets()) {
+      order.buckets.push_back(static_cast<int>(std::min(rows, kMostRows)));
+    }
+    if (request.has_predecessor()) {
+      MUSTER_ASSIGN_OR_RETURN(order.predecessor, FromWire(request.predecessor()));
+    }
+    return epochs_.Assign(call, order);
   }
 
   // The epoch that the header names, where it serves and is led from here.
@@ -193,7 +204,7 @@ class WorkerControlService final : public v1::WorkerControl::CallbackService {
       const v1::ControlHeader& header) const {
     MUSTER_ASSIGN_OR_RETURN(const EpochCall call, FromWire(header));
     MUSTER_ASSIGN_OR_RETURN(auto serving, epochs_.Serving());
-    const Epoch epoch = serving->context->topology().epoch;
+    const Epoch epoch = serving->engine().queue().epoch();
     if (epoch == call.epoch) return serving;
     return MakeError(absl::StatusCode::kFailedPrecondition,
                      absl::StrCat("epoch ", call.epoch.value(), " does not serve; epoch ",
@@ -201,12 +212,9 @@ class WorkerControlService final : public v1::WorkerControl::CallbackService {
                      {.reason = ErrorReason::kStaleEpoch, .epoch = epoch});
   }
 
-  void Run(EpochCommand command, const v1::ControlHeader& header,
-           const absl::StatusOr<absl::Duration>& timeout, EpochWatcher watcher,
-           const absl::Status& why = absl::OkStatus()) {
-    auto call = FromWire(header);
+  void Run(EpochCommand command, const absl::StatusOr<EpochCall>& call,
+           const absl::StatusOr<absl::Duration>& timeout, EpochWatcher watcher) {
     if (!call.ok()) return watcher.on_done(call.status());
-    call->why = why;
     if (!timeout.ok()) return watcher.on_done(timeout.status());
     epochs_.Run(command, *call, *timeout, std::move(watcher));
   }
