@@ -3,6 +3,7 @@
 namespace muster {
 
 void Ledger::Charge(absl::string_view tag, uint64_t bytes) {
+  if (bytes == 0) return;
   absl::MutexLock lock(&mu_);
   bytes_[std::string(tag)] += bytes;
 }

@@ -36,13 +36,13 @@ absl::Status Handover::BetweenSteps(absl::FunctionRef<absl::Status()> work) {
   return Use([&] {
     {
       absl::MutexLock lock(&mu_);
-      slot_ = Slot::kAsked;
+      ++asked_;
     }
     AskForSlot();
     absl::Status status = AwaitSlot();
     if (status.ok()) status = work();
     absl::MutexLock lock(&mu_);
-    slot_ = Slot::kNone;
+    ended_ = asked_;
     return status;
   });
 }
@@ -63,28 +63,28 @@ void Handover::AskForSlot() {
 absl::Status Handover::AwaitSlot() {
   absl::MutexLock lock(&mu_);
   const auto decided = [this]() ABSL_SHARED_LOCKS_REQUIRED(mu_) {
-    return slot_ == Slot::kGranted || left_ || !closed_.ok() || !given_up_.ok();
+    return granted_ == asked_ || left_ || !closed_.ok() || !given_up_.ok();
   };
   const bool in_time = mu_.AwaitWithTimeout(absl::Condition(&decided), kLongestStep);
   MUSTER_RETURN_IF_ERROR(closed_);
   MUSTER_RETURN_IF_ERROR(given_up_);
   if (!in_time) return Late("the steps of the epoch that serves did not make way", kLongestStep);
-  if (slot_ == Slot::kGranted) return absl::OkStatus();
+  if (granted_ == asked_) return absl::OkStatus();
   return absl::AbortedError("the epoch was given up");
 }
 
 void Handover::Park() {
   const auto asked = [this]() ABSL_SHARED_LOCKS_REQUIRED(mu_) {
-    return slot_ != Slot::kNone || left_ || !closed_.ok();
+    return asked_ > granted_ || left_ || !closed_.ok();
   };
-  const auto through = [this]() ABSL_SHARED_LOCKS_REQUIRED(mu_) { return slot_ == Slot::kNone; };
+  const auto through = [this]() ABSL_SHARED_LOCKS_REQUIRED(mu_) { return ended_ >= granted_; };
   const absl::Status late = Late("not all ranks of the next epoch came through a step of their own",
                                  estate_.longest_slot);
   {
     absl::MutexLock lock(&mu_);
     bool in_time = mu_.AwaitWithTimeout(absl::Condition(&asked), estate_.longest_slot);
-    if (slot_ == Slot::kAsked && closed_.ok() && !left_ && given_up_.ok()) {
-      slot_ = Slot::kGranted;
+    if (asked_ > granted_ && closed_.ok() && !left_ && given_up_.ok()) {
+      ++granted_;
       in_time = mu_.AwaitWithTimeout(absl::Condition(&through), estate_.longest_slot);
     }
     if (in_time) return;
@@ -92,7 +92,7 @@ void Handover::Park() {
   }
   AbortSuccessor(late);
   absl::MutexLock lock(&mu_);
-  if (slot_ == Slot::kGranted) mu_.Await(absl::Condition(&through));
+  mu_.Await(absl::Condition(&through));
 }
 
 void Handover::AwaitLeft(absl::Duration timeout) {

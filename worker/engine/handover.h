@@ -76,8 +76,6 @@ class Handover : public std::enable_shared_from_this<Handover> {
   void AwaitUnused() ABSL_LOCKS_EXCLUDED(mu_);
 
  private:
-  enum class Slot { kNone, kAsked, kGranted };
-
   void AbortSuccessor(const absl::Status& reason) ABSL_LOCKS_EXCLUDED(mu_);
   // Has the leader stamp a slot for all ranks.
   void AskForSlot();
@@ -91,7 +89,11 @@ class Handover : public std::enable_shared_from_this<Handover> {
   absl::Status given_up_ ABSL_GUARDED_BY(mu_);  // by the former epoch, which goes on
   int users_ ABSL_GUARDED_BY(mu_) = 0;
   int aborting_ ABSL_GUARDED_BY(mu_) = 0;  // calls of abort_ under way
-  Slot slot_ ABSL_GUARDED_BY(mu_) = Slot::kNone;
+  // Slots so far: asked for, granted, and come to an end. Two may follow each other faster than
+  // whoever grants them looks.
+  int asked_ ABSL_GUARDED_BY(mu_) = 0;
+  int granted_ ABSL_GUARDED_BY(mu_) = 0;
+  int ended_ ABSL_GUARDED_BY(mu_) = 0;
   std::function<void(const absl::Status&)> abort_ ABSL_GUARDED_BY(mu_);
   std::shared_ptr<BlockMover> mover_ ABSL_GUARDED_BY(mu_);
 };

@@ -85,18 +85,23 @@ TestWorker::TestWorker(int rank, LocalRendezvousBoard& board, const ModelSource&
                   }}});
 }
 
-absl::Status TestWorker::Assign(Epoch epoch, const ParallelConfig& config) {
-  return epochs_->Assign(CallOf(epoch, "assign"), {TopologyOf(epoch, config), GlobalRank(rank_)});
+absl::Status TestWorker::Assign(Epoch epoch, const ParallelConfig& config,
+                                const std::optional<Topology>& predecessor) {
+  return epochs_->Assign(CallOf(epoch, "assign"), {.topology = TopologyOf(epoch, config),
+                                                   .rank = GlobalRank(rank_),
+                                                   .predecessor = predecessor});
 }
 
 std::shared_ptr<PendingCall> TestWorker::Start(EpochCommand command, Epoch epoch,
-                                               const std::string& request_id) {
+                                               const std::string& request_id,
+                                               const EpochContext::TakeoverOrder& takeover) {
   auto pending = std::make_shared<PendingCall>();
   EpochWatcher watcher = pending->Watcher();
   watcher.on_done = [pending, done = std::move(watcher.on_done)](
                         const absl::StatusOr<EpochOutcome>& result) { done(result); };
-  epochs_->Run(command, CallOf(epoch, request_id.empty() ? EpochCommandName(command) : request_id),
-               kTimeout, std::move(watcher));
+  EpochCall call = CallOf(epoch, request_id.empty() ? EpochCommandName(command) : request_id);
+  call.takeover = takeover;
+  epochs_->Run(command, call, kTimeout, std::move(watcher));
   return pending;
 }
 
@@ -156,6 +161,91 @@ absl::Status Serve(const std::vector<TestWorker*>& workers, Epoch epoch,
     MUSTER_RETURN_IF_ERROR(RunOnAll(workers, command, epoch));
   }
   return absl::OkStatus();
+}
+
+TestReplica::TestReplica(int workers, const ModelSource& model) {
+  for (int rank = 0; rank < workers; ++rank) {
+    workers_.push_back(std::make_unique<TestWorker>(rank, board_, model));
+  }
+}
+
+std::vector<TestWorker*> TestReplica::RanksOf(const ParallelConfig& config) const {
+  std::vector<TestWorker*> ranks;
+  for (int rank = 0; rank < config.world_size(); ++rank) {
+    ranks.push_back(workers_[static_cast<size_t>(rank)].get());
+  }
+  return ranks;
+}
+
+absl::Status TestReplica::Serve(const ParallelConfig& config) {
+  serving_ = next_ = Epoch(1);
+  config_ = config;
+  MUSTER_RETURN_IF_ERROR(testing::Serve(RanksOf(config), serving_, config));
+  MUSTER_ASSIGN_OR_RETURN(const auto serving, worker(0).epochs().Serving());
+  engine_ = serving->shared_engine;
+  return absl::OkStatus();
+}
+
+absl::Status TestReplica::Prepare(const ParallelConfig& config) {
+  next_ = Epoch(next_.value() + 1);
+  next_config_ = config;
+  const std::vector<TestWorker*> ranks = RanksOf(config);
+  const auto prepare = [&]() -> absl::Status {
+    for (TestWorker* worker : ranks) {
+      MUSTER_RETURN_IF_ERROR(worker->Assign(next_, config, TopologyOf(serving_, config_)));
+    }
+    MUSTER_RETURN_IF_ERROR(RunOnAll(ranks, EpochCommand::kLoad, next_));
+    MUSTER_RETURN_IF_ERROR(RunOnAll(ranks, EpochCommand::kWarmup, next_));
+    MUSTER_RETURN_IF_ERROR(RunOnAll(ranks, EpochCommand::kCapture, next_));
+    MUSTER_ASSIGN_OR_RETURN(const EpochOutcome captured,
+                            worker(0).Start(EpochCommand::kCapture, next_)->Result());
+    digest_ = captured.captured.agreement_digest;
+    return absl::OkStatus();
+  };
+  const absl::Status prepared = prepare();
+  if (!prepared.ok()) MUSTER_RETURN_IF_ERROR(Release(next_, prepared));
+  return prepared;
+}
+
+std::shared_ptr<PendingCall> TestReplica::StartTakeOver(const std::vector<SequenceName>& drop) {
+  return worker(0).Start(EpochCommand::kActivate, next_, "",
+                         {.from = serving_, .agreement_digest = digest_, .drop = drop});
+}
+
+absl::StatusOr<Takeover> TestReplica::TakeOver(const std::vector<SequenceName>& drop) {
+  const absl::StatusOr<EpochOutcome> outcome = StartTakeOver(drop)->Result();
+  if (!outcome.ok()) {
+    MUSTER_RETURN_IF_ERROR(Release(next_, outcome.status()));
+    return outcome.status();
+  }
+  serving_ = next_;
+  config_ = next_config_;
+  return outcome->takeover;
+}
+
+absl::StatusOr<Takeover> TestReplica::Resize(const ParallelConfig& config,
+                                             const std::vector<SequenceName>& drop) {
+  const Epoch before = serving_;
+  MUSTER_RETURN_IF_ERROR(Prepare(config));
+  MUSTER_ASSIGN_OR_RETURN(const Takeover takeover, TakeOver(drop));
+  MUSTER_RETURN_IF_ERROR(Release(before));
+  return takeover;
+}
+
+absl::Status TestReplica::Release(Epoch epoch, const absl::Status& why) {
+  std::vector<std::shared_ptr<PendingCall>> calls;
+  for (const auto& worker : workers_) {
+    EpochCall call = CallOf(epoch, "release");
+    call.why = why;
+    calls.push_back(std::make_shared<PendingCall>());
+    EpochWatcher watcher = calls.back()->Watcher();
+    watcher.on_done = [pending = calls.back(), done = std::move(watcher.on_done)](
+                          const absl::StatusOr<EpochOutcome>& result) { done(result); };
+    worker->epochs().Run(EpochCommand::kRelease, call, kTimeout, std::move(watcher));
+  }
+  absl::Status status;
+  for (const auto& call : calls) status.Update(call->Result().status());
+  return status;
 }
 
 std::future<absl::StatusOr<ForwardResult>> StartForward(Engine& engine, const std::string& sequence,

@@ -5,6 +5,7 @@
 #include <functional>
 #include <future>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -61,9 +62,11 @@ class TestWorker {
 
   WorkerEpochs& epochs() { return *epochs_; }
 
-  absl::Status Assign(Epoch epoch, const ParallelConfig& config);
+  absl::Status Assign(Epoch epoch, const ParallelConfig& config,
+                      const std::optional<Topology>& predecessor = std::nullopt);
   std::shared_ptr<PendingCall> Start(EpochCommand command, Epoch epoch,
-                                     const std::string& request_id = "");
+                                     const std::string& request_id = "",
+                                     const EpochContext::TakeoverOrder& takeover = {});
   // Start, with a request id that is the command's name, and wait.
   absl::Status Run(EpochCommand command, Epoch epoch);
   // Assign and all that leads to `state`, alone.
@@ -91,6 +94,44 @@ absl::Status RunOnAll(const std::vector<TestWorker*>& workers, EpochCommand comm
 // Assigns and brings to SERVING.
 absl::Status Serve(const std::vector<TestWorker*>& workers, Epoch epoch,
                    const ParallelConfig& config);
+
+// Workers of one replica that changes shape, as a coordinator would have it.
+class TestReplica {
+ public:
+  // `model` outlives it.
+  TestReplica(int workers, const ModelSource& model);
+
+  // The first epoch serves.
+  absl::Status Serve(const ParallelConfig& config);
+  // Another epoch takes over, and the one before is released.
+  absl::StatusOr<Takeover> Resize(const ParallelConfig& config,
+                                  const std::vector<SequenceName>& drop = {});
+
+  // The parts of Resize. Assign, Load, Warmup and Capture of the next epoch; one that fails is
+  // given back.
+  absl::Status Prepare(const ParallelConfig& config);
+  // The leader's Activate; one that fails is given back.
+  absl::StatusOr<Takeover> TakeOver(const std::vector<SequenceName>& drop = {});
+  std::shared_ptr<PendingCall> StartTakeOver(const std::vector<SequenceName>& drop = {});
+  absl::Status Release(Epoch epoch, const absl::Status& why = absl::OkStatus());
+
+  TestWorker& worker(int rank) { return *workers_[static_cast<size_t>(rank)]; }
+  // The leader's, which stays through all epochs.
+  Engine& engine() { return *engine_; }
+  Epoch serving() const { return serving_; }
+  Epoch next() const { return next_; }
+
+ private:
+  // The first ranks of them.
+  std::vector<TestWorker*> RanksOf(const ParallelConfig& config) const;
+
+  LocalRendezvousBoard board_;
+  std::vector<std::unique_ptr<TestWorker>> workers_;
+  std::shared_ptr<Engine> engine_;
+  Epoch serving_, next_;
+  ParallelConfig config_, next_config_;
+  std::string digest_;  // that the next epoch's ranks agreed on
+};
 
 // Starts a step of one sequence.
 std::future<absl::StatusOr<ForwardResult>> StartForward(Engine& engine, const std::string& sequence,
