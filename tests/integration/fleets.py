@@ -36,6 +36,12 @@ def written(tokens: list[int]) -> str:
     return ",".join(map(str, tokens))
 
 
+def musterctl(*words: str, timeout: float = PATIENCE) -> subprocess.CompletedProcess:
+    return subprocess.run(
+        [str(bin_directory() / "musterctl"), *words], stdin=subprocess.DEVNULL,
+        capture_output=True, text=True, timeout=timeout, check=False)
+
+
 class Programs:
     """The programs of one test, known by a mark in their environment.
 
@@ -49,9 +55,7 @@ class Programs:
         self._fleets: list[FleetProcess] = []
 
     def musterctl(self, *words: str, timeout: float = PATIENCE) -> subprocess.CompletedProcess:
-        return subprocess.run(
-            [str(self.bin / "musterctl"), *words], stdin=subprocess.DEVNULL, capture_output=True,
-            text=True, timeout=timeout, check=False)
+        return musterctl(*words, timeout=timeout)
 
     def up(self, model: str | Path, tp: int = 1, cp: int = 2, extra: tuple[str, ...] = (),
            **options) -> FleetProcess:

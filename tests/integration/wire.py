@@ -194,34 +194,41 @@ def standing_step(rank: Rank, *requests: inference_pb2.ForwardRequest):
 
 
 class Daemons:
-    """Starts daemons for one module's tests, and ends them with it."""
+    """Starts daemons for one module's tests, and ends them with it.
 
-    def __init__(self, directory: Path):
+    Their logs are NUMBER-DAEMON.log in `directory`, as far as `log_level` lets them write any.
+    """
+
+    def __init__(self, directory: Path, log_level: str = "off"):
         self._directory = directory
+        self._log_level = log_level
         self._processes: list[subprocess.Popen] = []
 
     def start(self, daemon: str, *words: str) -> subprocess.Popen:
-        process = subprocess.Popen(
-            [str(bin_directory() / daemon), *words, "--die-with-parent", "--log-level", "off"],
-            stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        log = self._directory / f"{len(self._processes)}-{daemon}.log"
+        with log.open("wb") as stderr:
+            process = subprocess.Popen(
+                [str(bin_directory() / daemon), *words, "--die-with-parent", "--log-level",
+                 self._log_level],
+                stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=stderr)
         self._processes.append(process)
         return process
 
-    def coordinator(self, cp: int = 1) -> Coordinator:
+    def coordinator(self, cp: int = 1, *words: str, lease: str = "20s") -> Coordinator:
         """A coordinator with so long a lease that a worker may stand still for a while."""
         port_file = self._directory / f"port-{len(self._processes)}"
         process = self.start(
-            "muster-coordinator", "--listen", "127.0.0.1:0", "--cp", str(cp), "--lease", "20s",
-            "--port-file", str(port_file))
+            "muster-coordinator", "--listen", "127.0.0.1:0", "--cp", str(cp), "--lease", lease,
+            "--port-file", str(port_file), *words)
         await_that(port_file.exists, "the coordinator listens")
         return Coordinator(port_file.read_text().strip(), process)
 
     def worker(self, coordinator: Coordinator, worker: str, model: str | Path = "llama-mha12",
-               kv_memory: str = "4MiB") -> subprocess.Popen:
+               kv_memory: str = "4MiB", words: tuple[str, ...] = ()) -> subprocess.Popen:
         directory = MODELS / model if isinstance(model, str) else model
         return self.start(
             "muster-worker", "--coordinator", coordinator.address, "--worker-id", worker,
-            "--model", str(directory), "--kv-memory", kv_memory, "--threads", "1")
+            "--model", str(directory), "--kv-memory", kv_memory, "--threads", "1", *words)
 
     def serving_fleet(self, model: str | Path = "llama-mha12",
                       kv_memory: str = "4MiB") -> ServingFleet:
@@ -245,10 +252,10 @@ class Daemons:
 
 
 @contextmanager
-def daemons_of_a_module(directory: Path) -> Iterator[Daemons]:
+def daemons_of_a_module(directory: Path, log_level: str = "off") -> Iterator[Daemons]:
     """They are ended with the module, and leave no shared memory."""
     segments = set(os.listdir("/dev/shm"))
-    daemons = Daemons(directory)
+    daemons = Daemons(directory, log_level)
     if not (bin_directory() / "muster-worker").exists():
         pytest.fail(f"{bin_directory()} has no daemons: run ./muster build, or set MUSTER_BIN_DIR")
     try:
