@@ -227,7 +227,9 @@ TEST_F(ResizeEquivalenceTest, NothingIsLostAndNothingIsLeft) {
   std::atomic<bool> more{true};
   for (int i = 0; i < kWriters; ++i) {
     writers.push_back(std::make_unique<Writer>(i, replica.engine()));
-    threads.emplace_back([&, i] { writers[static_cast<size_t>(i)]->Run(more); });
+  }
+  for (const auto& writer : writers) {
+    threads.emplace_back([&more, it = writer.get()] { it->Run(more); });
   }
   std::mt19937 random(6);
   int64_t moved = 0, kept = 0;

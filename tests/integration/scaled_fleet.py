@@ -1,19 +1,22 @@
 """A fleet with standbys that changes its shape, and texts that are written on it meanwhile."""
 
 import json
+import os
+import signal
 import subprocess
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
+from pathlib import Path
+from tempfile import mkdtemp
 
 from fleets import PATIENCE, await_that, golden, musterctl
 from muster.client import Fleet, Replica
 from muster.errors import MusterError
 from muster.fleet_process import bin_directory
-from muster.sequence import Sequence
-from muster.values import Event, Operation, ReplicaStatus
+from muster.values import Event, Operation, ParallelConfig, ReplicaStatus
 from proto.muster.v1 import fleet_pb2, types_pb2
 from wire import Coordinator, Daemons, Rank
 
@@ -34,6 +37,10 @@ class ScaledFleet:
     @cached_property
     def client(self) -> Fleet:
         return Fleet(self.coordinator.address)
+
+    @cached_property
+    def directory(self) -> Path:
+        return Path(mkdtemp(dir=self.daemons.directory))
 
     @property
     def replica(self) -> ReplicaStatus:
@@ -57,6 +64,9 @@ class ScaledFleet:
             self.coordinator, name, model, kv_memory, words)
         await_that(lambda: name in self.coordinator.workers(), f"{name} is enlisted")
 
+    def ctl_command(self) -> list[str]:
+        return [str(bin_directory() / "musterctl"), "--coordinator", self.coordinator.address]
+
     def ctl(self, *words: str) -> subprocess.CompletedProcess:
         """musterctl, run to its end."""
         return musterctl("--coordinator", self.coordinator.address, *words)
@@ -67,11 +77,16 @@ class ScaledFleet:
         assert result.returncode == 0, result.stderr
         return json.loads(result.stdout)
 
+    def apply(self, file: str, *words: str) -> subprocess.CompletedProcess:
+        """`musterctl apply` of a file with this text."""
+        path = self.directory / "topology.yaml"
+        path.write_text(file)
+        return self.ctl(*words, "apply", str(path))
+
     @contextmanager
     def running_ctl(self, *words: str) -> Iterator[subprocess.Popen]:
         """musterctl, while it runs; it has succeeded when this is left."""
-        command = [str(bin_directory() / "musterctl"), "--coordinator", self.coordinator.address]
-        with subprocess.Popen([*command, *words], stdin=subprocess.DEVNULL,
+        with subprocess.Popen([*self.ctl_command(), *words], stdin=subprocess.DEVNULL,
                               stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
             yield process
             output, errors = process.communicate(timeout=PATIENCE)
@@ -80,8 +95,34 @@ class ScaledFleet:
     def scale(self, cp: int) -> Operation:
         return self.client.scale_context_parallel(cp)
 
-    def events(self) -> list[Event]:
-        return list(self.client.events())
+    @contextmanager
+    def scaling(self, cp: int, request_id: str) -> Iterator[None]:
+        """A change to more workers that is not prepared until this is left, and has ended then:
+        the standbys stand still."""
+        # They are known to the coordinator by a connection; one that cannot be made is a loss.
+        now = self.replica.config.cp
+        self.scale(cp)
+        self.scale(now)
+        standbys = [self.processes[name].pid for name in self.standbys]
+        for pid in standbys:
+            os.kill(pid, signal.SIGSTOP)
+        try:
+            self.ctl_json("scale-cp", str(cp), "--no-wait", "--request-id", request_id)
+            yield
+        finally:
+            for pid in standbys:
+                os.kill(pid, signal.SIGCONT)
+        await_that(lambda: self.operation(request_id).state != "RUNNING", "the operation ends")
+
+    def operation(self, request_id: str) -> Operation:
+        return next(it for it in self.client.operations() if it.id == request_id)
+
+    def reset(self) -> None:
+        """One tp rank, two cp ranks, and the buckets that there were first."""
+        self.client.apply_topology(ParallelConfig(tp=1, cp=2), (32, 16, 8, 4, 2, 1))
+
+    def events(self, from_sequence: int = 0) -> list[Event]:
+        return list(self.client.events(from_sequence))
 
     def close(self) -> None:
         self.client.close()
@@ -113,7 +154,7 @@ class Text:
     """What a replica writes after a prompt, greedily and past any end token, token by token."""
 
     def __init__(self, replica: Replica, prompt: list[int] = PROMPT):
-        self._sequence: Sequence = replica.sequence()
+        self.sequence = replica.sequence()
         self._pending = prompt
         self.tokens: list[int] = []
         self.epochs: list[int] = []
@@ -121,19 +162,19 @@ class Text:
     def write(self, count: int = 1) -> list[int]:
         """Writes so many tokens more, and returns all of them."""
         for _ in range(count):
-            token = self._sequence.decode(self._pending)
+            token = self.sequence.decode(self._pending)
             self._pending = [token.id]
             self.tokens.append(token.id)
-            self.epochs.append(self._sequence.epoch or 0)
+            self.epochs.append(self.sequence.epoch or 0)
         return self.tokens
 
     @property
     def prefilled(self) -> int:
         """Tokens that this client has sent; those that it sent again count again."""
-        return self._sequence.prefilled
+        return self.sequence.prefilled
 
     def free(self) -> None:
-        self._sequence.free()
+        self.sequence.free()
 
 
 def unresized(fleet: ScaledFleet, count: int, prompt: list[int] = PROMPT) -> list[int]:

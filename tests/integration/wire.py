@@ -200,12 +200,12 @@ class Daemons:
     """
 
     def __init__(self, directory: Path, log_level: str = "off"):
-        self._directory = directory
+        self.directory = directory
         self._log_level = log_level
         self._processes: list[subprocess.Popen] = []
 
     def start(self, daemon: str, *words: str) -> subprocess.Popen:
-        log = self._directory / f"{len(self._processes)}-{daemon}.log"
+        log = self.directory / f"{len(self._processes)}-{daemon}.log"
         with log.open("wb") as stderr:
             process = subprocess.Popen(
                 [str(bin_directory() / daemon), *words, "--die-with-parent", "--log-level",
@@ -216,7 +216,7 @@ class Daemons:
 
     def coordinator(self, cp: int = 1, *words: str, lease: str = "20s") -> Coordinator:
         """A coordinator with so long a lease that a worker may stand still for a while."""
-        port_file = self._directory / f"port-{len(self._processes)}"
+        port_file = self.directory / f"port-{len(self._processes)}"
         process = self.start(
             "muster-coordinator", "--listen", "127.0.0.1:0", "--cp", str(cp), "--lease", lease,
             "--port-file", str(port_file), *words)

@@ -86,7 +86,7 @@ void KvArena::Seal(int32_t block, uint64_t stamp) {
   BlockDigest digest;
   digest.Add(this->block(block), static_cast<size_t>(block_bytes_));
   auto& seal = header_->seals()[block];
-  seal.digest.store(digest.value(), std::memory_order_relaxed);
+  seal.digest.store(digest.value() ^ falsified_, std::memory_order_relaxed);
   seal.stamp.store(stamp, std::memory_order_release);
 }
 

@@ -40,6 +40,8 @@ class KvArena {
 
   // Publishes the digest of a block's bytes under `stamp`, which no other seal of it has had.
   void Seal(int32_t block, uint64_t stamp);
+  // From now on seals say something else than the truth. For tests.
+  void FalsifySeals() { falsified_ = 1; }
 
  private:
   KvArena() = default;
@@ -51,6 +53,7 @@ class KvArena {
   ExportedBuffer memory_;
   KvArenaHeader* header_ = nullptr;
   std::byte* first_ = nullptr;
+  uint64_t falsified_ = 0;  // bits of a digest
 };
 
 // An arena of another rank, mapped here for reading.

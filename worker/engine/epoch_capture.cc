@@ -166,6 +166,7 @@ absl::Status EpochContext::AttachArena(int64_t blocks) {
   MUSTER_ASSIGN_OR_RETURN(
       std::shared_ptr<KvArena> arena,
       KvArena::Create(loaded_->kv_layout(), blocks, assignment_.backend.device()));
+  if (options_.falsify_seals) arena->FalsifySeals();
   return kv_->Attach(std::move(arena));
 }
 

@@ -87,12 +87,11 @@ EpochContext::~EpochContext() {
 }
 
 void EpochContext::GiveBack() {
-  if (const auto former = this->former()) former->Leave();
+  LeaveFormer();
   if (thread_.joinable()) thread_.join();
   if (const auto next = this->next()) next->AwaitUnused();
   {
     absl::MutexLock lock(&mu_);
-    former_ = nullptr;
     next_ = nullptr;
   }
   runner_.reset();

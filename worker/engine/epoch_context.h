@@ -59,6 +59,7 @@ class EpochContext {
     uint64_t reserve_bytes = 0;  // to leave free for what an epoch that follows it loads beside it
     absl::Duration client_lease = absl::Minutes(10);  // of a silent client on its sequences
     const Clock* clock = &Clock::Real();              // of leases
+    bool falsify_seals = false;  // of tests: blocks seem to have changed on their way
   };
   // The epoch to take over from.
   struct Predecessor {
@@ -215,6 +216,7 @@ class EpochContext {
   // From here on nothing that befalls this epoch matters; the reason when it has failed already.
   absl::Status PassOn() ABSL_LOCKS_EXCLUDED(mu_);
   void EndReign() ABSL_LOCKS_EXCLUDED(mu_);
+  void LeaveFormer() ABSL_LOCKS_EXCLUDED(mu_);
 
   // The epoch's own thread.
   void Start() ABSL_LOCKS_EXCLUDED(mu_);

@@ -207,8 +207,9 @@ absl::Status EpochContext::TakeTheLead(Engine::Means& means) {
                  .unit = "tokens"});
   };
   // It must not live as long as the epoch does, nor what it holds of the former one.
-  means.on_begun = [weak = std::weak_ptr<Migration>(migration)](int64_t rebuilt) {
+  means.on_begun = [this, weak = std::weak_ptr<Migration>(migration)](int64_t rebuilt) {
     if (const auto waiting = weak.lock()) waiting->Serves(rebuilt);
+    LeaveFormer();
   };
   MUSTER_RETURN_IF_ERROR(CopyParts(*migration));
   return BeginReign(migration.get());
@@ -242,40 +243,50 @@ absl::Status EpochContext::BeginReign(Migration* migration) {
   }
   EnterPhase("serving");
   if (failed.ok()) assignment_.on_taken_over();
-  if (former != nullptr) former->Leave();
-  {
-    absl::MutexLock lock(&mu_);
-    former_ = nullptr;
-  }
   if (migration != nullptr) migration->Taken();
   MUSTER_RETURN_IF_ERROR(failed);
   if (leads()) {
     Step serve;
     serve.kind = StepKind::kSwitch;
     MUSTER_RETURN_IF_ERROR(sender_->Send(serve, options_.step_timeout));
+  } else {
+    LeaveFormer();
   }
   mover_.reset();
   return absl::OkStatus();
+}
+
+void EpochContext::LeaveFormer() {
+  std::shared_ptr<Handover> former;
+  {
+    absl::MutexLock lock(&mu_);
+    former.swap(former_);
+  }
+  if (former != nullptr) former->Leave();
 }
 
 absl::Status EpochContext::PassOn() {
   absl::MutexLock lock(&mu_);
   MUSTER_RETURN_IF_ERROR(failure_);
   passed_on_ = true;
+  state_ = WorkerState::kDraining;
   return absl::OkStatus();
 }
 
 void EpochContext::EndReign() {
   // None is to miss what ends the epoch.
   if (leads()) sender_->AwaitTaken(options_.step_timeout).IgnoreError();
-  if (const auto next = this->next()) next->AwaitLeft(options_.step_timeout);
+  if (const auto next = this->next()) next->AwaitLeft();
+  std::shared_ptr<Engine> engine;
   {
     absl::MutexLock lock(&mu_);
-    if (failure_.ok()) state_ = WorkerState::kDraining;
-    engine_ = nullptr;
+    engine.swap(engine_);
   }
   log_.Info("the epoch was taken over from after step ", step_.load());
   assignment_.on_passed_on();
+  if (engine == nullptr) return;
+  // There is no way back to this epoch, and none may take it for one that only drains.
+  if (const absl::Status lost = engine->queue().stopped(); !lost.ok()) Abort(lost);
 }
 
 }  // namespace muster

@@ -95,9 +95,9 @@ void Handover::Park() {
   mu_.Await(absl::Condition(&through));
 }
 
-void Handover::AwaitLeft(absl::Duration timeout) {
+void Handover::AwaitLeft() {
   absl::MutexLock lock(&mu_);
-  mu_.AwaitWithTimeout(absl::Condition(&left_), timeout);
+  mu_.Await(absl::Condition(&left_));
 }
 
 void Handover::SetSuccessor(std::function<void(const absl::Status&)> abort) {

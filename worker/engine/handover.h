@@ -54,8 +54,8 @@ class Handover : public std::enable_shared_from_this<Handover> {
   // Makes way for BetweenSteps: returns when it is through, or nobody comes any more. It gives the
   // next epoch up when that takes longer than the longest slot.
   void Park() ABSL_LOCKS_EXCLUDED(mu_);
-  // After it has handed over: until the next epoch serves here, or `timeout` is over.
-  void AwaitLeft(absl::Duration timeout) ABSL_LOCKS_EXCLUDED(mu_);
+  // After it has handed over: until the next epoch serves here, or is over as well.
+  void AwaitLeft() ABSL_LOCKS_EXCLUDED(mu_);
 
   // Any thread.
 

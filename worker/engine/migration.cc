@@ -41,23 +41,24 @@ absl::StatusOr<Takeover> Migration::Run(absl::Time deadline) {
   }
   TakeTurn();
   const auto over = [this]() ABSL_SHARED_LOCKS_REQUIRED(mu_) {
-    return state_ == State::kServing || state_ == State::kEnded || !failure_.ok();
+    return state_ >= State::kServing || !failure_.ok() || !lost_.ok();
   };
   {
     absl::MutexLock lock(&mu_);
     mu_.AwaitWithDeadline(absl::Condition(&over), deadline);
   }
-  Fail(TooLate("the takeover did not come to its end in time"));
+  GiveUp(TooLate("the takeover did not come to its end in time"));
   // Whatever it came to: the former epoch's thread brings it to an end, unless that has ended.
   absl::MutexLock lock(&mu_);
   const auto ended = [this]() ABSL_SHARED_LOCKS_REQUIRED(mu_) {
-    return state_ == State::kServing || state_ == State::kEnded;
+    return state_ >= State::kServing || !lost_.ok();
   };
   while (!mu_.AwaitWithTimeout(absl::Condition(&ended), kLook)) {
     const absl::Status stopped = engine().queue().stopped();
     if (!stopped.ok()) return stopped;
   }
   if (state_ == State::kEnded) return failure_;
+  MUSTER_RETURN_IF_ERROR(lost_);
   return result_;
 }
 
@@ -94,7 +95,13 @@ void Migration::Serves(int64_t tokens_rebuilt) {
   state_ = State::kServing;
 }
 
-bool Migration::Fail(const absl::Status& reason) {
+void Migration::Fail(const absl::Status& reason) {
+  if (GiveUp(reason)) return;
+  absl::MutexLock lock(&mu_);
+  if (lost_.ok()) lost_ = reason;
+}
+
+bool Migration::GiveUp(const absl::Status& reason) {
   {
     absl::MutexLock lock(&mu_);
     if (state_ >= State::kDecided) return state_ == State::kEnded;
@@ -211,7 +218,7 @@ absl::StatusOr<Engine::TurnEnd> Migration::Hold(SequenceTable& sequences,
   state_ = State::kSwitched;
   // Requests must find one epoch or the other.
   const auto taken = [this]() ABSL_SHARED_LOCKS_REQUIRED(mu_) {
-    return state_ >= State::kTaken || !failure_.ok();
+    return state_ >= State::kTaken || !lost_.ok();
   };
   mu_.AwaitWithTimeout(absl::Condition(&taken), means.step_timeout);
   return Engine::TurnEnd::kHandOver;

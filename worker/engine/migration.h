@@ -43,7 +43,7 @@ class Migration : public std::enable_shared_from_this<Migration> {
 
   // The preparing thread. Starts, and waits until the next epoch serves or it is sure that it never
   // will. Errors, of which the former epoch knows nothing: those of SequenceTable, why a rank of
-  // the next epoch failed, DEADLINE_EXCEEDED; or why the former epoch ended.
+  // the next epoch failed, DEADLINE_EXCEEDED; or why neither epoch serves.
   absl::StatusOr<Takeover> Run(absl::Time deadline) ABSL_LOCKS_EXCLUDED(mu_);
 
   // The next epoch's own thread.
@@ -56,14 +56,16 @@ class Migration : public std::enable_shared_from_this<Migration> {
   void Taken() ABSL_LOCKS_EXCLUDED(mu_);
   void Serves(int64_t tokens_rebuilt) ABSL_LOCKS_EXCLUDED(mu_);
 
-  // Any thread. The next epoch cannot serve; false when it is too late to go back.
-  bool Fail(const absl::Status& reason) ABSL_LOCKS_EXCLUDED(mu_);
+  // Any thread. The next epoch has failed: the former one goes on, unless it is too late for that.
+  void Fail(const absl::Status& reason) ABSL_LOCKS_EXCLUDED(mu_);
 
  private:
   enum class State { kNew, kCopying, kHeld, kDecided, kSwitched, kTaken, kServing, kEnded };
 
   Engine& engine() const { return *handover_->estate().engine; }
   void TakeTurn();
+  // False when it is too late to go back.
+  bool GiveUp(const absl::Status& reason) ABSL_LOCKS_EXCLUDED(mu_);
 
   // The former epoch's own thread.
   absl::StatusOr<Engine::TurnEnd> Advance(SequenceTable& sequences, const Engine::Means& means)
@@ -95,7 +97,8 @@ class Migration : public std::enable_shared_from_this<Migration> {
 
   mutable absl::Mutex mu_;
   State state_ ABSL_GUARDED_BY(mu_) = State::kNew;
-  absl::Status failure_ ABSL_GUARDED_BY(mu_);
+  absl::Status failure_ ABSL_GUARDED_BY(mu_);  // before the decision
+  absl::Status lost_ ABSL_GUARDED_BY(mu_);     // after it: neither epoch serves
   absl::Time deadline_ ABSL_GUARDED_BY(mu_);
   std::optional<Step> part_ ABSL_GUARDED_BY(mu_);  // to be copied
   bool copying_ ABSL_GUARDED_BY(mu_) = false;      // from StartPart to PartDone

@@ -62,13 +62,14 @@ std::vector<std::string> PendingCall::phases() const {
 }
 
 TestWorker::TestWorker(int rank, LocalRendezvousBoard& board, const ModelSource& model,
-                       const Wrap& wrap, const Clock& clock)
+                       const Wrap& wrap, const Clock& clock,
+                       const std::function<void(EpochContext::Options&)>& adjust)
     : rank_(rank), backend_({.ordinal = DeviceOrdinal(rank)}, {}) {
+  EpochContext::Options context{.kv_memory = kKvMemory, .buckets = {4, 1}, .clock = &clock};
+  adjust(context);
   epochs_ = std::make_unique<WorkerEpochs>(
       WorkerEpochs::Options{
-          .worker_id = NameOf(rank),
-          .incarnation = IncarnationOf(rank),
-          .context = {.kv_memory = kKvMemory, .buckets = {4, 1}, .clock = &clock}},
+          .worker_id = NameOf(rank), .incarnation = IncarnationOf(rank), .context = context},
       WorkerEpochs::Parts{
           .model = model,
           .backend = backend_,
@@ -77,6 +78,7 @@ TestWorker::TestWorker(int rank, LocalRendezvousBoard& board, const ModelSource&
                 return wrap(std::make_unique<LocalRendezvous>(board, epoch));
               },
           .listener = {
+              .on_progress = [this](const Progress& progress) { OnProgress(progress); },
               .on_activated = [this](ReplicaIndex, Epoch epoch) { Note("activated", epoch); },
               .on_ended = [this](ReplicaIndex, Epoch epoch) { Note("ended", epoch); },
               .on_client_expired =
@@ -145,6 +147,21 @@ void TestWorker::Note(absl::string_view what, Epoch epoch, absl::string_view who
   events_.push_back(absl::StrCat(what, " ", epoch.value(), whom));
 }
 
+void TestWorker::AtPhase(const std::string& phase, std::function<void()> act) {
+  absl::MutexLock lock(&mu_);
+  phase_ = phase;
+  at_phase_ = std::move(act);
+}
+
+void TestWorker::OnProgress(const Progress& progress) {
+  std::function<void()> act;
+  {
+    absl::MutexLock lock(&mu_);
+    if (progress.phase == phase_) act = std::exchange(at_phase_, nullptr);
+  }
+  if (act != nullptr) act();
+}
+
 absl::Status RunOnAll(const std::vector<TestWorker*>& workers, EpochCommand command, Epoch epoch) {
   std::vector<std::shared_ptr<PendingCall>> calls;
   for (TestWorker* worker : workers) calls.push_back(worker->Start(command, epoch));
@@ -163,9 +180,12 @@ absl::Status Serve(const std::vector<TestWorker*>& workers, Epoch epoch,
   return absl::OkStatus();
 }
 
-TestReplica::TestReplica(int workers, const ModelSource& model) {
+TestReplica::TestReplica(int workers, const ModelSource& model,
+                         const std::function<void(int rank, EpochContext::Options&)>& adjust) {
   for (int rank = 0; rank < workers; ++rank) {
-    workers_.push_back(std::make_unique<TestWorker>(rank, board_, model));
+    workers_.push_back(std::make_unique<TestWorker>(
+        rank, board_, model, [](std::unique_ptr<Rendezvous> it) { return it; }, Clock::Real(),
+        [&](EpochContext::Options& options) { adjust(rank, options); }));
   }
 }
 

@@ -54,11 +54,12 @@ class TestWorker {
   using Wrap = std::function<std::unique_ptr<Rendezvous>(std::unique_ptr<Rendezvous>)>;
 
   // `board`, `model` and `clock` outlive it. `wrap` puts faults around the rendezvous of its
-  // epochs; `clock` is that of their clients' leases.
+  // epochs; `clock` is that of their clients' leases; `adjust` sees the options of its epochs.
   TestWorker(
       int rank, LocalRendezvousBoard& board, const ModelSource& model,
       const Wrap& wrap = [](std::unique_ptr<Rendezvous> it) { return it; },
-      const Clock& clock = Clock::Real());
+      const Clock& clock = Clock::Real(),
+      const std::function<void(EpochContext::Options&)>& adjust = [](EpochContext::Options&) {});
 
   WorkerEpochs& epochs() { return *epochs_; }
 
@@ -72,6 +73,9 @@ class TestWorker {
   // Assign and all that leads to `state`, alone.
   absl::Status Reach(WorkerState state, Epoch epoch);
 
+  // Calls `act` once, when a phase begins in one of its epochs, on whichever thread enters it.
+  void AtPhase(const std::string& phase, std::function<void()> act) ABSL_LOCKS_EXCLUDED(mu_);
+
   // State of an epoch that it holds.
   WorkerState StateOf(Epoch epoch);
   // "activated 1", "ended 1", "expired 1 'c'", ... as they were told.
@@ -80,10 +84,13 @@ class TestWorker {
  private:
   void Note(absl::string_view what, Epoch epoch, absl::string_view whom = "")
       ABSL_LOCKS_EXCLUDED(mu_);
+  void OnProgress(const Progress& progress) ABSL_LOCKS_EXCLUDED(mu_);
 
   const int rank_;
   mutable absl::Mutex mu_;
   std::vector<std::string> events_ ABSL_GUARDED_BY(mu_);
+  std::string phase_ ABSL_GUARDED_BY(mu_);
+  std::function<void()> at_phase_ ABSL_GUARDED_BY(mu_);
 
   CpuEngineBackend backend_;
   std::unique_ptr<WorkerEpochs> epochs_;
@@ -99,7 +106,10 @@ absl::Status Serve(const std::vector<TestWorker*>& workers, Epoch epoch,
 class TestReplica {
  public:
   // `model` outlives it.
-  TestReplica(int workers, const ModelSource& model);
+  TestReplica(
+      int workers, const ModelSource& model,
+      const std::function<void(int rank, EpochContext::Options&)>& adjust =
+          [](int, EpochContext::Options&) {});
 
   // The first epoch serves.
   absl::Status Serve(const ParallelConfig& config);

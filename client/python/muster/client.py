@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from collections.abc import Sequence as Tokens
 from types import TracebackType
+from typing import Self
 
 from muster import methods
 from muster.errors import MusterError
@@ -230,7 +231,7 @@ class Replica:
         self._model: Model | None = None
         self._lease = LeaseKeeper(self._renew)
 
-    def __enter__(self) -> "Replica":
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,

@@ -7,7 +7,7 @@ import pytest
 from fake_fleet import FakeFleet
 from muster.client import Fleet
 from muster.demo.arguments import parse
-from muster.demo.scale import Point, Scaled, Scaler, parse_points
+from muster.demo.scale import CountedReplica, Point, Scaled, Scaler, parse_points
 from muster.errors import MusterError
 from muster.values import ParallelConfig, ReplicaResize
 
@@ -24,6 +24,12 @@ def server():
 def fleet(server):
     with Fleet(server.address) as fleet:
         yield fleet
+
+
+@pytest.fixture
+def replica(server):
+    with CountedReplica(server.address, patience=0) as replica:
+        yield replica
 
 
 def test_points_are_pairs_of_token_and_cp():
@@ -61,8 +67,8 @@ def test_there_are_standbys_for_the_largest_cp():
     assert parse(["--scale", "5:1"]).standbys == parse(["--scale", "none"]).standbys == 0
 
 
-def test_a_change_is_told_in_one_line_once_it_has_ended(server, fleet):
-    with Scaler(fleet, (Point(2, 4),), 100) as scaler:
+def test_a_change_is_told_in_one_line_once_it_has_ended(server, fleet, replica):
+    with Scaler(fleet, (Point(2, 4),), 100, replica) as scaler:
         assert scaler.token(1) == []
         assert scaler.missed == (Point(2, 4),)
         (change,) = [it for count in range(2, 27) for it in scaler.token(count)]
@@ -75,9 +81,53 @@ def test_a_change_is_told_in_one_line_once_it_has_ended(server, fleet):
         "kv_bytes_moved": 4096, "kv_blocks_kept": 20, "failed_requests": 0}
 
 
-def test_tokens_come_while_a_change_is_prepared_and_wait_where_the_next_is_due(server, fleet):
+def change_at_token_2(fleet, replica) -> Scaled:
+    """What is told of the change while a text of 30 tokens is written."""
+    told = []
+    with Scaler(fleet, (Point(2, 4),), 30, replica) as scaler, replica.sequence() as sequence:
+        for count, _ in enumerate(sequence.generate([1, 3], 30), 1):
+            told += scaler.token(count)
+        told += scaler.finish()
+    (change,) = told
+    assert scaler.scaled == told
+    return change
+
+
+def test_a_change_that_the_text_rides_through_fails_no_request(server, fleet, replica):
+    change = change_at_token_2(fleet, replica)
+    assert (change.resize.to_epoch, server.epoch) == (4, 4)
+    assert change.failed_requests == replica.failed == 0
+    assert not any(request.HasField("expected_epoch") for request in server.forwards)
+
+
+def test_a_request_that_is_made_again_counts_as_failed_by_the_change(server, fleet, replica):
     server.go_on.clear()
-    with Scaler(fleet, (Point(1, 4), Point(6, 1)), 100) as scaler:
+
+    def lose_the_sequence(request):
+        if len(server.forwards) == 5:
+            server.faults = lambda request: None
+            server.sequences.clear()
+            server.go_on.set()
+
+    server.faults = lose_the_sequence
+    change = change_at_token_2(fleet, replica)
+    assert change.failed_requests == replica.failed == 1
+    assert change.items()[-1] == "1 failed" and change.report()["failed_requests"] == 1
+
+
+def test_a_failed_request_counts_for_one_change_only(server, fleet, replica):
+    with Scaler(fleet, (Point(1, 4), Point(2, 1)), 9, replica) as scaler:
+        replica.failed = 2
+        (first,) = scaler.token(1) + scaler.finish()
+        replica.failed = 5
+        (second,) = scaler.token(2) + scaler.finish()
+    assert (first.failed_requests, second.failed_requests) == (2, 3)
+
+
+def test_tokens_come_while_a_change_is_prepared_and_wait_where_the_next_is_due(
+        server, fleet, replica):
+    server.go_on.clear()
+    with Scaler(fleet, (Point(1, 4), Point(6, 1)), 100, replica) as scaler:
         assert [scaler.token(count) for count in range(1, 6)] == [[]] * 5
         assert scaler.under_way == Point(1, 4)
         threading.Timer(0.05, server.go_on.set).start()
@@ -88,35 +138,36 @@ def test_tokens_come_while_a_change_is_prepared_and_wait_where_the_next_is_due(s
 
 
 @pytest.mark.parametrize("most_tokens, last", [(100, 26), (9, 8)])
-def test_the_text_does_not_end_before_its_last_change(server, fleet, most_tokens, last):
+def test_the_text_does_not_end_before_its_last_change(server, fleet, replica, most_tokens, last):
     server.go_on.clear()
-    with Scaler(fleet, (Point(2, 4),), most_tokens) as scaler:
+    with Scaler(fleet, (Point(2, 4),), most_tokens, replica) as scaler:
         for count in range(1, last):
             assert scaler.token(count) == []
         threading.Timer(0.05, server.go_on.set).start()
         assert len(scaler.token(last)) == 1
 
 
-def test_an_answer_that_ends_early_keeps_its_sequence_until_the_change_has_ended(server, fleet):
+def test_an_answer_that_ends_early_keeps_its_sequence_until_the_change_has_ended(
+        server, fleet, replica):
     server.go_on.clear()
-    with Scaler(fleet, (Point(1, 4), Point(99, 3)), 200) as scaler:
+    with Scaler(fleet, (Point(1, 4), Point(99, 3)), 200, replica) as scaler:
         scaler.token(1)
         threading.Timer(0.05, server.go_on.set).start()
         assert len(scaler.finish()) == 1
     assert scaler.missed == (Point(99, 3),)
 
 
-def test_a_change_that_is_rolled_back_ends_the_demo_with_its_reason(server, fleet):
+def test_a_change_that_is_rolled_back_ends_the_demo_with_its_reason(server, fleet, replica):
     server.failure = "w3 was lost"
-    with Scaler(fleet, (Point(1, 4), Point(2, 1)), 100) as scaler:
+    with Scaler(fleet, (Point(1, 4), Point(2, 1)), 100, replica) as scaler:
         with pytest.raises(MusterError, match="w3 was lost"):
             scaler.token(2)
             scaler.finish()
     assert server.cp == 2
 
 
-def test_without_points_nothing_is_scaled(server, fleet):
-    with Scaler(fleet, (), 3) as scaler:
+def test_without_points_nothing_is_scaled(server, fleet, replica):
+    with Scaler(fleet, (), 3, replica) as scaler:
         assert [scaler.token(count) for count in (1, 2, 3)] == [[]] * 3 and scaler.finish() == []
     assert not server.asked
 

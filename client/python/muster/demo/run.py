@@ -9,10 +9,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from muster.client import Fleet, Replica
+from muster.client import Fleet, Replica, serving_leader
 from muster.demo_model import DemoModelError, demo_model
 from muster.demo.arguments import Arguments, parse
-from muster.demo.scale import Scaled, Scaler
+from muster.demo.scale import CountedReplica, Scaled, Scaler
 from muster.paper import Paper
 from muster.errors import MusterError
 from muster.fleet_process import FleetError, FleetOptions, FleetProcess
@@ -136,16 +136,17 @@ def _greet(fleet: Fleet, prompt: str, tokenizer: ChatTokenizer, arguments: Argum
 def _ask_all(fleet: Fleet, prompt: list[int], tokenizer: ChatTokenizer | None,
              arguments: Arguments, paper: Paper) -> Answer:
     """The answer of replica 0, shown as it comes; the others must give the same."""
-    scaler = Scaler(fleet, arguments.scale, arguments.max_tokens)
-    with fleet.replica(0) as replica, scaler:
+    leader = serving_leader(fleet.replicas(), 0)
+    with CountedReplica(leader, patience=0) as replica, Scaler(
+            fleet, arguments.scale, arguments.max_tokens, replica) as scaler:
         answer = _ask(replica, prompt, tokenizer, arguments, paper, scaler)
         answer.scaled = scaler.scaled
     paper.line()
     paper.fact("speed", f"first token {answer.ttft_s * 1e3:.0f} ms" + (
         f", then {answer.tokens_per_second:.1f} tokens/s" if answer.tokens_per_second else ""))
     for index in range(1, arguments.replicas):
-        with fleet.replica(index) as replica:
-            other = _ask(replica, prompt, None, arguments, None)
+        with fleet.replica(index) as further:
+            other = _ask(further, prompt, None, arguments, None)
         if other.ids != answer.ids:
             raise DemoError(f"replica {index} answers {other.ids}, replica 0 {answer.ids}")
         paper.fact(f"replica {index}", f"the same {len(other.ids)} tokens")

@@ -2,14 +2,14 @@
 
 import argparse
 import threading
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import Any
 
-from muster.client import Fleet
+from muster.client import Fleet, Replica
 from muster.errors import MusterError
-from muster.values import ReplicaResize
+from muster.values import ReplicaResize, Slice, StepResult
 
 _MOST_CP = 1024
 _MOST_TOKENS = 1 << 20
@@ -25,12 +25,37 @@ class Point:
     cp: int
 
 
+class CountedReplica(Replica):
+    """A replica that is asked in whatever epoch it serves.
+
+    A request that named its epoch would be refused once by every change, though nothing is lost.
+
+    Attributes:
+      failed: requests that failed or were refused so far, those that were made again included.
+    """
+
+    failed: int = 0
+
+    def forward(self, slices: Iterable[Slice], expected_epoch: int | None = None,
+                request_id: str | None = None) -> StepResult:
+        try:
+            return super().forward(slices, None, request_id)
+        except MusterError:
+            self.failed += 1
+            raise
+
+
 @dataclass(frozen=True)
 class Scaled:
-    """A change that took effect."""
+    """A change that took effect.
+
+    Attributes:
+      failed_requests: since the change before it was told; all that the text asked for counts.
+    """
 
     point: Point
     resize: ReplicaResize
+    failed_requests: int = 0
 
     def items(self) -> list[str]:
         """What there is to say of it, the change first."""
@@ -38,8 +63,9 @@ class Scaled:
         return [
             f"cp {resize.from_config.cp} → {resize.to_config.cp} at token {self.point.at_token}: "
             f"prepare {_time(resize.prepare_ms)}", f"pause {_time(resize.pause_ms)}",
-            f"{resize.kv_blocks_moved:,} KV blocks moved", f"{resize.kv_blocks_kept:,} kept",
-            "0 failed"]
+            f"{resize.kv_blocks_moved:,} KV block{'s' * (resize.kv_blocks_moved != 1)} moved",
+            f"{resize.kv_blocks_kept:,} kept",
+            f"{self.failed_requests:,} failed"]
 
     def report(self) -> dict[str, Any]:
         resize = self.resize
@@ -48,8 +74,7 @@ class Scaled:
             "to_cp": resize.to_config.cp, "epoch": resize.to_epoch,
             "prepare_ms": round(resize.prepare_ms, 3), "pause_ms": round(resize.pause_ms, 3),
             "kv_bytes_moved": resize.kv_bytes_moved, "kv_blocks_kept": resize.kv_blocks_kept,
-            # One that fails ends the demo with its error.
-            "failed_requests": 0}
+            "failed_requests": self.failed_requests}
 
 
 def parse_points(text: str) -> tuple[Point, ...]:
@@ -82,22 +107,26 @@ class Scaler:
     the one before has not ended, and _MEANWHILE tokens after the last one began.
     """
 
-    def __init__(self, fleet: Fleet, points: tuple[Point, ...], most_tokens: int):
+    def __init__(self, fleet: Fleet, points: tuple[Point, ...], most_tokens: int,
+                 replica: CountedReplica):
         """
         Args:
           fleet: of one replica; closing it breaks off the watch of a change that is under way.
           points: in the order of their tokens.
           most_tokens: that the text can have; it waits for its last one, too.
+          replica: which writes the text, in the thread that calls `token` and `finish`.
         """
         self._fleet = fleet
         self._points = points
         self._most_tokens = most_tokens
+        self._replica = replica
+        self._failures_told = 0
         self._changed = threading.Condition()
         self._tokens = 0
         self._ended = False
         self._finished = 0  # points
-        self._scaled: list[Scaled] = []
-        self._told = 0
+        self._untold: list[Scaled] = []
+        self._told: list[Scaled] = []
         self._failure: MusterError | None = None
         self._thread = threading.Thread(target=self._run, daemon=True)
 
@@ -113,9 +142,9 @@ class Scaler:
 
     @property
     def scaled(self) -> list[Scaled]:
-        """All changes that took effect."""
+        """All changes that were told."""
         with self._changed:
-            return list(self._scaled)
+            return list(self._told)
 
     @property
     def missed(self) -> tuple[Point, ...]:
@@ -169,9 +198,15 @@ class Scaler:
             self._changed.wait(0.1)
         if self._failure is not None:
             raise self._failure
-        taken = self._scaled[self._told:]
-        self._told += len(taken)
+        taken = list(map(self._with_failures, self._untold))
+        self._untold.clear()
+        self._told += taken
         return taken
+
+    def _with_failures(self, change: Scaled) -> Scaled:
+        failed, self._failures_told = (
+            self._replica.failed - self._failures_told, self._replica.failed)
+        return replace(change, failed_requests=failed)
 
     # --- In its thread.
 
@@ -191,7 +226,7 @@ class Scaler:
                 failure = MusterError(str(error), "CANCELLED")
             with self._changed:
                 self._failure = failure
-                self._scaled += [Scaled(point, resize) for resize in resizes]
+                self._untold += [Scaled(point, resize) for resize in resizes]
                 self._finished += 1
                 self._changed.notify_all()
             if failure is not None:
