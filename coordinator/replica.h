@@ -133,7 +133,7 @@ class Replica : private FormationOwner {
   void BeginTakeover();
   void Switch(const Takeover& takeover);
   void OnTakeoverFailed(const absl::Status& reason);
-  bool LeaderServesNext() const;
+  void SettleTakeover();
   // False when the loss is the current epoch's alone.
   bool TakeLossWhileResizing(const WorkerInfo& worker, const absl::Status& reason);
   void TickResize();
@@ -171,6 +171,8 @@ class Replica : private FormationOwner {
   // Lost while the leader decides, of the one epoch or the other: what to fail it with if it wins.
   absl::Status current_loss_;
   absl::Status next_loss_;
+  absl::Status takeover_failure_;  // what the leader said, or that it said nothing
+  absl::Time takeover_failed_at_;
 };
 
 }  // namespace muster

@@ -46,7 +46,7 @@ void Replica::Resize(ResizeOrder order) {
   operation_id_ = std::move(order.operation_id);
   resize_started_ = ports_.clock.Now();
   resize_deadline_ = resize_started_ + order.timeout;
-  current_loss_ = next_loss_ = absl::OkStatus();
+  current_loss_ = next_loss_ = takeover_failure_ = absl::OkStatus();
   next_phases_.clear();
   status_.next = to;
   EnterStage(
@@ -120,25 +120,31 @@ std::string Replica::DescribeResized() const {
   return text;
 }
 
+// An answer may have got lost on its way, and an error does not tell on which side of the switch it
+// was: the leader's next report does.
 void Replica::OnTakeoverFailed(const absl::Status& reason) {
-  if (LeaderServesNext()) {
+  takeover_failure_ = reason;
+  takeover_failed_at_ = ports_.clock.Now();
+}
+
+void Replica::SettleTakeover() {
+  const auto leader = ports_.membership.Find(next_->topology().ranks.front().worker_id);
+  if (!leader.has_value() || leader->last_heartbeat <= takeover_failed_at_) return;
+  const auto reports = [&](Epoch epoch, WorkerState state) {
+    return std::any_of(leader->epochs.begin(), leader->epochs.end(), [&](const EpochReport& it) {
+      return it.replica == status_.replica && it.epoch == epoch && it.state == state;
+    });
+  };
+  if (reports(resize_.to_epoch, WorkerState::kServing)) {
     next_->MarkServing();
     return Switch({});
   }
+  const absl::Status reason = next_loss_.ok() ? takeover_failure_ : next_loss_;
   absl::Status failure = current_loss_;
   if (failure.ok()) failure = current_->ReportedFailure();
-  if (!failure.ok()) return FailEpoch(failure);
-  RollBack(next_loss_.ok() ? reason : next_loss_);
-}
-
-// An answer that got lost on its way leaves what the leader reports.
-bool Replica::LeaderServesNext() const {
-  const auto view = ports_.membership.Find(next_->topology().ranks.front().worker_id);
-  if (!view.has_value()) return false;
-  return std::any_of(view->epochs.begin(), view->epochs.end(), [&](const EpochReport& report) {
-    return report.replica == status_.replica && report.epoch == next_->topology().epoch &&
-           report.state == WorkerState::kServing;
-  });
+  // It has handed over, and the other one was lost before it served.
+  if (failure.ok() && reports(resize_.from_epoch, WorkerState::kDraining)) failure = reason;
+  failure.ok() ? RollBack(reason) : FailEpoch(failure);
 }
 
 bool Replica::TakeLossWhileResizing(const WorkerInfo& worker, const absl::Status& reason) {
@@ -166,6 +172,7 @@ bool Replica::TakeLossWhileResizing(const WorkerInfo& worker, const absl::Status
 }
 
 void Replica::TickResize() {
+  if (!takeover_failure_.ok()) return SettleTakeover();
   if (resize_.stage != ResizeStage::kPreparing) return;
   if (ports_.clock.Now() < resize_deadline_) return next_->Tick();
   std::vector<std::string> behind;

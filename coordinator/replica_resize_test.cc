@@ -217,6 +217,11 @@ class ResizeActivating : public ResizeTest {
     fleet_.StartScale(cp);
     fleet_.FormUntil(FormingPhase::kActivate);
   }
+  void LeaderReports(std::vector<EpochReport> epochs) {
+    fleet_.clock().Advance(absl::Milliseconds(100));
+    fleet_.Heartbeat("w0", 2, std::move(epochs));
+    fleet_.coordinator().Tick();
+  }
 };
 
 TEST_F(ResizeActivating, AnErrorLeavesTheFormerEpochServing) {
@@ -224,6 +229,7 @@ TEST_F(ResizeActivating, AnErrorLeavesTheFormerEpochServing) {
   fleet_.FinishRank(FormingPhase::kActivate, "w0",
                     MakeError(absl::StatusCode::kDataLoss, "block 7 is not what was sent",
                               {.reason = ErrorReason::kKvCorrupt}));
+  LeaderReports({{.epoch = Epoch(1), .state = WorkerState::kServing}});
   ExpectRolledBack("block 7 is not what was sent");
 }
 
@@ -239,6 +245,7 @@ TEST_F(ResizeActivating, ALostRecruitIsToldToTheNewEpochAndTheLeaderSaysWhichOne
   EXPECT_EQ(fleet_.holder("w0").notices().at(0).epoch, Epoch(2));
   EXPECT_EQ(fleet_.resize().stage, ResizeStage::kActivating);
   fleet_.FinishRank(FormingPhase::kActivate, "w0", absl::AbortedError("epoch 2 was aborted"));
+  LeaderReports({{.epoch = Epoch(1), .state = WorkerState::kServing}});
   ExpectRolledBack("rank 3 (worker w3) was lost in activate");
 }
 
@@ -265,6 +272,7 @@ TEST_F(ResizeActivating, ALostLeaverBeforeTheSwitchFailsTheReplica) {
   Activate(1);
   fleet_.Lose("w1");
   fleet_.FinishRank(FormingPhase::kActivate, "w0", absl::AbortedError("rank 1 is gone"));
+  LeaderReports({{.epoch = Epoch(1), .state = WorkerState::kServing}});
   ExpectFailed("rank 1 (worker w1) was lost while serving");
 }
 
@@ -287,13 +295,26 @@ TEST_F(ResizeActivating, AnEpochThatIsReportedFailedAfterAnErrorIsFailed) {
   fleet_.coordinator().Tick();
   EXPECT_EQ(fleet_.state(), ReplicaState::kServing) << "its answer tells";
   fleet_.FinishRank(FormingPhase::kActivate, "w0", absl::AbortedError("both are lost"));
+  LeaderReports(
+      {{.epoch = Epoch(1), .state = WorkerState::kFailed, .failure = "ring is torn"}});
   ExpectFailed("its worker gave the epoch up after step 0: ring is torn");
+}
+
+TEST_F(ResizeActivating, WhatIsLostAfterTheSwitchIsNotRolledBack) {
+  Activate(4);
+  fleet_.FinishRank(FormingPhase::kActivate, "w0", absl::AbortedError("rank 3 is gone"));
+  LeaderReports({{.epoch = Epoch(1), .state = WorkerState::kDraining},
+                 {.epoch = Epoch(2), .state = WorkerState::kFailed}});
+  ExpectFailed("rank 3 is gone");
+  EXPECT_TRUE(fleet_.events(EventKind::kRolledBack).empty());
 }
 
 TEST_F(ResizeActivating, AnAnswerThatGotLostIsReplacedByWhatTheLeaderReports) {
   Activate(4);
-  fleet_.Heartbeat("w0", 1, {{.epoch = Epoch(2), .state = WorkerState::kServing}});
   fleet_.FinishRank(FormingPhase::kActivate, "w0", absl::UnavailableError("its connection broke"));
+  EXPECT_EQ(fleet_.resize().stage, ResizeStage::kActivating) << "the leader is to report first";
+  LeaderReports({{.epoch = Epoch(1), .state = WorkerState::kDraining},
+                 {.epoch = Epoch(2), .state = WorkerState::kServing}});
   EXPECT_EQ(fleet_.epoch(), 2u);
   fleet_.Release();
   EXPECT_EQ(fleet_.operation().state, OperationState::kDone);
