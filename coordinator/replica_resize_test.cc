@@ -295,8 +295,7 @@ TEST_F(ResizeActivating, AnEpochThatIsReportedFailedAfterAnErrorIsFailed) {
   fleet_.coordinator().Tick();
   EXPECT_EQ(fleet_.state(), ReplicaState::kServing) << "its answer tells";
   fleet_.FinishRank(FormingPhase::kActivate, "w0", absl::AbortedError("both are lost"));
-  LeaderReports(
-      {{.epoch = Epoch(1), .state = WorkerState::kFailed, .failure = "ring is torn"}});
+  LeaderReports({{.epoch = Epoch(1), .state = WorkerState::kFailed, .failure = "ring is torn"}});
   ExpectFailed("its worker gave the epoch up after step 0: ring is torn");
 }
 

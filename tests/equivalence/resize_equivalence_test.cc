@@ -1,5 +1,5 @@
-// However often a replica changes shape while it writes: every token is the one that a replica which
-// never does writes, no request fails, and nothing is left of the shapes before.
+// However often a replica changes shape while it writes: every token is the one that a replica
+// which never does writes, no request fails, and nothing is left of the shapes before.
 #include <gtest/gtest.h>
 
 #include <algorithm>

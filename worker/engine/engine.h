@@ -54,7 +54,8 @@ class Engine {
     std::function<void(int64_t done, int64_t total)> on_rebuild = [](int64_t, int64_t) {};
     std::function<void(int64_t tokens_rebuilt)> on_begun = [](int64_t) {};
     // After every request; KV blocks that are in use on the leader.
-    std::function<void(StepNumber last, int64_t used_blocks)> on_change = [](StepNumber, int64_t) {};
+    std::function<void(StepNumber last, int64_t used_blocks)> on_change = [](StepNumber, int64_t) {
+    };
     std::function<void(int tokens)> on_tokens = [](int) {};  // rows of every step
     std::function<void(const ClientExpiry&)> on_expired = [](const ClientExpiry&) {};
     // What is known of the epoch's end, which names the culprit better than the step that failed of

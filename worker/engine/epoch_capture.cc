@@ -11,6 +11,7 @@
 #include "base/digest.h"
 #include "base/error.h"
 #include "base/status_macros.h"
+#include "worker/cache/kv_arena.h"
 #include "worker/collective/warmup_vote.h"
 #include "worker/device/byte_size.h"
 #include "worker/engine/epoch_context.h"
@@ -72,7 +73,6 @@ std::vector<std::string> Differences(const std::string& ours, const std::string&
 
 absl::StatusOr<EpochContext::Captured> EpochContext::Capture(absl::Duration timeout) {
   const absl::Time deadline = absl::Now() + timeout;
-  Captured captured{.buckets = options_.buckets, .block_tokens = kKvBlockTokens};
   MUSTER_RETURN_IF_ERROR(RunPhase(WorkerState::kWarm, WorkerState::kAgreed, [&]() -> absl::Status {
     EnterPhase("capture/graphs");
     if (const absl::Status made = CaptureGraphs(deadline); !made.ok()) return FailOthers(made);
@@ -80,16 +80,19 @@ absl::StatusOr<EpochContext::Captured> EpochContext::Capture(absl::Duration time
     MUSTER_RETURN_IF_ERROR(SizeKv(deadline));
     MUSTER_RETURN_IF_ERROR(ShareArenas(deadline));
     EnterPhase("capture/agree");
-    MUSTER_ASSIGN_OR_RETURN(agreement_digest_, Agree(deadline));
-    captured.agreement_digest = agreement_digest_;
-    captured.kv_blocks = kv_->blocks();
-    captured.block_bytes = kv_->arena()->block_bytes();
+    MUSTER_ASSIGN_OR_RETURN(const std::string digest, Agree(deadline));
+    captured_ = {.buckets = options_.buckets,
+                 .kv_blocks = kv_->blocks(),
+                 .block_tokens = kKvBlockTokens,
+                 .block_bytes = kv_->arena()->block_bytes(),
+                 .agreement_digest = digest,
+                 .copy_rate = leads() ? MeasureCopyBandwidth() : 0};
     MakeEngine();
     // The leader of an epoch that follows another starts in TakeOver.
     if (!leads() || !follows()) Start();
     return absl::OkStatus();
   }));
-  return captured;
+  return captured_;
 }
 
 absl::Status EpochContext::BuildModel() {
@@ -200,8 +203,7 @@ absl::Status EpochContext::SizeKv(absl::Time deadline) {
 
 // All ranks come to the same verdict.
 absl::Status EpochContext::CheckRoom(const std::vector<int64_t>& affordable, int64_t wanted) const {
-  ErrorDetail detail{
-      .reason = ErrorReason::kOutOfMemory, .epoch = epoch(), .phase = "capture/kv"};
+  ErrorDetail detail{.reason = ErrorReason::kOutOfMemory, .epoch = epoch(), .phase = "capture/kv"};
   std::vector<std::string> small;
   for (size_t i = 0; i < affordable.size(); ++i) {
     if (affordable[i] >= wanted) continue;
@@ -261,16 +263,16 @@ void EpochContext::MakeEngine() {
                               .max_positions = model().spec.max_positions,
                               .layers = model_->layers(),
                               .hidden = model_->hidden()};
-  auto engine = std::make_shared<Engine>(
-      Engine::Options{.limits = limits,
-                      .queue = {.epoch = epoch(),
-                                .client_lease = options_.client_lease,
-                                .clock = options_.clock}},
-      std::make_unique<SequenceTable>(
-          SequenceTable::Options{.limits = limits,
-                                 .max_sequences = options_.limits.max_sequences,
-                                 .cp = shape_.cp_size,
-                                 .blocks_per_rank = kv_->blocks()}));
+  auto engine =
+      std::make_shared<Engine>(Engine::Options{.limits = limits,
+                                               .queue = {.epoch = epoch(),
+                                                         .client_lease = options_.client_lease,
+                                                         .clock = options_.clock}},
+                               std::make_unique<SequenceTable>(SequenceTable::Options{
+                                   .limits = limits,
+                                   .max_sequences = options_.limits.max_sequences,
+                                   .cp = shape_.cp_size,
+                                   .blocks_per_rank = kv_->blocks()}));
   absl::MutexLock lock(&mu_);
   engine_ = std::move(engine);
   // An abort that came before could not stop it.

@@ -87,8 +87,8 @@ EpochContext::~EpochContext() {
 }
 
 void EpochContext::GiveBack() {
-  LeaveFormer();
   if (thread_.joinable()) thread_.join();
+  LeaveFormer();
   if (const auto next = this->next()) next->AwaitUnused();
   {
     absl::MutexLock lock(&mu_);
@@ -264,15 +264,14 @@ void EpochContext::Serve() {
 }
 
 absl::Status EpochContext::Lead() {
-  Engine::Means means{
-      .epoch = epoch(),
-      .relay = *sender_,
-      .runner = *runner_,
-      .step_timeout = options_.step_timeout,
-      .on_change = [this](StepNumber last, int64_t used) { NoteStep(last, used); },
-      .on_tokens = [this](int tokens) { tokens_ += static_cast<uint64_t>(tokens); },
-      .on_expired = assignment_.on_client_expired,
-      .known_failure = [this] { return failure(); }};
+  Engine::Means means{.epoch = epoch(),
+                      .relay = *sender_,
+                      .runner = *runner_,
+                      .step_timeout = options_.step_timeout,
+                      .on_change = [this](StepNumber last, int64_t used) { NoteStep(last, used); },
+                      .on_tokens = [this](int tokens) { tokens_ += static_cast<uint64_t>(tokens); },
+                      .on_expired = assignment_.on_client_expired,
+                      .known_failure = [this] { return failure(); }};
   if (follows()) MUSTER_RETURN_IF_ERROR(TakeTheLead(means));
   const std::shared_ptr<Engine> engine = this->engine();
   return engine->Run(means);

@@ -82,8 +82,8 @@ class EpochContext {
     std::function<void(const absl::Status& reason)> on_failed = [](const absl::Status&) {};
     // Called on the leader's own thread when a client has lost its sequences. Must not block.
     std::function<void(const ClientExpiry&)> on_client_expired = [](const ClientExpiry&) {};
-    // Called once on the epoch's own thread, in a state that says so already: it has taken over from
-    // its predecessor; and, that it was taken over from. Must not block.
+    // Called once on the epoch's own thread, in a state that says so already: it has taken over
+    // from its predecessor; and, that it was taken over from. Must not block.
     std::function<void()> on_taken_over = [] {};
     std::function<void()> on_passed_on = [] {};
   };
@@ -94,12 +94,13 @@ class EpochContext {
     int block_tokens = 0;
     int64_t block_bytes = 0;       // of this rank
     std::string agreement_digest;  // 16 hexadecimal digits, equal on all ranks
+    double copy_rate = 0;          // bytes per second of a plain copy; on the leader
   };
   // On what terms to take over.
   struct TakeoverOrder {
     Epoch from;
-    std::string agreement_digest;     // of this epoch, as the coordinator knows it
-    std::vector<SequenceName> drop;   // what may be lost where it cannot go over; "*" "*": all
+    std::string agreement_digest;    // of this epoch, as the coordinator knows it
+    std::vector<SequenceName> drop;  // what may be lost where it cannot go over; "*" "*": all
   };
 
   // INVALID_ARGUMENT (a rank outside the topology; sizes that the model does not divide by).
@@ -250,7 +251,7 @@ class EpochContext {
   std::unique_ptr<Sampler> sampler_;
   std::unique_ptr<StepRunner> runner_;
   std::unique_ptr<RelaySender> sender_;  // of the leader
-  std::string agreement_digest_;
+  Captured captured_;
   std::vector<std::string> arena_handles_;  // by rank
   std::shared_ptr<BlockMover> mover_;       // until it has taken over
   LedgerCharge reserve_;
@@ -266,8 +267,8 @@ class EpochContext {
   WorkerState state_ ABSL_GUARDED_BY(mu_) = WorkerState::kAssigned;
   absl::Status failure_ ABSL_GUARDED_BY(mu_);
   Progress progress_ ABSL_GUARDED_BY(mu_);
-  bool started_ ABSL_GUARDED_BY(mu_) = false;         // the epoch's own thread
-  bool passed_on_ ABSL_GUARDED_BY(mu_) = false;       // its reign; waits for nothing any more
+  bool started_ ABSL_GUARDED_BY(mu_) = false;    // the epoch's own thread
+  bool passed_on_ ABSL_GUARDED_BY(mu_) = false;  // its reign; waits for nothing any more
   std::shared_ptr<Engine> engine_ ABSL_GUARDED_BY(mu_);
   std::shared_ptr<Handover> former_ ABSL_GUARDED_BY(mu_);  // from the predecessor; until it serves
   std::shared_ptr<Handover> next_ ABSL_GUARDED_BY(mu_);    // to whichever follows

@@ -30,7 +30,7 @@ struct EpochCall {
   Term term;
   ReplicaIndex replica;
   Epoch epoch;
-  absl::Status why;  // of a Release: why the epoch failed, if it did
+  absl::Status why;                      // of a Release: why the epoch failed, if it did
   EpochContext::TakeoverOrder takeover;  // of an Activate that takes over; from 0: it does not
 };
 

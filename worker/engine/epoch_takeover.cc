@@ -10,7 +10,6 @@
 #include "absl/time/clock.h"
 #include "base/error.h"
 #include "base/status_macros.h"
-#include "worker/cache/kv_arena.h"
 #include "worker/engine/epoch_context.h"
 
 namespace muster {
@@ -48,12 +47,12 @@ absl::StatusOr<std::shared_ptr<Handover>> EpochContext::BeginHandover() {
   MUSTER_RETURN_IF_ERROR(failure_);
   const bool followed = next_ != nullptr && !next_->left();
   if (state_ != WorkerState::kServing || followed) {
-    return MakeError(absl::StatusCode::kFailedPrecondition,
-                     followed ? absl::StrCat("another epoch is being prepared to follow epoch ",
-                                             epoch().value())
-                              : absl::StrCat("epoch ", epoch().value(), " is ",
-                                             WorkerStateName(state_), "; none can follow it"),
-                     {.reason = ErrorReason::kWrongState, .epoch = epoch()});
+    return MakeError(
+        absl::StatusCode::kFailedPrecondition,
+        followed ? absl::StrCat("another epoch is being prepared to follow epoch ", epoch().value())
+                 : absl::StrCat("epoch ", epoch().value(), " is ", WorkerStateName(state_),
+                                "; none can follow it"),
+        {.reason = ErrorReason::kWrongState, .epoch = epoch()});
   }
   next_ = std::make_shared<Handover>(Handover::Estate{.arena = kv_->arena(),
                                                       .arena_handles = arena_handles_,
@@ -137,9 +136,9 @@ absl::Status EpochContext::CheckOrder(const TakeoverOrder& order) const {
     return refuse(ErrorReason::kDisagreement,
                   absl::StrCat("it follows epoch ", before.value(), ", not ", order.from.value()));
   }
-  if (order.agreement_digest == agreement_digest_) return absl::OkStatus();
+  if (order.agreement_digest == captured_.agreement_digest) return absl::OkStatus();
   return refuse(ErrorReason::kDisagreement,
-                absl::StrCat("its ranks agreed on ", agreement_digest_, ", not on ",
+                absl::StrCat("its ranks agreed on ", captured_.agreement_digest, ", not on ",
                              order.agreement_digest));
 }
 
@@ -164,33 +163,33 @@ absl::StatusOr<Takeover> EpochContext::TakeOver(const TakeoverOrder& order,
                                                 absl::Duration timeout) {
   const absl::Time deadline = absl::Now() + timeout;
   Takeover takeover;
-  MUSTER_RETURN_IF_ERROR(RunPhase(WorkerState::kAgreed, WorkerState::kServing, [&]() -> absl::Status {
-    MUSTER_RETURN_IF_ERROR(CheckOrder(order));
-    EnterPhase("activate");
-    const double copy_rate = MeasureCopyBandwidth();
-    const auto migration = std::make_shared<Migration>(
-        Migration::Options{.epoch = epoch(),
-                           .next = Deal(),
-                           .block_bytes = static_cast<uint64_t>(kv_->arena()->block_bytes()),
-                           .drop = order.drop,
-                           .on_progress = [this](const Progress& made) { SetProgress(made); }},
-        former());
-    {
-      absl::MutexLock lock(&mu_);
-      MUSTER_RETURN_IF_ERROR(failure_);
-      migration_ = migration;
-      started_ = true;
-    }
-    absl::StatusOr<Takeover> taken = migration->Run(deadline);
-    {
-      absl::MutexLock lock(&mu_);
-      migration_ = nullptr;
-    }
-    MUSTER_RETURN_IF_ERROR(taken.status());
-    takeover = *taken;
-    takeover.copy_bytes_per_second = copy_rate;
-    return absl::OkStatus();
-  }));
+  MUSTER_RETURN_IF_ERROR(
+      RunPhase(WorkerState::kAgreed, WorkerState::kServing, [&]() -> absl::Status {
+        MUSTER_RETURN_IF_ERROR(CheckOrder(order));
+        EnterPhase("activate");
+        const auto migration = std::make_shared<Migration>(
+            Migration::Options{.epoch = epoch(),
+                               .next = Deal(),
+                               .block_bytes = static_cast<uint64_t>(kv_->arena()->block_bytes()),
+                               .drop = order.drop,
+                               .on_progress = [this](const Progress& made) { SetProgress(made); }},
+            former());
+        {
+          absl::MutexLock lock(&mu_);
+          MUSTER_RETURN_IF_ERROR(failure_);
+          migration_ = migration;
+          started_ = true;
+        }
+        absl::StatusOr<Takeover> taken = migration->Run(deadline);
+        {
+          absl::MutexLock lock(&mu_);
+          migration_ = nullptr;
+        }
+        MUSTER_RETURN_IF_ERROR(taken.status());
+        takeover = *taken;
+        takeover.copy_bytes_per_second = captured_.copy_rate;
+        return absl::OkStatus();
+      }));
   return takeover;
 }
 

@@ -32,8 +32,8 @@ class Handover : public std::enable_shared_from_this<Handover> {
     const LoadedModel* loaded = nullptr;
     std::shared_ptr<Engine> engine;  // on its leader
     absl::Duration longest_slot = absl::Seconds(5);
-    // On its leader's own thread: it hands over, and nothing that befalls it from then on matters to
-    // anybody; or the reason why it has ended.
+    // On its leader's own thread: it hands over, and nothing that befalls it from then on matters
+    // to anybody; or the reason why it has ended.
     std::function<absl::Status()> pass_on = [] { return absl::OkStatus(); };
   };
   explicit Handover(Estate estate) : estate_(std::move(estate)) {}

@@ -300,11 +300,10 @@ void HeldEpoch::BeginServing() {
   absl::MutexLock lock(&mu_);
   if (failed_ || pin_ == nullptr) return;
   if (const std::shared_ptr<Engine> engine = pin_->engine(); engine != nullptr) {
-    serving_ = std::make_shared<const ServingEpoch>(
-        ServingEpoch{.epoch = topology_.epoch,
-                     .model = pin_->model().spec,
-                     .captured = captured_,
-                     .shared_engine = engine});
+    serving_ = std::make_shared<const ServingEpoch>(ServingEpoch{.epoch = topology_.epoch,
+                                                                 .model = pin_->model().spec,
+                                                                 .captured = captured_,
+                                                                 .shared_engine = engine});
   }
   active_ = true;
   options_.listener.on_activated(topology_.replica, topology_.epoch);

@@ -232,26 +232,27 @@ TEST_P(TakeoverFaultTest, TheFormerEpochServesOnAndAnotherTriesAgain) {
 
 INSTANTIATE_TEST_SUITE_P(
     Lines, TakeoverFaultTest,
-    ::testing::Values(
-        Fault{"LoadOfARecruit", "load", 2, false}, Fault{"LoadOfASurvivor", "load", 1, false},
-        Fault{"LoadOfTheLeader", "load", 0, false},
-        Fault{"WarmupOfARecruit", "warmup/allocate", 2, false},
-        Fault{"SelfTestOfARecruit", "warmup/self-test", 2, false},
-        Fault{"SelfTestOfASurvivor", "warmup/self-test", 1, false},
-        Fault{"SelfTestOfTheLeader", "warmup/self-test", 0, false},
-        Fault{"RelayOfARecruit", "warmup/relay", 2, false},
-        Fault{"GraphsOfARecruit", "capture/graphs", 2, false},
-        Fault{"GraphsOfASurvivor", "capture/graphs", 1, false},
-        Fault{"GraphsOfTheLeader", "capture/graphs", 0, false},
-        Fault{"KvOfARecruit", "capture/kv", 2, false}, Fault{"KvOfASurvivor", "capture/kv", 1, false},
-        Fault{"AgreementOfARecruit", "capture/agree", 2, false},
-        Fault{"ActivationOfTheLeader", "activate", 0, true},
-        Fault{"CopyToARecruit", "activate/copy", 2, true},
-        Fault{"CopyToASurvivor", "activate/copy", 1, true},
-        Fault{"CopyToTheLeader", "activate/copy", 0, true},
-        Fault{"HoldWithARecruit", "activate/hold", 2, true},
-        Fault{"HoldWithASurvivor", "activate/hold", 1, true},
-        Fault{"HoldOfTheLeader", "activate/hold", 0, true}),
+    ::testing::Values(Fault{"LoadOfARecruit", "load", 2, false},
+                      Fault{"LoadOfASurvivor", "load", 1, false},
+                      Fault{"LoadOfTheLeader", "load", 0, false},
+                      Fault{"WarmupOfARecruit", "warmup/allocate", 2, false},
+                      Fault{"SelfTestOfARecruit", "warmup/self-test", 2, false},
+                      Fault{"SelfTestOfASurvivor", "warmup/self-test", 1, false},
+                      Fault{"SelfTestOfTheLeader", "warmup/self-test", 0, false},
+                      Fault{"RelayOfARecruit", "warmup/relay", 2, false},
+                      Fault{"GraphsOfARecruit", "capture/graphs", 2, false},
+                      Fault{"GraphsOfASurvivor", "capture/graphs", 1, false},
+                      Fault{"GraphsOfTheLeader", "capture/graphs", 0, false},
+                      Fault{"KvOfARecruit", "capture/kv", 2, false},
+                      Fault{"KvOfASurvivor", "capture/kv", 1, false},
+                      Fault{"AgreementOfARecruit", "capture/agree", 2, false},
+                      Fault{"ActivationOfTheLeader", "activate", 0, true},
+                      Fault{"CopyToARecruit", "activate/copy", 2, true},
+                      Fault{"CopyToASurvivor", "activate/copy", 1, true},
+                      Fault{"CopyToTheLeader", "activate/copy", 0, true},
+                      Fault{"HoldWithARecruit", "activate/hold", 2, true},
+                      Fault{"HoldWithASurvivor", "activate/hold", 1, true},
+                      Fault{"HoldOfTheLeader", "activate/hold", 0, true}),
     [](const auto& info) { return std::string(info.param.name); });
 
 // From the switch on there is no way back: the replica has failed, and says of whom.
@@ -263,9 +264,8 @@ TEST_F(TakeoverTest, WhatFailsAfterTheSwitchFailsTheReplica) {
     ASSERT_EQ(Write(replica.engine(), 20).size(), 20u);
     const std::string reason = absl::StrCat("the test struck rank ", victim);
     replica.worker(0).AtPhase("activate/switch", [&] {
-      replica.worker(victim)
-          .epochs()
-          .Abort(testing::kTestReplica, Epoch(2), absl::UnavailableError(reason));
+      replica.worker(victim).epochs().Abort(testing::kTestReplica, Epoch(2),
+                                            absl::UnavailableError(reason));
     });
     ASSERT_OK(replica.Prepare({.cp = 3}));
     const auto outcome = replica.StartTakeOver()->Result();

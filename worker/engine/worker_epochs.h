@@ -110,8 +110,8 @@ class WorkerEpochs {
   absl::Status CheckTerm(Term term) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   absl::Status CheckNew(const Key& key) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   // The predecessor of an order as this worker has it; none where it has none.
-  absl::StatusOr<std::optional<EpochContext::Predecessor>> FindPredecessor(const RankOrder& order)
-      const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  absl::StatusOr<std::optional<EpochContext::Predecessor>> FindPredecessor(
+      const RankOrder& order) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   absl::Status Hold(const EpochCall& call, const RankOrder& order)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   // Null when a Release finds nothing to give back.

@@ -152,8 +152,9 @@ TEST_F(WorkerEpochsTest, AnotherCallIsNotTheSame) {
   ASSERT_OK(worker_->Assign(kFirst, {}));
   EXPECT_STATUS(epochs().Assign(CallOf(kFirst, "other"), {TopologyOf(kFirst, {}), GlobalRank(0)}),
                 absl::StatusCode::kFailedPrecondition, "assigned already");
-  EXPECT_STATUS(epochs().Assign(CallOf(kFirst, "assign"), {TopologyOf(kFirst, kTwo), GlobalRank(0)}),
-                absl::StatusCode::kInvalidArgument, "another assignment");
+  EXPECT_STATUS(
+      epochs().Assign(CallOf(kFirst, "assign"), {TopologyOf(kFirst, kTwo), GlobalRank(0)}),
+      absl::StatusCode::kInvalidArgument, "another assignment");
   ASSERT_OK(worker_->Run(EpochCommand::kLoad, kFirst));
   EXPECT_STATUS(worker_->Start(EpochCommand::kLoad, kFirst, "other")->Result(),
                 absl::StatusCode::kFailedPrecondition, "it is LOADED; this needs ASSIGNED");

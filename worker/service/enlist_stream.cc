@@ -32,7 +32,8 @@ v1::EnlistRequest MakeEnlistment(const WorkerProfile& profile,
   enlistment->set_build(profile.build);
   enlistment->set_local_address(profile.local_address);
   for (const EpochReport& report : callbacks.history()) *enlistment->add_epochs() = ToWire(report);
-  for (const Topology& topology : callbacks.serving()) *enlistment->add_serving() = ToWire(topology);
+  for (const Topology& topology : callbacks.serving())
+    *enlistment->add_serving() = ToWire(topology);
   enlistment->set_term(callbacks.term().value());
   return request;
 }

@@ -95,7 +95,8 @@ class WorkerControlService final : public v1::WorkerControl::CallbackService {
   grpc::ServerWriteReactor<v1::LoadResponse>* Load(CallbackServerContext*,
                                                    const v1::LoadRequest* request) override {
     auto [reactor, watcher] = ProgressStream<v1::LoadResponse>::Start();
-    Run(EpochCommand::kLoad, FromWire(request->header()), kLongestControlTimeout, std::move(watcher));
+    Run(EpochCommand::kLoad, FromWire(request->header()), kLongestControlTimeout,
+        std::move(watcher));
     return reactor;
   }
 
@@ -156,11 +157,11 @@ class WorkerControlService final : public v1::WorkerControl::CallbackService {
     ServerUnaryReactor* reactor = context->DefaultReactor();
     const auto serving = ServingOf(request->header());
     if (!serving.ok()) return Finish(reactor, serving.status());
-    const auto block_bytes = static_cast<uint64_t>((*serving)->captured.block_bytes);
     (*serving)->engine().Describe(
-        [reactor, response, block_bytes](absl::StatusOr<CacheSummary> summary) {
+        [reactor, response, serving = *serving](absl::StatusOr<CacheSummary> summary) {
           if (summary.ok()) {
-            summary->block_bytes = block_bytes;
+            summary->block_bytes = static_cast<uint64_t>(serving->captured.block_bytes);
+            summary->copy_bytes_per_second = serving->captured.copy_rate;
             ToWire(*summary, response);
           }
           Finish(reactor, summary.status());
