@@ -41,14 +41,14 @@ class HandWorker:
     """One enlisted worker: what it is told is kept in `notices`."""
 
     def __init__(self, coordinator: Coordinator, name: str, incarnation: int, address: str,
-                 digest: str):
+                 digest: str, build: str):
         self.name = name
         self.incarnation = incarnation
         self.notices: list[membership_pb2.EnlistResponse] = []
         self._messages: queue.SimpleQueue = queue.SimpleQueue()
         self.enlistment = membership_pb2.EnlistRequest(enlistment=membership_pb2.Enlistment(
             worker_id=name, incarnation=incarnation, address=address, model=_model(digest),
-            device=types_pb2.DeviceReport(kind="cpu", name="by hand")))
+            device=types_pb2.DeviceReport(kind="cpu", name="by hand"), build=build))
         self._messages.put(self.enlistment)
         stub = membership_pb2_grpc.MembershipStub(coordinator.channel)
         self._stream = stub.Enlist(iter(self._messages.get, None))
@@ -97,8 +97,9 @@ class HandWorkers:
         self._server.start()
         self._made: list[HandWorker] = []
 
-    def enlist(self, coordinator: Coordinator, name: str, digest: str = "0" * 16) -> HandWorker:
-        worker = HandWorker(coordinator, name, len(self._made) + 1, self._address, digest)
+    def enlist(self, coordinator: Coordinator, name: str, digest: str = "0" * 16,
+               build: str = "") -> HandWorker:
+        worker = HandWorker(coordinator, name, len(self._made) + 1, self._address, digest, build)
         self._made.append(worker)
         return worker
 

@@ -13,21 +13,28 @@ from itertools import groupby
 from pathlib import Path
 
 import grpc
-from fleets import PATIENCE, await_that
+from fleets import await_that
 from muster.client import Fleet
 from muster.errors import MusterError
 from muster.fleet_process import bin_directory
 from muster.values import Event
 from proto.muster.v1 import inference_pb2, types_pb2, worker_control_pb2
 from scaled_fleet import ScaledFleet, Text, scaled_fleet, unresized
-from wire import CALL_SECONDS, Daemons, Rank
+from wire import CALL_SECONDS, Rank
 
 # Of the operation under test.
 OPERATION = "grow"
+# Far above what anything here takes.
+SOON = 15.0
 # Of one text, which then takes 27 KV blocks.
 TEXT_TOKENS = 400
 # Between two tokens, so that texts are being written for as long as a test lasts.
 PACE_SECONDS = 0.002
+
+
+def soon(condition: Callable[[], object], what: str):
+    """Waits until `condition` is true, and returns its value."""
+    return await_that(condition, what, SOON)
 
 
 class Talk:
@@ -59,13 +66,13 @@ class Talk:
     def await_tokens(self, count: int = 20) -> None:
         """Waits until so many more are written."""
         wanted = self.written + count
-        await_that(lambda: self.written >= wanted or self.failures, "the client is served")
+        soon(lambda: self.written >= wanted or self.failures, "the client is served")
         assert not self.failures, self.failures
 
     def end(self, *, losses: int = 0) -> list[int]:
         """Writes the silent text to its end, and returns the epochs."""
         self._ending.set()
-        self._thread.join(PATIENCE)
+        self._thread.join(SOON)
         assert not self._thread.is_alive() and not self.failures, self.failures
         assert len(self.losses) <= losses, self.losses
         self._silent.write(TEXT_TOKENS - len(self._silent.tokens))
@@ -75,7 +82,7 @@ class Talk:
 
     def close(self) -> None:
         self._ending.set()
-        self._thread.join(PATIENCE)
+        self._thread.join(SOON)
         self._replica.close()
         self._fleet.close()
 
@@ -147,13 +154,10 @@ class FaultyFleet:
         os.kill(self.pid(name), signal.SIGCONT)
 
     def await_death(self, name: str) -> None:
-        assert self.fleet.processes[name].wait(PATIENCE) == -signal.SIGKILL
+        assert self.fleet.processes[name].wait(SOON) == -signal.SIGKILL
 
     def await_stop(self, name: str) -> None:
-        def stands() -> bool:
-            stat = Path(f"/proc/{self.pid(name)}/stat").read_text()
-            return stat.rsplit(") ", 1)[1][0] == "T"
-        await_that(stands, f"{name} stands still")
+        soon(lambda: set(thread_states(self.pid(name))) == {"T"}, f"{name} stands still")
 
     def kill_coordinator(self) -> None:
         self._coordinators[-1].kill()
@@ -175,19 +179,20 @@ class FaultyFleet:
             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
     def operation(self) -> dict:
-        """As `musterctl operations` tells of it."""
-        (operation,) = self.fleet.ctl_json("operations")["operations"]
-        assert operation["id"] == OPERATION
-        return operation
+        """As `musterctl operations` tells of it, which it does once it has begun."""
+        operations = soon(
+            lambda: self.fleet.ctl_json("operations")["operations"], "the operation begins")
+        assert operations[-1]["id"] == OPERATION
+        return operations[-1]
 
     def await_end(self) -> dict:
-        return await_that(
+        return soon(
             lambda: (it := self.operation())["state"] != "RUNNING" and it, "the operation ends")
 
     def await_event(self, wanted: Callable[[Event], bool]) -> Event:
         """Follows the events; returns within a few milliseconds of one that is wanted."""
         with Fleet(self.fleet.coordinator.address) as client:
-            for event in client.events(follow=True, timeout=PATIENCE):
+            for event in client.events(follow=True, timeout=SOON):
                 if wanted(event):
                     return event
         raise AssertionError("the events ended")
@@ -203,7 +208,7 @@ class FaultyFleet:
             except MusterError:
                 return None
             return replica.state == "SERVING" and replica.epoch >= least_epoch and replica
-        return await_that(serving, f"epoch {least_epoch} or a later one serves")
+        return soon(serving, f"epoch {least_epoch} or a later one serves")
 
     # What workers hold.
 
@@ -227,7 +232,7 @@ class FaultyFleet:
         """Waits until each worker holds what is expected, and nothing more."""
         for name, held in expected.items():
             now = self.held(name)
-            deadline = time.monotonic() + 10
+            deadline = time.monotonic() + SOON
             while now != held:
                 assert time.monotonic() < deadline, f"{name}: {now}, not {held}"
                 time.sleep(0.02)
@@ -251,13 +256,13 @@ class FaultyFleet:
     def await_alone(self, epoch: int, *names: str) -> None:
         """Waits until each worker serves this epoch and holds no other; one of them leads."""
         for name in names:
-            await_that(lambda: [(it, held[0]) for it, held in self.held(name).epochs.items()] == [
+            soon(lambda: [(it, held[0]) for it, held in self.held(name).epochs.items()] == [
                 (epoch, "SERVING")], f"{name} holds epoch {epoch} alone")
         assert list(self.leaders(names).values()) == [epoch]
 
     @contextmanager
     def _rank(self, name: str) -> Iterator[Rank]:
-        address = await_that(
+        address = soon(
             lambda: (it := self.fleet.coordinator.workers().get(name)) and it.address,
             f"{name} is enlisted")
         rank = Rank(address)
@@ -272,6 +277,13 @@ class FaultyFleet:
             process.kill()
         for process in processes:
             process.wait()
+
+
+def thread_states(pid: int) -> Iterator[str]:
+    """Of all threads of a process, as proc(5) has them: one that is told to stop may run on for a
+    moment."""
+    for thread in Path(f"/proc/{pid}/task").iterdir():
+        yield (thread / "stat").read_text().rsplit(") ", 1)[1][0]
 
 
 def open_files(pid: int) -> Iterator[str]:

@@ -78,10 +78,10 @@ class ScaledFleet:
         return json.loads(result.stdout)
 
     def apply(self, file: str, *words: str) -> subprocess.CompletedProcess:
-        """`musterctl apply` of a file with this text."""
+        """`musterctl apply` of a file with this text, with further words."""
         path = self.directory / "topology.yaml"
         path.write_text(file)
-        return self.ctl(*words, "apply", str(path))
+        return self.ctl("apply", str(path), *words)
 
     @contextmanager
     def running_ctl(self, *words: str) -> Iterator[subprocess.Popen]:

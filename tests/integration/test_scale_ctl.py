@@ -1,13 +1,14 @@
-"""`musterctl scale-cp`, `apply` and `drain` on a fleet that writes texts, and what is told of it."""
+"""`musterctl scale-cp`, `apply` and `drain` on a fleet that writes texts, and what is told."""
 
 import json
+import os
 import re
 import signal
 import subprocess
 import sys
 
 import pytest
-from fleets import PATIENCE, await_that
+from fleets import PATIENCE, assert_one_line, await_that
 from muster.errors import MusterError
 from muster.values import ParallelConfig
 from scaled_fleet import GOLDEN, PROMPT, Load, Text, scaled_fleet, unresized
@@ -163,7 +164,8 @@ def test_the_dry_run_shows_what_it_would_take_and_changes_nothing(fleet, idle_te
     assert fleet.client.operations() == operations
 
 
-@pytest.mark.parametrize("config", [ParallelConfig(tp=1, cp=4), ParallelConfig(tp=3, cp=1)], ids=str)
+@pytest.mark.parametrize("config", [
+    ParallelConfig(tp=1, cp=4), ParallelConfig(tp=3, cp=1)], ids=["cp 4", "tp 3"])
 def test_the_capacity_after_a_change_is_the_one_that_was_foretold(fleet, replica, config):
     (change,) = fleet.client.plan(config).changes
     before = replica.capacity()
@@ -173,6 +175,23 @@ def test_the_capacity_after_a_change_is_the_one_that_was_foretold(fleet, replica
     # What is left of a block's memory may make one more.
     assert abs(change.capacity_tokens_after - after.total_blocks * after.block_tokens) <= (
         config.cp * BLOCK_TOKENS)
+
+
+def shortest_pause(daemons, kv_memory: str) -> float:
+    """Milliseconds in which a fleet without sequences goes from four ranks to two."""
+    with scaled_fleet(daemons, cp=4, kv_memory=kv_memory) as fleet:
+        pauses = []
+        for _ in range(4):
+            pauses.append(fleet.scale(2).replicas[0].pause_ms)
+            fleet.scale(4)
+        for process in fleet.processes.values():
+            process.terminate()
+    return min(pauses)
+
+
+def test_the_pause_does_not_grow_with_the_memory_of_the_cache(daemons):
+    small, large = shortest_pause(daemons, "4MiB"), shortest_pause(daemons, "64MiB")
+    assert large < 4 * small + 1, f"{small} ms with 4 MiB, {large} ms with 64 MiB"
 
 
 def test_the_size_that_a_fleet_has_changes_nothing_and_says_so(fleet):
@@ -235,6 +254,35 @@ def test_a_cancelled_operation_leaves_everything_as_it_was(fleet, replica):
     assert fleet.scale(4).state == "DONE"
 
 
+def test_a_standby_that_answers_late_is_waited_for(three_workers):
+    """It stands still before the coordinator has ever called it."""
+    fleet = three_workers
+    os.kill(fleet.processes["w2"].pid, signal.SIGSTOP)
+    try:
+        fleet.ctl_json("scale-cp", "3", "--no-wait", "--request-id", "patient")
+        with pytest.raises(AssertionError, match="not within"):
+            await_that(lambda: fleet.operation("patient").state != "RUNNING", "it ends", timeout=1)
+    finally:
+        os.kill(fleet.processes["w2"].pid, signal.SIGCONT)
+    await_that(lambda: fleet.operation("patient").state == "DONE", "it is done")
+
+
+def test_a_timeout_names_the_worker_that_is_late_and_no_other(three_workers):
+    fleet = three_workers
+    fleet.scale(3)
+    fleet.scale(2)
+    before = fleet.replica
+    os.kill(fleet.processes["w2"].pid, signal.SIGSTOP)
+    try:
+        result = fleet.ctl("scale-cp", "3", "--timeout", "1s")
+    finally:
+        os.kill(fleet.processes["w2"].pid, signal.SIGCONT)
+    assert_one_line(result, "cp 2 to 3 was rolled back", "within 1 s", "w2", "epoch 3 still serves")
+    assert (fleet.replica.epoch, fleet.replica.workers) == (before.epoch, before.workers)
+    assert "w0" not in result.stderr and "w1" not in result.stderr
+    assert fleet.client.operations()[0].failure.workers == ("w2",)
+
+
 def test_events_tell_of_an_operation_from_its_start_to_its_end(fleet):
     last = fleet.events()[-1].sequence
     operation = fleet.client.scale_context_parallel(4, request_id="told")
@@ -264,17 +312,14 @@ def test_another_tp_computes_sequences_again_and_texts_go_on(fleet, replica, idl
         rf"tp 1 → 3, cp 2 → 1: prepare .*, pause .*, 0 KV blocks moved, 0 kept, 1 sequence, "
         rf"{held} tokens computed again", result.stdout.splitlines()[-1]), result.stdout
     assert fleet.replica.config == ParallelConfig(tp=3, cp=1)
-    assert_unbroken_after(idle_text, 20, reference)
+    idle_text.write(20)
+    assert_unbroken(idle_text, reference)
     result = fleet.apply("tp: 1\ncp: 2\nbuckets: [16, 4, 1]\n", "--json")
     (facts,) = json.loads(result.stdout)["replicas"]
     assert facts["tokens_rebuilt"] == held + 20 and facts["sequences"] == 1
     assert replica.model().buckets == (16, 4, 1)
-    assert_unbroken_after(idle_text, 20, reference)
-
-
-def assert_unbroken_after(text: Text, count: int, reference: list[int]) -> None:
-    text.write(count)
-    assert_unbroken(text, reference)
+    idle_text.write(20)
+    assert_unbroken(idle_text, reference)
 
 
 def test_other_buckets_alone_are_a_change_that_moves_nothing(fleet, replica, idle_text):
@@ -284,7 +329,8 @@ def test_other_buckets_alone_are_a_change_that_moves_nothing(fleet, replica, idl
     (facts,) = json.loads(result.stdout)["replicas"]
     assert (facts["kv_blocks_moved"], facts["kv_blocks_kept"]) == (0, 6)
     assert (fleet.replica.epoch, replica.model().buckets) == (before + 1, (8, 1))
-    assert_unbroken_after(idle_text, 20, reference)
+    idle_text.write(20)
+    assert_unbroken(idle_text, reference)
     again = fleet.apply("buckets: [8, 1]\ncp: 2\n")
     assert again.returncode == 0 and "nothing had to be changed" in again.stdout
     assert fleet.replica.epoch == before + 1

@@ -18,6 +18,8 @@ class FakeOperations:
       lose_watches: how many streams of operations are lost after their first state.
       failure: what the next operations are rolled back for; empty: they come about.
       asked: every request that began or joined an operation.
+      kept: how many operations are listed at most.
+      listed: how often they were.
     """
 
     def __init__(self) -> None:
@@ -26,6 +28,7 @@ class FakeOperations:
         self.lose_watches = 0
         self.failure = ""
         self.asked: list[object] = []
+        self.kept, self.listed = 16, 0
         self._operations: list[fleet_pb2.Operation] = []
 
     def ScaleContextParallel(self, request, context):
@@ -53,7 +56,9 @@ class FakeOperations:
         context.abort(grpc.StatusCode.NOT_FOUND, f"there is no operation {request.operation_id}")
 
     def ListOperations(self, request, context):
-        return fleet_pb2.ListOperationsResponse(operations=reversed(self._operations))
+        self.listed += 1
+        newest = list(reversed(self._operations))
+        return fleet_pb2.ListOperationsResponse(operations=newest[:self.kept])
 
     def operation_events(self, context):
         """Of operations: their beginning, what became of the replica, their end; as they happen."""

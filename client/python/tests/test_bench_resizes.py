@@ -1,13 +1,15 @@
 """The benchmark beside changes of shape: which tokens they touch, and what is told of them."""
 
+import asyncio
 import json
 import signal
 import threading
 
 import pytest
 from fake_fleet import FakeFleet
+from muster import aio
 from muster.bench.figures import Figures, Served, Work
-from muster.bench.resizes import Resize, resizes_of, split_times
+from muster.bench.resizes import Resize, Watcher, resizes_of, split_times
 from muster.bench.run import main
 from muster.client import Fleet
 from muster.values import Event, Operation, ParallelConfig, ReplicaResize
@@ -72,6 +74,20 @@ def test_the_report_has_resizes_only_where_they_were_looked_for():
         "kv_blocks_moved": 21, "kv_blocks_kept": 20, "sequences": 0}]
     assert report["token_ms"]["pause"]["max"] == 1300.0
     assert report["token_ms"]["outside"]["p50"] is None
+
+
+def test_what_the_coordinator_forgets_while_the_benchmark_runs_is_known_in_its_end(server):
+    async def watch() -> list[Resize]:
+        async with aio.Fleet(server.address) as fleet, Watcher(fleet) as watcher:
+            await fleet.scale_context_parallel(4)
+            async with asyncio.timeout(20):
+                while not server.listed:
+                    await asyncio.sleep(0.01)
+            server.kept = 0
+            return await watcher.resizes(0.0)
+
+    (resize,) = asyncio.run(watch())
+    assert resize.facts and resize.facts.kv_blocks_moved == 21
 
 
 def bench_with_resize(server: FakeFleet, *words: str) -> int:

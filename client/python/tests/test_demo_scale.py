@@ -51,6 +51,8 @@ def test_wrong_points_are_told_with_the_pair(text, complaint):
 @pytest.mark.parametrize("words, complaint", [
     (["--scale", "12:2"], "12:2: cp is 2 already"),
     (["--scale", "12:4,40:4"], "40:4: cp is 4 already"),
+    (["--scale", "12:4,40:17"], "40:17: that is 17 workers with --tp 1; a replica can have 16"),
+    (["--scale", "12:8", "--tp", "3"], "12:8: that is 24 workers with --tp 3"),
     (["--scale", "12:4", "--replicas", "2"], "it takes no --replicas"),
     (["--scale", "x"], "TOKEN:CP")])
 def test_a_scale_that_cannot_be_shown_is_one_line_and_status_2(words, complaint, capsys):

@@ -80,6 +80,7 @@ class Watcher:
 
     fleet: Fleet
     _heard: list[_Heard] = field(default_factory=list)
+    _operations: dict[str, Operation] = field(default_factory=dict)
     _task: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> "Watcher":
@@ -95,11 +96,15 @@ class Watcher:
 
     async def resizes(self, start: float) -> list[Resize]:
         """What was heard so far, times counted from `start` of time.perf_counter."""
-        try:
-            operations = await self.fleet.operations() if self._heard else []
-        except MusterError:
-            operations = []  # The times are known all the same.
-        return resizes_of([(it.event, it.at - start) for it in self._heard], operations)
+        if self._heard:
+            await self._ask()
+        return resizes_of(
+            [(it.event, it.at - start) for it in self._heard], self._operations.values())
+
+    async def _ask(self) -> None:
+        """The coordinator forgets operations; what it knows now is kept here."""
+        with suppress(MusterError):  # The times are known all the same.
+            self._operations |= {it.id: it for it in await self.fleet.operations()}
 
     async def _listen(self, sequence: int) -> None:
         while True:
@@ -108,6 +113,8 @@ class Watcher:
                     sequence = event.sequence + 1
                     if event.operation_id:
                         self._heard.append(_Heard(event, time.perf_counter()))
+                    if event.kind == "OPERATION_ENDED":
+                        await self._ask()
             except MusterError:
                 pass
             await asyncio.sleep(LONGEST_PAUSE)

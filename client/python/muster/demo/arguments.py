@@ -14,6 +14,9 @@ Without --model it fetches SmolLM2-135M-Instruct, once, into the user's cache.""
 _EPILOG = """\
 Exit status: 0 when all went well, 1 when it did not, 2 when the command line is wrong."""
 
+# Of a replica, for all that its model may divide.
+MOST_RANKS = 16
+
 # Asked one after the other where no other prompt is given; the second has the longer answer.
 FIRST_PROMPT = "What is the capital of France?"
 DEFAULT_PROMPT = "Why is the sky blue?"
@@ -64,6 +67,11 @@ def parse(words: list[str]) -> Arguments:
         parser.error("--scale is shown on one replica: it takes no --replicas")
     before = options.cp
     for point in options.scale:
+        # Each would be a process of this machine before a coordinator could refuse them.
+        if (ranks := options.tp * point.cp) > MOST_RANKS:
+            parser.error(
+                f"argument --scale: {point.at_token}:{point.cp}: that is {ranks:,} workers with "
+                f"--tp {options.tp}; a replica can have {MOST_RANKS}")
         if point.cp == before:
             parser.error(f"argument --scale: {point.at_token}:{point.cp}: cp is {before} already")
         before = point.cp
