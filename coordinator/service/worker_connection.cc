@@ -8,6 +8,9 @@ namespace muster {
 namespace {
 
 constexpr int kMaxMessageBytes = 64 << 20;
+// To gRPC this is the shortest time that an attempt to connect is given. A worker that is slow to
+// answer is not lost: its lease tells.
+constexpr int kConnectMillis = 20'000;
 constexpr int kFirstReconnectMillis = 100;
 constexpr int kLongestReconnectMillis = 1000;
 
@@ -16,7 +19,7 @@ std::shared_ptr<grpc::Channel> Connect(const std::string& address) {
   arguments.SetInt(GRPC_ARG_ENABLE_HTTP_PROXY, 0);
   arguments.SetInt(GRPC_ARG_USE_LOCAL_SUBCHANNEL_POOL, 1);
   arguments.SetInt(GRPC_ARG_INITIAL_RECONNECT_BACKOFF_MS, kFirstReconnectMillis);
-  arguments.SetInt(GRPC_ARG_MIN_RECONNECT_BACKOFF_MS, kFirstReconnectMillis);
+  arguments.SetInt(GRPC_ARG_MIN_RECONNECT_BACKOFF_MS, kConnectMillis);
   arguments.SetInt(GRPC_ARG_MAX_RECONNECT_BACKOFF_MS, kLongestReconnectMillis);
   arguments.SetMaxReceiveMessageSize(kMaxMessageBytes);
   return grpc::CreateCustomChannel(address, grpc::InsecureChannelCredentials(), arguments);

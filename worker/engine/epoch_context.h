@@ -126,6 +126,9 @@ class EpochContext {
   // FAILED_PRECONDITION (WRONG_STATE; DISAGREEMENT: another predecessor or digest), errors of
   // Migration::Run.
   absl::StatusOr<Takeover> TakeOver(const TakeoverOrder& order, absl::Duration timeout);
+  // On the preparing thread, after on_taken_over: unmaps what it copied from, which takes too long
+  // for the thread that serves.
+  void DropSources();
   // For the epoch that is to follow this one here. FAILED_PRECONDITION unless it serves and no
   // other is being prepared.
   absl::StatusOr<std::shared_ptr<Handover>> BeginHandover() ABSL_LOCKS_EXCLUDED(mu_);
@@ -253,7 +256,7 @@ class EpochContext {
   std::unique_ptr<RelaySender> sender_;  // of the leader
   Captured captured_;
   std::vector<std::string> arena_handles_;  // by rank
-  std::shared_ptr<BlockMover> mover_;       // until it has taken over
+  std::shared_ptr<BlockMover> mover_;       // until it has taken over; then the preparing thread's
   LedgerCharge reserve_;
   std::thread thread_;  // from construction on
 

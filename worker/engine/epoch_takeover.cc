@@ -251,9 +251,10 @@ absl::Status EpochContext::BeginReign(Migration* migration) {
   } else {
     LeaveFormer();
   }
-  mover_.reset();
   return absl::OkStatus();
 }
+
+void EpochContext::DropSources() { mover_.reset(); }
 
 void EpochContext::LeaveFormer() {
   std::shared_ptr<Handover> former;

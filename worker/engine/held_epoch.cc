@@ -55,7 +55,7 @@ absl::StatusOr<std::unique_ptr<HeldEpoch>> HeldEpoch::Create(Options options,
   HeldEpoch* const self = held.get();
   assignment.on_progress = [self](const Progress& progress) { self->OnProgress(progress); };
   assignment.on_failed = [self](const absl::Status&) { self->OnFailed(); };
-  assignment.on_taken_over = [self] { self->BeginServing(); };
+  assignment.on_taken_over = [self] { self->OnTakenOver(); };
   assignment.on_passed_on = [self] { self->OnPassedOn(); };
   assignment.on_client_expired = [self](const ClientExpiry& expiry) {
     self->options_.listener.on_client_expired(self->topology_.replica, self->topology_.epoch,
@@ -223,14 +223,21 @@ absl::Status HeldEpoch::GivenUp() const {
 void HeldEpoch::Prepare() {
   while (true) {
     std::shared_ptr<EpochOperation> operation, release;
+    bool taken_over = false;
     {
       absl::MutexLock lock(&mu_);
       const auto wanted = [this]() ABSL_SHARED_LOCKS_REQUIRED(mu_) {
-        return running_ != nullptr || release_ != nullptr || (failed_ && pin_ != nullptr);
+        return running_ != nullptr || release_ != nullptr || (failed_ && pin_ != nullptr) ||
+               taken_over_;
       };
       mu_.Await(absl::Condition(&wanted));
       operation = running_;
       release = release_;
+      taken_over = std::exchange(taken_over_, false);
+    }
+    if (taken_over) {
+      if (context_ != nullptr) context_->DropSources();
+      continue;
     }
     if (operation != nullptr) {
       absl::StatusOr<EpochOutcome> result = Perform(*operation);
@@ -307,6 +314,12 @@ void HeldEpoch::BeginServing() {
   }
   active_ = true;
   options_.listener.on_activated(topology_.replica, topology_.epoch);
+}
+
+void HeldEpoch::OnTakenOver() {
+  BeginServing();
+  absl::MutexLock lock(&mu_);
+  taken_over_ = true;
 }
 
 void HeldEpoch::OnPassedOn() {

@@ -109,6 +109,7 @@ class HeldEpoch {
   void OnProgress(const Progress& progress) ABSL_LOCKS_EXCLUDED(mu_);
   void OnFailed() ABSL_LOCKS_EXCLUDED(mu_);
   void BeginServing() ABSL_LOCKS_EXCLUDED(mu_);
+  void OnTakenOver() ABSL_LOCKS_EXCLUDED(mu_);
   void OnPassedOn() ABSL_LOCKS_EXCLUDED(mu_);
   void EndServing() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   // What whoever still waits is told when the epoch is released.
@@ -137,7 +138,8 @@ class HeldEpoch {
   std::shared_ptr<const ServingEpoch> serving_ ABSL_GUARDED_BY(mu_);
   bool active_ ABSL_GUARDED_BY(mu_) = false;
   bool failed_ ABSL_GUARDED_BY(mu_) = false;
-  EpochStatus last_ ABSL_GUARDED_BY(mu_);  // when there is no pin
+  bool taken_over_ ABSL_GUARDED_BY(mu_) = false;  // just now
+  EpochStatus last_ ABSL_GUARDED_BY(mu_);         // when there is no pin
   std::map<EpochCommand, std::shared_ptr<EpochOperation>> operations_
       ABSL_GUARDED_BY(mu_);                                       // the newest of each command
   std::shared_ptr<EpochOperation> running_ ABSL_GUARDED_BY(mu_);  // not the release

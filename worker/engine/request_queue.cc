@@ -72,12 +72,13 @@ std::optional<ForwardAnswer> RequestQueue::Admit(ForwardBatch& batch, uint64_t b
                                                  ForwardCall& call) {
   absl::MutexLock lock(&mu_);
   leases_.Renew(batch.client_id, options_.clock->Now());
-  if (absl::Status refused = CheckEpoch(batch.expected_epoch); !refused.ok()) return refused;
   if (!batch.request_id.empty()) {
     bool joined = false;
     auto answer = Recognise(batch, body, call, joined);
     if (answer.has_value() || joined) return answer;
   }
+  // What has been answered keeps its answer, whichever epoch gave it.
+  if (absl::Status refused = CheckEpoch(batch.expected_epoch); !refused.ok()) return refused;
   if (absl::Status refused = CheckOpen(); !refused.ok()) return refused;
   leases_.Hold(batch.client_id, options_.clock->Now());
   auto request = std::make_shared<Forward>();

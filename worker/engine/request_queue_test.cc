@@ -80,6 +80,21 @@ TEST_F(RequestQueueTest, ARetryGetsTheRecordedAnswerAndIsNotRunAgain) {
   EXPECT_EQ(again.answers, 1);
 }
 
+TEST_F(RequestQueueTest, ARetryGetsTheAnswerOfAnEpochThatServesNoMore) {
+  Outcome first, again, other;
+  ForwardBatch batch = Batch("1");
+  batch.expected_epoch = Epoch(7);
+  queue_.Push(batch, first.Call());
+  AnswerNext(41);
+  queue_.Serve(Epoch(8));
+  queue_.Push(batch, again.Call());
+  ASSERT_OK(again.answer);
+  EXPECT_EQ(*again.answer, *first.answer);
+  batch.request_id = "2";
+  queue_.Push(batch, other.Call());
+  EXPECT_STATUS(other.answer.status(), Code::kFailedPrecondition, "epoch 7 is not served; epoch 8");
+}
+
 TEST_F(RequestQueueTest, ARetryOfWhatIsOnItsWayJoinsIt) {
   Outcome first, waiting, running;
   queue_.Push(Batch("1"), first.Call());

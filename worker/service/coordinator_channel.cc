@@ -7,6 +7,8 @@
 namespace muster {
 namespace {
 
+// To gRPC this is the shortest time that an attempt to connect is given.
+constexpr int kConnectMillis = 5'000;
 constexpr int kFirstReconnectMillis = 100;
 constexpr int kLongestReconnectMillis = 1000;
 // Servers punish pings that come more often than every five minutes. Heartbeats are the probe; to
@@ -19,7 +21,7 @@ constexpr int kUnacknowledgedMillis = 5'000;
 std::shared_ptr<grpc::Channel> ConnectCoordinator(const std::string& address) {
   grpc::ChannelArguments arguments;
   arguments.SetInt(GRPC_ARG_INITIAL_RECONNECT_BACKOFF_MS, kFirstReconnectMillis);
-  arguments.SetInt(GRPC_ARG_MIN_RECONNECT_BACKOFF_MS, kFirstReconnectMillis);
+  arguments.SetInt(GRPC_ARG_MIN_RECONNECT_BACKOFF_MS, kConnectMillis);
   arguments.SetInt(GRPC_ARG_MAX_RECONNECT_BACKOFF_MS, kLongestReconnectMillis);
   arguments.SetInt(GRPC_ARG_KEEPALIVE_TIME_MS, kKeepaliveMillis);
   arguments.SetInt(GRPC_ARG_KEEPALIVE_TIMEOUT_MS, kUnacknowledgedMillis);

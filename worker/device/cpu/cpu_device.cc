@@ -99,7 +99,9 @@ absl::StatusOr<PeerMemory> CpuDevice::OpenExported(absl::string_view handle) {
   if (!decoded.ok() || decoded->bytes < kExportHeader) {
     return absl::UnavailableError("this is no handle of exported memory");
   }
-  MUSTER_ASSIGN_OR_RETURN(ShmMapping opened, ShmMapping::Open(*decoded));
+  // A peer reads what it needs of it, once.
+  MUSTER_ASSIGN_OR_RETURN(ShmMapping opened,
+                          ShmMapping::Open(*decoded, ShmMapping::Entry::kOnTouch));
   auto mapping = std::make_shared<ShmMapping>(std::move(opened));
   std::byte* const data = mapping->data() + kExportHeader;
   return PeerMemory(data, decoded->bytes - kExportHeader, std::move(mapping));

@@ -1,8 +1,8 @@
-#include "base/spin_wait.h"
 #include "worker/device/cpu/thread_pool.h"
 
 #include <algorithm>
 
+#include "base/spin_wait.h"
 #include "worker/device/cpu/futex.h"
 
 namespace muster {
