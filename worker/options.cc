@@ -44,7 +44,8 @@ constexpr absl::Duration kLongestLease = absl::Hours(24);
 const std::vector<std::string> kPhases = {
     "load",           "warmup/probe",   "warmup/vote",      "warmup/allocate",    "warmup/exchange",
     "warmup/open",    "warmup/barrier", "warmup/self-test", "warmup/acknowledge", "warmup/relay",
-    "capture/graphs", "capture/kv",     "capture/agree"};
+    "capture/graphs", "capture/kv",     "capture/agree",    "activate/copy",      "activate/hold",
+    "activate/switch"};
 
 std::string CheckCoordinator(const std::string& value) {
   const auto address = ParseListenAddress(value);

@@ -1,7 +1,5 @@
 #include "worker/worker_daemon.h"
 
-#include <unistd.h>
-
 #include <atomic>
 #include <csignal>
 #include <limits>
@@ -53,7 +51,8 @@ std::function<void(const Progress&)> FaultOf(const WorkerOptions& options) {
   return [fault = *options.fault,
           done = std::make_shared<std::atomic<bool>>(false)](const Progress& progress) {
     if (progress.phase != fault.phase || done->exchange(true)) return;
-    kill(getpid(), fault.action == Fault::Action::kKill ? SIGKILL : SIGSTOP);
+    // At once: the thread that raises it goes on no further.
+    raise(fault.action == Fault::Action::kKill ? SIGKILL : SIGSTOP);
   };
 }
 

@@ -73,9 +73,10 @@ std::vector<std::string> Differences(const std::string& ours, const std::string&
 
 absl::StatusOr<EpochContext::Captured> EpochContext::Capture(absl::Duration timeout) {
   const absl::Time deadline = absl::Now() + timeout;
+  deadline_ = deadline;
   MUSTER_RETURN_IF_ERROR(RunPhase(WorkerState::kWarm, WorkerState::kAgreed, [&]() -> absl::Status {
     EnterPhase("capture/graphs");
-    if (const absl::Status made = CaptureGraphs(deadline); !made.ok()) return FailOthers(made);
+    if (const absl::Status made = CaptureGraphs(); !made.ok()) return FailOthers(made);
     EnterPhase("capture/kv");
     MUSTER_RETURN_IF_ERROR(SizeKv(deadline));
     MUSTER_RETURN_IF_ERROR(ShareArenas(deadline));
@@ -120,7 +121,7 @@ absl::Status EpochContext::BuildModel() {
   return absl::OkStatus();
 }
 
-absl::Status EpochContext::CaptureGraphs(absl::Time deadline) {
+absl::Status EpochContext::CaptureGraphs() {
   MUSTER_RETURN_IF_ERROR(BuildModel());
   runner_ = std::make_unique<StepRunner>(
       StepRunner::Options{.limits = options_.limits,
@@ -134,8 +135,6 @@ absl::Status EpochContext::CaptureGraphs(absl::Time deadline) {
                         .kv = *kv_,
                         .sampler = *sampler_,
                         .ledger = ledger_});
-  // What serves makes way only when all are ready to use it.
-  if (follows()) MUSTER_RETURN_IF_ERROR(Gather("capture/ready", "", deadline).status());
   return runner_->Capture([this](int done, int total) {
     SetProgress({.phase = "capture/graphs",
                  .done = static_cast<uint64_t>(done),

@@ -169,7 +169,7 @@ absl::Status EpochContext::Drain(absl::Duration timeout) {
 void EpochContext::Abort(const absl::Status& reason) {
   bool passed_on = false;
   std::shared_ptr<Engine> engine;
-  std::shared_ptr<Handover> next;
+  std::shared_ptr<Handover> former, next;
   std::shared_ptr<Migration> migration;
   {
     absl::MutexLock lock(&mu_);
@@ -180,6 +180,7 @@ void EpochContext::Abort(const absl::Status& reason) {
     // Some may not have read yet that it was passed on.
     if (ring_ != nullptr && !passed_on) ring_->Abort(reason);
     engine = engine_;
+    former = former_;
     next = next_;
     migration = migration_;
   }
@@ -189,6 +190,7 @@ void EpochContext::Abort(const absl::Status& reason) {
     if (next != nullptr) next->Close(reason);
   }
   rendezvous().Cancel(reason);
+  if (former != nullptr) former->GiveUp(reason);
   if (migration != nullptr) migration->Fail(reason);
   assignment_.on_failed(reason);
 }

@@ -185,7 +185,7 @@ class EpochContext {
 
   // Capture: epoch_capture.cc.
   absl::Status BuildModel();
-  absl::Status CaptureGraphs(absl::Time deadline);
+  absl::Status CaptureGraphs();
   absl::Status SizeKv(absl::Time deadline);
   absl::Status CheckRoom(const std::vector<int64_t>& affordable, int64_t wanted) const;
   absl::Status AttachArena(int64_t blocks);
@@ -255,6 +255,8 @@ class EpochContext {
   std::unique_ptr<StepRunner> runner_;
   std::unique_ptr<RelaySender> sender_;  // of the leader
   Captured captured_;
+  absl::Time deadline_;  // of Warmup or Capture
+  int slots_ = 0;        // that it computed in, between steps of the former epoch
   std::vector<std::string> arena_handles_;  // by rank
   std::shared_ptr<BlockMover> mover_;       // until it has taken over; then the preparing thread's
   LedgerCharge reserve_;

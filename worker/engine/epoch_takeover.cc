@@ -72,6 +72,10 @@ void EpochContext::StandBack() const {
 }
 
 absl::Status EpochContext::Exclusively(absl::FunctionRef<absl::Status()> work) {
+  if (!follows()) return work();
+  // What serves makes way only when all are ready to use it.
+  const std::string slot = absl::StrCat("slot ", ++slots_);
+  MUSTER_RETURN_IF_ERROR(Gather(slot, "", deadline_).status());
   const auto former = this->former();
   return former == nullptr ? work() : former->BetweenSteps(work);
 }

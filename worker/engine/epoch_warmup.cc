@@ -35,6 +35,7 @@ absl::Status EpochContext::LoadWeights(const LoadedModel* previous) {
 
 absl::Status EpochContext::Warmup(absl::Duration timeout) {
   const absl::Time deadline = absl::Now() + timeout;
+  deadline_ = deadline;
   return RunPhase(WorkerState::kLoaded, WorkerState::kWarm, [&]() -> absl::Status {
     MUSTER_RETURN_IF_ERROR(collectives_->Warmup(Uses(), timeout));
     return OpenRelay(deadline);

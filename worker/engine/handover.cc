@@ -75,7 +75,7 @@ absl::Status Handover::AwaitSlot() {
 
 void Handover::Park() {
   const auto asked = [this]() ABSL_SHARED_LOCKS_REQUIRED(mu_) {
-    return asked_ > granted_ || left_ || !closed_.ok();
+    return asked_ > granted_ || left_ || !closed_.ok() || !given_up_.ok();
   };
   const auto through = [this]() ABSL_SHARED_LOCKS_REQUIRED(mu_) { return ended_ >= granted_; };
   const absl::Status late = Late("not all ranks of the next epoch came through a step of their own",
@@ -88,7 +88,7 @@ void Handover::Park() {
       in_time = mu_.AwaitWithTimeout(absl::Condition(&through), estate_.longest_slot);
     }
     if (in_time) return;
-    given_up_ = late;
+    if (given_up_.ok()) given_up_ = late;
   }
   AbortSuccessor(late);
   absl::MutexLock lock(&mu_);
@@ -117,6 +117,11 @@ void Handover::StopMoves() {
     mover = mover_;
   }
   if (mover != nullptr) mover->Stop();
+}
+
+void Handover::GiveUp(const absl::Status& reason) {
+  absl::MutexLock lock(&mu_);
+  if (given_up_.ok()) given_up_ = reason;
 }
 
 void Handover::Leave() {

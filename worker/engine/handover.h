@@ -66,6 +66,8 @@ class Handover : public std::enable_shared_from_this<Handover> {
   // The former epoch was told that the next one will not serve: nothing is copied here any more.
   void StopMoves() ABSL_LOCKS_EXCLUDED(mu_);
 
+  // The next epoch will not serve: nobody waits for a slot any more.
+  void GiveUp(const absl::Status& reason) ABSL_LOCKS_EXCLUDED(mu_);
   // The next epoch is over, or serves: nobody waits for it any more, nor aborts it once this has
   // returned.
   void Leave() ABSL_LOCKS_EXCLUDED(mu_);
@@ -86,7 +88,7 @@ class Handover : public std::enable_shared_from_this<Handover> {
   mutable absl::Mutex mu_;
   absl::Status closed_ ABSL_GUARDED_BY(mu_);
   bool left_ ABSL_GUARDED_BY(mu_) = false;
-  absl::Status given_up_ ABSL_GUARDED_BY(mu_);  // by the former epoch, which goes on
+  absl::Status given_up_ ABSL_GUARDED_BY(mu_);  // the next epoch; the former one goes on
   int users_ ABSL_GUARDED_BY(mu_) = 0;
   int aborting_ ABSL_GUARDED_BY(mu_) = 0;  // calls of abort_ under way
   // Slots so far: asked for, granted, and come to an end. Two may follow each other faster than
