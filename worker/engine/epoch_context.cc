@@ -93,6 +93,7 @@ void EpochContext::GiveBack() {
   {
     absl::MutexLock lock(&mu_);
     next_ = nullptr;
+    migration_ = nullptr;
   }
   runner_.reset();
   sampler_.reset();

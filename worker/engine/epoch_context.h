@@ -277,7 +277,7 @@ class EpochContext {
   std::shared_ptr<Engine> engine_ ABSL_GUARDED_BY(mu_);
   std::shared_ptr<Handover> former_ ABSL_GUARDED_BY(mu_);  // from the predecessor; until it serves
   std::shared_ptr<Handover> next_ ABSL_GUARDED_BY(mu_);    // to whichever follows
-  std::shared_ptr<Migration> migration_ ABSL_GUARDED_BY(mu_);  // on the leader, in TakeOver
+  std::shared_ptr<Migration> migration_ ABSL_GUARDED_BY(mu_);  // on the leader, until it serves
 };
 
 }  // namespace muster

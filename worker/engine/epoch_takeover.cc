@@ -184,14 +184,10 @@ absl::StatusOr<Takeover> EpochContext::TakeOver(const TakeoverOrder& order,
           migration_ = migration;
           started_ = true;
         }
-        absl::StatusOr<Takeover> taken = migration->Run(deadline);
-        {
-          absl::MutexLock lock(&mu_);
-          migration_ = nullptr;
-        }
-        MUSTER_RETURN_IF_ERROR(taken.status());
-        takeover = *taken;
+        MUSTER_ASSIGN_OR_RETURN(takeover, migration->Run(deadline));
         takeover.copy_bytes_per_second = captured_.copy_rate;
+        absl::MutexLock lock(&mu_);
+        migration_ = nullptr;
         return absl::OkStatus();
       }));
   return takeover;

@@ -7,6 +7,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/synchronization/notification.h"
+#include "absl/time/clock.h"
 #include "base/error.h"
 #include "tests/support/status_matchers.h"
 #include "worker/engine/worker_epochs_harness.h"
@@ -273,6 +274,9 @@ TEST_F(TakeoverTest, WhatFailsAfterTheSwitchFailsTheReplica) {
     EXPECT_STATUS(answer.status(), absl::StatusCode::kUnavailable, reason);
     EXPECT_NE(replica.worker(0).StateOf(Epoch(1)), WorkerState::kServing) << "never two";
     EXPECT_EQ(replica.worker(0).StateOf(Epoch(2)), WorkerState::kFailed);
+    // Until its own thread has seen the end, the former epoch is found, whose engine refuses.
+    const absl::Time deadline = absl::Now() + absl::Seconds(10);
+    while (replica.worker(0).epochs().Serving().ok() && absl::Now() < deadline) continue;
     EXPECT_STATUS(replica.worker(0).epochs().Serving().status(), absl::StatusCode::kUnavailable,
                   reason);
   }
