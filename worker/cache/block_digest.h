@@ -16,6 +16,9 @@ class BlockDigest {
 
   // Further bytes, not aligned. Every call but the last adds a multiple of kStripe.
   void Add(const std::byte* data, size_t bytes);
+  // The same, and writes to `copy` what it has read, past the caches where it can: other threads
+  // see it after whatever they synchronise with next.
+  void AddCopying(const std::byte* data, size_t bytes, std::byte* copy);
   uint64_t value() const;
 
   // What Add does to whole stripes, in plain loops: the specification.
@@ -24,9 +27,10 @@ class BlockDigest {
  private:
   static constexpr int kLanes = 8;
 
-  void AddStripes(const std::byte* data, size_t stripes);
+  // `copy` may be null.
+  void AddStripes(const std::byte* data, size_t stripes, std::byte* copy);
 
-  alignas(16) uint64_t lanes_[kLanes] = {};
+  alignas(32) uint64_t lanes_[kLanes] = {};
   uint64_t stripes_ = 0;
 };
 

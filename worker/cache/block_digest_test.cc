@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <iterator>
 #include <random>
 #include <set>
 #include <vector>
@@ -30,6 +31,19 @@ TEST(BlockDigestTest, IsWhatTheReferenceComputesWhereverTheBytesLie) {
     fast.Add(data.data() + offset, 64 * 40);
     reference.AddStripesReference(data.data() + offset, 40);
     EXPECT_EQ(fast.value(), reference.value()) << "offset " << offset;
+  }
+}
+
+TEST(BlockDigestTest, CopiesWhatItReadsWhereverThatGoes) {
+  const std::vector<std::byte> data = RandomBytes(64 * 40 + 7, 1);
+  alignas(32) std::byte to[64 * 40 + 7 + 64];
+  for (const size_t offset : {0, 1, 16, 32}) {
+    std::fill(std::begin(to), std::end(to), std::byte{0});
+    BlockDigest digest;
+    digest.AddCopying(data.data(), data.size(), to + offset);
+    EXPECT_EQ(digest.value(), DigestOf(data)) << "offset " << offset;
+    EXPECT_TRUE(std::equal(data.begin(), data.end(), to + offset)) << "offset " << offset;
+    EXPECT_EQ(to[offset + data.size()], std::byte{0}) << "offset " << offset;
   }
 }
 

@@ -18,9 +18,6 @@ namespace {
 
 constexpr int64_t kAlignment = 4096;
 constexpr uint64_t kMagic = 0x616e6572616b766d;  // "mvkarena"
-// Copied and then digested while a cache holds it. The smaller the piece, the more of the digest
-// overlaps with waiting for memory; below this the calls begin to show.
-constexpr size_t kPiece = 2048;
 constexpr int64_t kSpinNs = 50'000;
 constexpr absl::Duration kNap = absl::Microseconds(50);
 constexpr size_t kMeasuredBytes = size_t{64} << 20;
@@ -143,12 +140,8 @@ absl::Status PullBlock(const KvArenaPeer& from, int32_t from_block, uint64_t sta
   const Seal& seal = from.header_->seals()[from_block];
   MUSTER_RETURN_IF_ERROR(AwaitSeal(seal, from_block, stamp, deadline, stopped));
   BlockDigest digest;
-  const auto bytes = static_cast<size_t>(to.block_bytes());
-  for (size_t at = 0; at < bytes; at += kPiece) {
-    const size_t piece = std::min(kPiece, bytes - at);
-    std::memcpy(to.block(to_block) + at, from.block(from_block) + at, piece);
-    digest.Add(to.block(to_block) + at, piece);
-  }
+  digest.AddCopying(from.block(from_block), static_cast<size_t>(to.block_bytes()),
+                    to.block(to_block));
   if (digest.value() == seal.digest.load(std::memory_order_relaxed)) return absl::OkStatus();
   return MakeError(
       absl::StatusCode::kDataLoss,
