@@ -10,6 +10,7 @@
 #include "base/error.h"
 #include "base/status_macros.h"
 #include "base/text.h"
+#include "coordinator/roster.h"
 
 namespace muster {
 namespace {
@@ -74,16 +75,27 @@ void MoveBlocks(const CacheSummary& cache, ReplicaChange* change) {
   });
 }
 
-// Blocks that each worker holds on the way: its own of before, and what comes.
-void CountBlocks(const CacheSummary& cache, ReplicaChange* change) {
+// Of each rank of `to`, whose arena is new where tp is.
+uint64_t BlocksPerRank(const ChangeRequest& request, const ParallelConfig& to,
+                       const ModelSpec& model) {
+  const ParallelConfig& from = request.current.config;
+  if (from.tp == to.tp) return request.cache.blocks_per_rank;
+  const uint64_t before = Footprints(from, model).front().kv_block_bytes;
+  const uint64_t after = Footprints(to, model).front().kv_block_bytes;
+  return request.cache.blocks_per_rank * before / after;
+}
+
+// Blocks that each worker holds on the way, its own of before and what comes, and has room for:
+// `blocks_after` in the new topology.
+void CountBlocks(const CacheSummary& cache, uint64_t blocks_after, ReplicaChange* change) {
   const bool rebuilds = change->from.config.tp != change->to.config.tp;
   const std::vector<uint64_t> before = BlocksByCpRank(cache, change->from.config.cp);
   const std::vector<uint64_t> after = BlocksByCpRank(cache, change->to.config.cp);
   for (RankChange& rank : change->ranks) {
-    rank.kv_blocks_total = cache.blocks_per_rank;
+    const bool leaves = rank.role == RankRole::kLeaver;
+    rank.kv_blocks_total = leaves ? cache.blocks_per_rank : blocks_after;
     if (rebuilds) {
       // The arenas are two, and the new one is filled after the old one is given up.
-      const bool leaves = rank.role == RankRole::kLeaver;
       const auto& config = leaves ? change->from.config : change->to.config;
       rank.kv_blocks_peak =
           (leaves ? before : after)[static_cast<size_t>(CoordinatesOf(config, rank.rank).cp_rank)];
@@ -93,7 +105,7 @@ void CountBlocks(const CacheSummary& cache, ReplicaChange* change) {
       rank.kv_blocks_peak +=
           before[static_cast<size_t>(CoordinatesOf(change->from.config, old->rank).cp_rank)];
     }
-    if (rank.role == RankRole::kLeaver) continue;
+    if (leaves) continue;
     for (const BlockFlow& flow : change->flows) {
       if (flow.to == rank.rank) rank.kv_blocks_peak += flow.blocks;
     }
@@ -122,9 +134,9 @@ RankRole RoleOf(const Topology& from, const Topology& to, const RankPlacement& r
   return same_place ? RankRole::kSurvivor : RankRole::kRecruit;
 }
 
-// Of a rank of the new topology.
+// Of a rank of the new topology, which gets `arena` bytes of blocks if it has none of before.
 RankChange ChangeOf(const ChangeRequest& request, const ReplicaChange& change,
-                    const RankPlacement& rank, const RankFootprint& footprint) {
+                    const RankPlacement& rank, const RankFootprint& footprint, uint64_t arena) {
   RankChange it{.worker_id = rank.worker_id,
                 .role = RoleOf(change.from, change.to, rank),
                 .rank = rank.rank,
@@ -135,7 +147,6 @@ RankChange ChangeOf(const ChangeRequest& request, const ReplicaChange& change,
     it.weight_bytes_loaded = same_cp ? 0 : footprint.stage_bytes;
     it.weight_bytes_shared = footprint.weight_bytes - it.weight_bytes_loaded;
   }
-  const uint64_t arena = request.cache.blocks_per_rank * footprint.kv_block_bytes;
   it.peak_bytes = it.weight_bytes_loaded;
   if (!request.ledgers.empty()) it.peak_bytes += OtherBytes(request.ledgers.front());
   const RankPlacement* old = FindWorker(change.from, rank.worker_id);
@@ -158,8 +169,11 @@ void AddLeavers(const ChangeRequest& request, ReplicaChange* change) {
 
 void AddRanks(const ChangeRequest& request, const ModelSpec& model, ReplicaChange* change) {
   const std::vector<RankFootprint> footprints = Footprints(request.config, model);
+  const uint64_t blocks = BlocksPerRank(request, request.config, model);
   for (const RankPlacement& rank : change->to.ranks) {
-    change->ranks.push_back(ChangeOf(request, *change, rank, footprints[IndexOf(rank.rank)]));
+    const RankFootprint& footprint = footprints[IndexOf(rank.rank)];
+    change->ranks.push_back(
+        ChangeOf(request, *change, rank, footprint, blocks * footprint.kv_block_bytes));
   }
   std::stable_sort(change->ranks.begin(), change->ranks.end(),
                    [](const auto& a, const auto& b) { return a.role < b.role; });
@@ -211,27 +225,70 @@ const RankChange* FindOverfull(const ReplicaChange& change) {
   return nullptr;
 }
 
+// The leader; none where it is not in the inventory.
+std::optional<Candidate> PatternOf(const ChangeRequest& request) {
+  for (const Candidate& worker : request.inventory) {
+    if (worker.worker_id == request.current.ranks.front().worker_id) return worker;
+  }
+  return std::nullopt;
+}
+
+bool HasRank(const ChangeRequest& request, const Candidate& worker) {
+  return FindWorker(request.current, worker.worker_id) != nullptr;
+}
+
+// Who can get a rank of the new topology: those that have one fit, as they serve together.
+Roster RosterOf(const ChangeRequest& request) {
+  std::vector<Candidate> ranks, others;
+  for (Candidate worker : request.inventory) {
+    worker.drained = worker.drained || request.excluded.contains(worker.worker_id);
+    const bool serves_on = HasRank(request, worker) && !worker.drained;
+    (serves_on ? ranks : others).push_back(std::move(worker));
+  }
+  Roster roster = MakeRoster(others, PatternOf(request));
+  roster.fit.insert(roster.fit.begin(), ranks.begin(), ranks.end());
+  return roster;
+}
+
+absl::Status CheckWorkers(const ChangeRequest& request, const Roster& roster) {
+  const ParallelConfig& config = request.config;
+  const auto needed = static_cast<size_t>(config.world_size());
+  if (roster.fit.size() >= needed) return absl::OkStatus();
+  const auto has = static_cast<size_t>(
+      std::count_if(roster.fit.begin(), roster.fit.end(),
+                    [&](const Candidate& worker) { return HasRank(request, worker); }));
+  const size_t others = roster.fit.size() - has;
+  const std::string free = others == 0   ? "no other is"
+                           : others == 1 ? "1 other is"
+                                         : absl::StrCat(others, " others are");
+  return TooFewFit(
+      absl::StrCat("cannot plan tp=", config.tp, " cp=", config.cp, " of replica ",
+                   request.current.replica.value(), ": it needs ", Counted(needed, "worker"),
+                   "; it has ", has, ", and ", free, " free"),
+      needed - roster.fit.size(), roster);
+}
+
 // All but the checks of room.
-absl::StatusOr<ReplicaChange> Derive(const ChangeRequest& request, const ModelSpec& model) {
+absl::StatusOr<ReplicaChange> Derive(const ChangeRequest& request, const Roster& roster,
+                                     const ModelSpec& model) {
   PlanRequest plan_request{.config = request.config,
                            .term = request.term,
                            .slots = {{.replica = request.current.replica,
                                       .epoch = request.epoch,
-                                      .previous = request.current}}};
-  for (const Candidate& worker : request.inventory) {
-    if (!request.excluded.contains(worker.worker_id)) plan_request.inventory.push_back(worker);
-  }
+                                      .previous = request.current}},
+                           .inventory = roster.fit};
   plan_request.config.replicas = 1;
   MUSTER_ASSIGN_OR_RETURN(Plan plan, PlanTopology(plan_request));
   ReplicaChange change{.from = request.current, .to = std::move(plan.topologies.front())};
   change.to.config.replicas = request.current.config.replicas;
   const CacheSummary& cache = request.cache;
-  const auto tokens = [&](const ParallelConfig& config) {
-    return static_cast<uint64_t>(config.cp) * cache.blocks_per_rank *
+  const auto tokens = [&](const ParallelConfig& config, uint64_t blocks_per_rank) {
+    return static_cast<uint64_t>(config.cp) * blocks_per_rank *
            static_cast<uint64_t>(cache.block_tokens);
   };
-  change.capacity_tokens_before = tokens(change.from.config);
-  change.capacity_tokens_after = tokens(change.to.config);
+  const uint64_t blocks_after = BlocksPerRank(request, change.to.config, model);
+  change.capacity_tokens_before = tokens(change.from.config, cache.blocks_per_rank);
+  change.capacity_tokens_after = tokens(change.to.config, blocks_after);
   if (change.from.config.tp == change.to.config.tp) {
     MoveBlocks(cache, &change);
   } else {
@@ -240,20 +297,20 @@ absl::StatusOr<ReplicaChange> Derive(const ChangeRequest& request, const ModelSp
     change.lost_count = cache.not_rebuildable_count;
   }
   AddRanks(request, model, &change);
-  CountBlocks(cache, &change);
+  CountBlocks(cache, blocks_after, &change);
   return change;
 }
 
-absl::Status CheckBlocks(const ChangeRequest& request, const ModelSpec& model,
+absl::Status CheckBlocks(const ChangeRequest& request, const Roster& roster, const ModelSpec& model,
                          const ReplicaChange& change) {
   const RankChange* overfull = FindOverfull(change);
   if (overfull == nullptr) return absl::OkStatus();
   std::vector<int> roomy;
   for (int cp = request.range.min; cp <= request.range.max; ++cp) {
-    if (cp == request.current.config.cp) continue;
     ChangeRequest other = request;
     other.config.cp = cp;
-    const auto derived = Derive(other, model);
+    if (cp == request.current.config.cp && other.config.tp == request.current.config.tp) continue;
+    const auto derived = Derive(other, roster, model);
     if (derived.ok() && FindOverfull(*derived) == nullptr) roomy.push_back(cp);
   }
   return MakeError(
@@ -310,11 +367,14 @@ absl::Duration PredictPause(const CacheSummary& cache, const ReplicaChange& chan
 }
 
 absl::StatusOr<ReplicaChange> PlanChange(const ChangeRequest& request) {
-  MUSTER_ASSIGN_OR_RETURN(const ModelSpec model, CommonModel(request.inventory));
-  MUSTER_RETURN_IF_ERROR(CheckLeader(request));
-  MUSTER_ASSIGN_OR_RETURN(ReplicaChange change, Derive(request, model));
+  const Roster roster = RosterOf(request);
+  MUSTER_ASSIGN_OR_RETURN(const ModelSpec model, ModelOf(roster));
+  MUSTER_RETURN_IF_ERROR(CheckConfig(request.config, model, request.range));
   MUSTER_RETURN_IF_ERROR(CheckRange(request, model));
-  MUSTER_RETURN_IF_ERROR(CheckBlocks(request, model, change));
+  MUSTER_RETURN_IF_ERROR(CheckLeader(request));
+  MUSTER_RETURN_IF_ERROR(CheckWorkers(request, roster));
+  MUSTER_ASSIGN_OR_RETURN(ReplicaChange change, Derive(request, roster, model));
+  MUSTER_RETURN_IF_ERROR(CheckBlocks(request, roster, model, change));
   MUSTER_RETURN_IF_ERROR(CheckMemory(request, change));
   change.predicted_prepare = PredictPrepare(request, change);
   change.predicted_pause = PredictPause(request.cache, change);

@@ -58,6 +58,7 @@ struct ReplicaChange {
   int lost_count = 0;
   absl::Duration predicted_prepare;
   absl::Duration predicted_pause;
+  std::string note;  // what changes beside the sizes, once it is done; set by whoever asks for it
 };
 
 struct ChangeRequest {
@@ -65,7 +66,7 @@ struct ChangeRequest {
   ParallelConfig config;
   Epoch epoch;  // of the new topology
   Term term;
-  // Workers that are free, and those of `current`; but for the excluded, which get no rank.
+  // Workers without a rank, and those of `current`; but for the excluded, which get no rank.
   std::vector<Candidate> inventory;
   std::set<std::string> excluded;  // worker ids
   CacheSummary cache;
@@ -77,13 +78,16 @@ struct ChangeRequest {
 // Survivors keep their (pp, cp, tp) places and the leader stays; recruits come in the order of
 // their names. Block b of a sequence lives on cp rank b % cp: it stays where that is the same rank
 // on the same worker, and is copied otherwise, while its source keeps it. Another tp changes the
-// blocks themselves: then none is moved, and all tokens are to be computed again. q, k, v and norms
-// of a survivor are shared between the epochs while tp stays, its other weights while cp stays too.
+// blocks themselves: then none is moved, all tokens are to be computed again, and each rank has as
+// many blocks as the memory of its former ones holds. q, k, v and norms of a survivor are shared
+// between the epochs while tp stays, its other weights while cp stays too.
 //
-// Errors: those of PlanTopology; INVALID_ARGUMENT (PLAN_REFUSED) for a cp outside the range;
-// FAILED_PRECONDITION (WRONG_STATE) when the leader is excluded; RESOURCE_EXHAUSTED (KV_CAPACITY)
-// when a rank would hold more blocks on the way than it has room for, naming sizes that do, and
-// (OUT_OF_MEMORY) when a rank lacks memory for both epochs.
+// Recruits are like the leader, in model and build; others are left where they are.
+//
+// Errors: those of CheckConfig; INVALID_ARGUMENT (PLAN_REFUSED) for a cp outside the range; that of
+// TooFewFit; FAILED_PRECONDITION (WRONG_STATE) when the leader is excluded; RESOURCE_EXHAUSTED
+// (KV_CAPACITY) when a rank would hold more blocks on the way than it has room for, naming sizes
+// that do, and (OUT_OF_MEMORY) when a rank lacks memory for both epochs.
 absl::StatusOr<ReplicaChange> PlanChange(const ChangeRequest& request);
 
 // How long no step runs. A takeover within the same tp takes kPauseRoundTrips rounds through all

@@ -137,6 +137,39 @@ TEST(ChangePlan, AnotherTensorParallelSizeMovesNothingAndComputesAllTokensAgain)
   EXPECT_GE(change.predicted_pause, absl::Milliseconds(500));
 }
 
+// A rank has 4 key/value heads at tp 1, and so 1 at tp 4.
+TEST(ChangePlan, AnotherTensorParallelSizeHasAsManyBlocksAsTheSameMemoryHolds) {
+  ChangeRequest request = RequestFrom({.tp = 1, .cp = 2}, 5);
+  request.config = {.tp = 4, .cp = 1};
+  request.cache.blocks_by_index = {90, 90, 90, 90};
+  ASSERT_OK_AND_ASSIGN(const ReplicaChange more, PlanChange(request));
+  EXPECT_EQ(more.capacity_tokens_before, 2u * 100 * 16);
+  EXPECT_EQ(more.capacity_tokens_after, 400u * 16);
+  EXPECT_EQ(more.ranks[0].kv_blocks_peak, 360u);
+  for (const RankChange& rank : more.ranks) EXPECT_EQ(rank.kv_blocks_total, 400u);
+
+  request = RequestFrom({.tp = 4, .cp = 1}, 4);
+  request.config = {.tp = 1, .cp = 2};
+  request.cache.blocks_by_index = {30, 20};
+  EXPECT_STATUS(PlanChange(request), absl::StatusCode::kResourceExhausted,
+                "rank 0 would hold 30 KV blocks on the way and has room for 25.");
+  request.cache.blocks_by_index = {25, 20};
+  ASSERT_OK_AND_ASSIGN(const ReplicaChange fewer, PlanChange(request));
+  EXPECT_EQ(fewer.capacity_tokens_after, 2u * 25 * 16);
+  EXPECT_EQ(fewer.ranks[0].kv_blocks_total, 25u);
+  EXPECT_EQ(fewer.ranks[2].role, RankRole::kLeaver);
+  EXPECT_EQ(fewer.ranks[2].kv_blocks_total, 100u) << "of the epoch that it leaves";
+}
+
+TEST(ChangePlan, TheArenaOfAnotherTensorParallelSizeTakesNoMoreMemoryThanBefore) {
+  ChangeRequest request = RequestFrom({.tp = 1, .cp = 1}, 4);
+  const uint64_t arena = 100 * Footprints({}, TestModel())[0].kv_block_bytes;
+  request.ledgers = {{.entries = {{"kv", arena}}}};
+  request.config.tp = 4;
+  ASSERT_OK_AND_ASSIGN(const ReplicaChange change, PlanChange(request));
+  EXPECT_EQ(change.ranks[0].peak_bytes, change.ranks[0].weight_bytes_loaded + 2 * arena);
+}
+
 TEST(ChangePlan, BlocksThatFindNoRoomOnTheWayAreRefusedWithNumbersAndSizesThatDo) {
   ChangeRequest request = Scaled(2, 1, 3);
   request.cache.blocks_by_index = {760, 760};
@@ -173,7 +206,69 @@ TEST(ChangePlan, SizesThatCannotBeAreRefusedWithThoseThatCan) {
                 "cannot plan cp=6: room is kept for cp 1 to 5 (--resize-range). cp can be 1, 2, 3 "
                 "or 4.");
   EXPECT_EQ(DetailOf(refusal(6, {1, 5})).reason, ErrorReason::kPlanRefused);
+  EXPECT_STATUS(refusal(5, {1, 4}), kInvalid, "cp can be 1, 2, 3 or 4.");
   EXPECT_EQ(DetailOf(refusal(12, {1, 16})).reason, ErrorReason::kNotEnoughWorkers);
+  EXPECT_STATUS(refusal(12, {1, 4}), kInvalid, "room is kept for cp 1 to 4 (--resize-range)");
+}
+
+constexpr auto kPrecondition = absl::StatusCode::kFailedPrecondition;
+
+TEST(ChangePlan, TooFewWorkersAreCountedByWhoHasThem) {
+  EXPECT_STATUS(PlanChange(Scaled(2, 4, 2)), kPrecondition,
+                "cannot plan tp=1 cp=4 of replica 0: it needs 4 workers; it has 2, and no other is "
+                "free.");
+  EXPECT_STATUS(PlanChange(Scaled(2, 4, 3)), kPrecondition,
+                "it needs 4 workers; it has 2, and 1 other is free.");
+  EXPECT_STATUS(PlanChange(Scaled(2, 6, 5)), kPrecondition,
+                "it needs 6 workers; it has 2, and 3 others are free.");
+}
+
+TEST(ChangePlan, ADrainedWorkerIsNotRecruitedAndNamedWhereItIsMissed) {
+  ChangeRequest request = Scaled(2, 3, 3);
+  request.inventory[2].drained = true;
+  const absl::Status refused = PlanChange(request).status();
+  EXPECT_STATUS(refused, kPrecondition,
+                "it needs 3 workers; it has 2, and no other is free (w2 is drained).");
+  EXPECT_EQ(DetailOf(refused).reason, ErrorReason::kNotEnoughWorkers);
+  request.config.cp = 1;
+  EXPECT_OK(PlanChange(request));
+}
+
+TEST(ChangePlan, AWorkerOfAnotherModelIsNotRecruitedAndNamedWhereItIsMissed) {
+  ChangeRequest request = Scaled(2, 3, 4);
+  request.inventory[2].model.name = "other";
+  request.inventory[2].model.digest = "00000000000000bb";
+  ASSERT_OK_AND_ASSIGN(const ReplicaChange change, PlanChange(request));
+  EXPECT_EQ(change.to.ranks[2].worker_id, "w3");
+  request.inventory.pop_back();
+  const absl::Status refused = PlanChange(request).status();
+  EXPECT_STATUS(refused, kPrecondition,
+                "no other is free. Workers hold different models: w2 holds other in float32 "
+                "(digest 00000000000000bb); the replica holds llama-test in float32 (digest "
+                "00000000000000aa).");
+  EXPECT_EQ(DetailOf(refused).reason, ErrorReason::kDisagreement);
+  EXPECT_EQ(DetailOf(refused).workers, std::vector<std::string>{"w2"});
+  request.config.cp = 4;
+  EXPECT_EQ(DetailOf(PlanChange(request).status()).reason, ErrorReason::kNotEnoughWorkers)
+      << "it would not do with that one either";
+}
+
+TEST(ChangePlan, AWorkerOfAnotherBuildIsNotRecruitedAndNamedWhereItIsMissed) {
+  ChangeRequest request = Scaled(1, 2, 3);
+  for (Candidate& worker : request.inventory) worker.build = "0.1.0";
+  request.inventory[1].build = "0.0.1";
+  ASSERT_OK_AND_ASSIGN(const ReplicaChange change, PlanChange(request));
+  EXPECT_EQ(change.to.ranks[1].worker_id, "w2");
+  request.inventory.pop_back();
+  EXPECT_STATUS(PlanChange(request), kPrecondition,
+                "no other is free (w1 is of build 0.0.1, not 0.1.0).");
+}
+
+TEST(ChangePlan, RanksThatServeStayWhateverTheirBuild) {
+  ChangeRequest request = Scaled(2, 3, 3);
+  request.inventory[1].build = "another";
+  ASSERT_OK_AND_ASSIGN(const ReplicaChange change, PlanChange(request));
+  EXPECT_EQ(change.to.ranks[1].worker_id, "w1");
 }
 
 TEST(ChangePlan, TheLeaderStays) {

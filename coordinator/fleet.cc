@@ -20,7 +20,8 @@ void FillReport(const WorkerView& view, WorkerStatus* status) {
   }
 }
 
-void FillRank(const WorkerView& view, const Topology& topology, WorkerStatus* status) {
+// `serves`: the epoch does, though the worker may not have said so yet.
+void FillRank(const WorkerView& view, const Topology& topology, bool serves, WorkerStatus* status) {
   for (const RankPlacement& rank : topology.ranks) {
     if (rank.worker_id != view.info.worker_id || rank.incarnation != view.info.incarnation) {
       continue;
@@ -29,6 +30,7 @@ void FillRank(const WorkerView& view, const Topology& topology, WorkerStatus* st
     status->rank = rank.rank;
     status->epoch = topology.epoch;
     FillReport(view, status);
+    if (serves) status->state = std::max(status->state, WorkerState::kServing);
   }
 }
 
@@ -37,8 +39,8 @@ WorkerStatus StatusOf(const WorkerView& view, const std::vector<ReplicaStatus>& 
   WorkerStatus status{.info = view.info};
   for (const ReplicaStatus& replica : replicas) {
     if (!HoldsRanks(replica)) continue;
-    if (replica.next.has_value()) FillRank(view, *replica.next, &status);
-    FillRank(view, *replica.topology, &status);
+    if (replica.next.has_value()) FillRank(view, *replica.next, /*serves=*/false, &status);
+    FillRank(view, *replica.topology, replica.state == ReplicaState::kServing, &status);
   }
   return status;
 }
@@ -68,10 +70,11 @@ std::vector<WorkerStatus> Fleet::ListWorkers() const {
 
 absl::StatusOr<Plan> Fleet::PlanTopology(const ParallelConfig& sizes) const {
   const ParallelConfig config = WithSizes(reconfiguration_.config(), sizes);
-  PlanRequest request{.config = config, .term = reconfiguration_.term()};
+  PlanRequest request{
+      .config = config, .term = reconfiguration_.term(), .pattern = reconfiguration_.Pattern()};
   for (const WorkerView& view : membership_.Snapshot()) {
-    if (reconfiguration_.IsDrained(view.info.worker_id)) continue;
     request.inventory.push_back(ToCandidate(view.info));
+    request.inventory.back().drained = reconfiguration_.IsDrained(view.info.worker_id);
   }
   const std::vector<ReplicaStatus> replicas = reconfiguration_.Snapshot();
   for (int i = 0; i < config.replicas; ++i) {

@@ -57,14 +57,14 @@ class Fleet {
   std::vector<WorkerStatus> ListWorkers() const;
 
   // What these sizes would look like on the workers that are enlisted now, those with a rank
-  // included and those that were drained excluded. Sizes of 0 are those that were asked for last.
-  // Errors: those of muster::PlanTopology.
+  // included; those that were drained, or are not like those that serve, excluded. Sizes of 0 are
+  // those that were asked for last. Errors: those of muster::PlanTopology.
   absl::StatusOr<Plan> PlanTopology(const ParallelConfig& sizes) const;
 
-  // What it takes to get there from what serves: asks the leaders, and changes nothing. Errors:
+  // What the operation would take, from what serves: asks the leaders, and changes nothing. Errors:
   // those of Operations::Start that are about the plan.
-  void PlanChanges(const ParallelConfig& sizes, Operations::OnPlanned done) {
-    reconfiguration_.PlanChanges(sizes, std::move(done));
+  void PlanChanges(const OperationRequest& request, Operations::OnPlanned done) {
+    reconfiguration_.PlanChanges(request, std::move(done));
   }
   // Those of class Operations.
   void StartOperation(const OperationRequest& request, Operations::OnStarted done) {

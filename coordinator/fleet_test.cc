@@ -39,6 +39,19 @@ TEST(Fleet, AWorkersReportIsThatOfItsRunningEpoch) {
   EXPECT_EQ(worker.heartbeat_age, absl::Milliseconds(200));
 }
 
+TEST(Fleet, ARankThatWasSeenToBeActivatedServesBeforeItSaysSo) {
+  TestFleet fleet({.cp = 2});
+  fleet.EnlistAll(3);
+  fleet.ReportProgress(FormingPhase::kAssign, "w1", {"assign"});
+  fleet.Serve();
+  const std::vector<WorkerStatus> workers = fleet.coordinator().fleet().ListWorkers();
+  EXPECT_EQ(workers[0].state, WorkerState::kServing);
+  EXPECT_EQ(workers[1].state, WorkerState::kServing);
+  EXPECT_EQ(workers[2].state, WorkerState::kEnlisted);
+  fleet.StartScale(3);
+  EXPECT_EQ(fleet.coordinator().fleet().ListWorkers()[2].state, WorkerState::kAssigned);
+}
+
 TEST(Fleet, ADryRunNumbersTheNextEpochKeepsPlacesAndChangesNothing) {
   TestFleet fleet({.cp = 2});
   fleet.EnlistAll(4);

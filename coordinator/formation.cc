@@ -263,6 +263,12 @@ std::vector<RankProgress> Formation::progress() const {
   return ranks;
 }
 
+std::vector<RankProgress> Formation::Unfinished() const {
+  std::vector<RankProgress> ranks = progress();
+  std::erase_if(ranks, [&](const RankProgress& it) { return RunOf(it.rank).done; });
+  return ranks;
+}
+
 std::vector<RankLedger> Formation::ledgers() const {
   std::vector<RankLedger> ledgers;
   for (const RankPlacement& rank : topology().ranks) {

@@ -110,6 +110,8 @@ class Formation : public std::enable_shared_from_this<Formation> {
   // "warmup/exchange", "serving".
   std::string PhaseOf(GlobalRank rank) const;
   std::vector<RankProgress> progress() const;
+  // Of the ranks whose call of the current phase is under way.
+  std::vector<RankProgress> Unfinished() const;
   std::vector<RankLedger> ledgers() const;
   // `error` with the rank, its worker and its phase named, unless it names its culprits itself.
   absl::Status Blame(GlobalRank rank, const absl::Status& error) const;

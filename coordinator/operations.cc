@@ -35,11 +35,20 @@ std::string SummaryOf(const OperationRequest& request, const std::vector<Replica
         shrinks ? absl::StrCat(", ", DescribeSizes(changes[0].from.config, changes[0].to.config))
                 : "");
   }
-  if (!changes.empty()) return DescribeSizes(changes[0].from.config, changes[0].to.config);
-  std::vector<std::string> sizes;
-  if (request.sizes.tp != 0) sizes.push_back(absl::StrCat("tp ", request.sizes.tp));
-  if (request.sizes.cp != 0) sizes.push_back(absl::StrCat("cp ", request.sizes.cp));
-  return sizes.empty() ? "the same sizes" : absl::StrJoin(sizes, ", ");
+  if (!changes.empty()) {
+    const ReplicaChange& change = changes.front();
+    return DescribeChange(change.from.config, change.to.config, change.note);
+  }
+  std::vector<std::string> parts;
+  if (request.sizes.tp != 0) parts.push_back(absl::StrCat("tp ", request.sizes.tp));
+  if (request.sizes.cp != 0) parts.push_back(absl::StrCat("cp ", request.sizes.cp));
+  if (request.sizes.replicas != 0) {
+    parts.push_back(absl::StrCat("replicas ", request.sizes.replicas));
+  }
+  if (!request.buckets.empty()) {
+    parts.push_back(absl::StrCat("buckets ", absl::StrJoin(request.buckets, " ")));
+  }
+  return parts.empty() ? "the same sizes" : absl::StrJoin(parts, ", ");
 }
 
 std::vector<SequenceName> NamesOf(const std::vector<std::string>& drop) {
@@ -119,18 +128,9 @@ void Operations::FinishPlanning(const std::string& id, absl::StatusOr<CacheSumma
 }
 
 absl::Status Operations::Begin(const OperationRequest& request, const CacheSummaries& caches) {
+  MUSTER_ASSIGN_OR_RETURN(const std::vector<ReplicaChange> changes, PlanOperation(request, caches));
   const int now = static_cast<int>(host_.Replicas().size());
-  const int wanted = request.sizes.replicas == 0 ? now : request.sizes.replicas;
-  MUSTER_RETURN_IF_ERROR(CheckRemoved(request, wanted, caches));
-  CacheSummaries kept = caches;
-  std::erase_if(kept, [&](const auto& it) { return it.first.value() >= wanted; });
-  std::vector<Candidate> pool = host_.Standbys();
-  const Target target{request.sizes, request.buckets, request.worker_id};
-  MUSTER_ASSIGN_OR_RETURN(const std::vector<ReplicaChange> changes, PlanAll(target, kept, pool));
-  for (const ReplicaChange& change : changes) MUSTER_RETURN_IF_ERROR(CheckLost(request, change));
-  const ParallelConfig& shape = host_.Replicas().front()->shape().config;
-  MUSTER_RETURN_IF_ERROR(CheckAdded(WithSizes(shape, request.sizes), wanted - now, pool.size()));
-
+  const int wanted = WantedReplicas(request);
   Record record{.request = request,
                 .operation = {.id = request.id,
                               .kind = request.kind,
@@ -142,7 +142,7 @@ absl::Status Operations::Begin(const OperationRequest& request, const CacheSumma
     std::string& summary = record.operation.summary;
     summary = changes.empty() ? replicas : absl::StrCat(summary, ", ", replicas);
   }
-  for (const ReplicaChange& change : changes) AddStep(change, kept, &record);
+  for (const ReplicaChange& change : changes) AddStep(change, caches, &record);
   record.operation.no_change = changes.empty() && wanted == now;
   running_ = std::move(record);
   ++version_;
@@ -161,7 +161,8 @@ void Operations::AddStep(const ReplicaChange& change, const CacheSummaries& cach
   record->operation.replicas.push_back({.replica = change.to.replica,
                                         .from_epoch = change.from.epoch,
                                         .from = change.from.config,
-                                        .to = change.to.config});
+                                        .to = change.to.config,
+                                        .note = change.note});
 }
 
 void Operations::DrainStandby(const OperationRequest& request, OnStarted done) {
@@ -304,8 +305,8 @@ absl::Status Operations::StartStep(Step& step, ReplicaResize& resize) {
           absl::StrCat("replica ", resize.replica.value(), " does not serve any more."));
     }
     std::vector<Candidate> pool = host_.Standbys();
-    return PlanReplica(*step.replica, {step.shape.config, {}, request.worker_id}, step.cache,
-                       host_.TakeEpoch(resize.replica), pool);
+    return PlanReplica(*step.replica, {step.shape.config, step.shape.buckets, request.worker_id},
+                       step.cache, host_.TakeEpoch(resize.replica), pool);
   }();
   if (!plan.ok()) {
     resize.stage = ResizeStage::kRolledBack;
@@ -319,7 +320,8 @@ absl::Status Operations::StartStep(Step& step, ReplicaResize& resize) {
                                  .reserve_bytes = host_.ReserveBytes(plan->to.config),
                                  .drop = NamesOf(request.drop)},
                         .operation_id = request.id,
-                        .timeout = request.timeout});
+                        .timeout = request.timeout,
+                        .note = plan->note});
   return absl::OkStatus();
 }
 

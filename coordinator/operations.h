@@ -58,7 +58,7 @@ class OperationHost {
  public:
   virtual ~OperationHost() = default;
   virtual std::vector<Replica*> Replicas() = 0;
-  // Workers that may get a rank and have none.
+  // Workers without a rank, those that were drained included.
   virtual std::vector<Candidate> Standbys() = 0;
   virtual std::optional<Candidate> FindMember(const std::string& worker_id) = 0;
   // The epoch that a replica's next topology gets; and makes it taken.
@@ -77,6 +77,9 @@ class OperationHost {
   // Runs `fn` soon, without the lock.
   virtual void RunUnlocked(std::function<void()> fn) = 0;
 };
+
+// The leader of the first replica that serves: what workers must be like to serve beside it.
+std::optional<Candidate> PatternOf(OperationHost& host);
 
 // Not thread-safe: its owner holds one lock over every call and over what `deliver` runs.
 class Operations {
@@ -98,8 +101,9 @@ class Operations {
   // serves, or a worker cannot be drained), those of PlanChange, and what a leader answers.
   void Start(const OperationRequest& request, OnStarted done);
 
-  // What it takes to get to these sizes; nothing for replicas that do not serve, or have them.
-  void Plan(const ParallelConfig& sizes, OnPlanned done);
+  // What the operation would take; nothing for replicas that do not serve, or have that shape. It
+  // is refused as the operation would be, but for one that runs.
+  void Plan(const OperationRequest& request, OnPlanned done);
 
   // Rolls the operation back, or what is left of it: a replica whose leader decides already goes
   // on, and those after it are not begun. NOT_FOUND; FAILED_PRECONDITION when nothing can be
@@ -157,6 +161,7 @@ class Operations {
   void StartPlanning(const OperationRequest& request, OnStarted done);
   void FinishPlanning(const std::string& id, absl::StatusOr<CacheSummaries> caches);
   absl::Status Begin(const OperationRequest& request, const CacheSummaries& caches);
+  int WantedReplicas(const OperationRequest& request) const;
   void AddStep(const ReplicaChange& change, const CacheSummaries& caches, Record* record);
   void DrainStandby(const OperationRequest& request, OnStarted done);
 
@@ -165,7 +170,11 @@ class Operations {
   // Of replicas that are to be taken out of the fleet.
   absl::Status CheckRemoved(const OperationRequest& request, int count,
                             const CacheSummaries& caches) const;
-  static absl::Status CheckAdded(const ParallelConfig& config, int added, size_t standbys);
+  absl::Status CheckAdded(const OperationRequest& request,
+                          const std::vector<Candidate>& pool) const;
+  // "worker w1 drained, its rank moved to w3", "buckets 32 16 to 8 1"; empty when neither is so.
+  static std::string NoteOf(const Target& target, const std::vector<int>& buckets,
+                            const ReplicaChange& change);
   std::vector<Topology> ServingTopologies(const std::string& drained) const;
   // `pool` loses the workers that the change takes, and gets those that it frees.
   absl::StatusOr<ReplicaChange> PlanReplica(Replica& replica, const Target& target,
@@ -174,6 +183,9 @@ class Operations {
   absl::StatusOr<std::vector<ReplicaChange>> PlanAll(const Target& target,
                                                      const CacheSummaries& caches,
                                                      std::vector<Candidate>& pool) const;
+  // All of an operation, with every check of it.
+  absl::StatusOr<std::vector<ReplicaChange>> PlanOperation(const OperationRequest& request,
+                                                           const CacheSummaries& caches) const;
   absl::Status StartStep(Step& step, ReplicaResize& resize);
   absl::Status CancelRunning(const absl::Status& reason);
   void AdvanceCount();

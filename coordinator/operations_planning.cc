@@ -8,6 +8,7 @@
 #include "base/status_macros.h"
 #include "base/text.h"
 #include "coordinator/operations.h"
+#include "coordinator/roster.h"
 
 namespace muster {
 namespace {
@@ -23,7 +24,40 @@ bool HasRank(const Topology& topology, const std::string& worker_id) {
                      [&](const RankPlacement& rank) { return rank.worker_id == worker_id; });
 }
 
+// Who gets the rank that the worker has; nobody where the new sizes lack its place.
+std::string SuccessorOf(const std::string& worker_id, const ReplicaChange& change) {
+  for (const RankPlacement& rank : change.from.ranks) {
+    if (rank.worker_id != worker_id) continue;
+    const RankCoordinates place = CoordinatesOf(change.from.config, rank.rank);
+    const ParallelConfig& to = change.to.config;
+    if (place.cp_rank >= to.cp || place.tp_rank >= to.tp) return "";
+    return change.to.ranks[static_cast<size_t>(RankAt(to, place).value())].worker_id;
+  }
+  return "";
+}
+
 }  // namespace
+
+std::optional<Candidate> PatternOf(OperationHost& host) {
+  for (const Replica* replica : host.Replicas()) {
+    if (replica->status().state != ReplicaState::kServing) continue;
+    return host.FindMember(replica->status().topology->ranks.front().worker_id);
+  }
+  return std::nullopt;
+}
+
+std::string Operations::NoteOf(const Target& target, const std::vector<int>& buckets,
+                               const ReplicaChange& change) {
+  if (!target.drained.empty()) {
+    const std::string successor = SuccessorOf(target.drained, change);
+    return absl::StrCat("worker ", target.drained, " drained",
+                        successor.empty() ? "" : ", its rank moved to ", successor);
+  }
+  if (target.buckets.empty() || target.buckets == buckets) return "";
+  const std::string from = absl::StrJoin(buckets, " ");
+  return absl::StrCat("buckets ", from, from.empty() ? "" : " to ",
+                      absl::StrJoin(target.buckets, " "));
+}
 
 absl::Status Operations::CheckLost(const OperationRequest& request, const ReplicaChange& change) {
   const auto& drop = request.drop;
@@ -62,13 +96,24 @@ absl::Status Operations::CheckRemoved(const OperationRequest& request, int count
   return absl::OkStatus();
 }
 
-absl::Status Operations::CheckAdded(const ParallelConfig& config, int added, size_t standbys) {
-  const size_t needed = static_cast<size_t>(std::max(0, added) * config.world_size());
-  if (needed <= standbys) return absl::OkStatus();
-  return MakeError(absl::StatusCode::kFailedPrecondition,
-                   absl::StrCat("cannot plan replicas=", config.replicas, ": it needs ", needed,
-                                " more workers, ", standbys, " are free."),
-                   {.reason = ErrorReason::kNotEnoughWorkers, .retriable = true});
+absl::Status Operations::CheckAdded(const OperationRequest& request,
+                                    const std::vector<Candidate>& pool) const {
+  const std::vector<Replica*> replicas = host_.Replicas();
+  const ParallelConfig config = WithSizes(replicas.front()->shape().config, request.sizes);
+  const int added = std::max(0, WantedReplicas(request) - static_cast<int>(replicas.size()));
+  const auto needed = static_cast<size_t>(added * config.world_size());
+  const Roster roster = MakeRoster(pool, PatternOf(host_));
+  const size_t free = roster.fit.size();
+  if (needed <= free) return absl::OkStatus();
+  return TooFewFit(absl::StrCat("cannot plan replicas=", config.replicas, ": it needs ", needed,
+                                " more ", needed == 1 ? "worker" : "workers", ", ", free,
+                                free == 1 ? " is" : " are", " free"),
+                   needed - free, roster);
+}
+
+int Operations::WantedReplicas(const OperationRequest& request) const {
+  return request.sizes.replicas == 0 ? static_cast<int>(host_.Replicas().size())
+                                     : request.sizes.replicas;
 }
 
 absl::Status Operations::CheckDrain(const std::string& worker_id) {
@@ -86,7 +131,7 @@ absl::Status Operations::CheckDrain(const std::string& worker_id) {
     }
     const Topology& topology = *replica->status().topology;
     if (topology.ranks.front().worker_id != worker_id) continue;
-    if (topology.ranks.size() == 1 && host_.Standbys().empty()) {
+    if (topology.ranks.size() == 1 && MakeRoster(host_.Standbys(), std::nullopt).fit.empty()) {
       return WrongState(absl::StrCat("worker ", worker_id, " is the only worker of replica ",
                                      topology.replica.value(),
                                      " and cannot be drained. Stop the fleet instead."));
@@ -136,6 +181,7 @@ absl::StatusOr<ReplicaChange> Operations::PlanReplica(Replica& replica, const Ta
     if (smaller.ok()) change = std::move(smaller);
   }
   if (!change.ok()) return change;
+  change->note = NoteOf(target, replica.shape().buckets, *change);
   std::erase_if(pool, [&](const Candidate& w) { return HasRank(change->to, w.worker_id); });
   for (const Candidate& worker : request.inventory) {
     const bool freed = HasRank(change->from, worker.worker_id) &&
@@ -166,12 +212,29 @@ absl::StatusOr<std::vector<ReplicaChange>> Operations::PlanAll(const Target& tar
   return changes;
 }
 
-void Operations::Plan(const ParallelConfig& sizes, OnPlanned done) {
-  SurveyCaches(ServingTopologies(""), ports_,
-               [this, sizes, done = std::move(done)](absl::StatusOr<CacheSummaries> caches) {
-                 std::vector<Candidate> pool = host_.Standbys();
+absl::StatusOr<std::vector<ReplicaChange>> Operations::PlanOperation(
+    const OperationRequest& request, const CacheSummaries& caches) const {
+  const int wanted = WantedReplicas(request);
+  MUSTER_RETURN_IF_ERROR(CheckRemoved(request, wanted, caches));
+  CacheSummaries kept = caches;
+  std::erase_if(kept, [&](const auto& it) { return it.first.value() >= wanted; });
+  std::vector<Candidate> pool = host_.Standbys();
+  MUSTER_ASSIGN_OR_RETURN(std::vector<ReplicaChange> changes,
+                          PlanAll({request.sizes, request.buckets, request.worker_id}, kept, pool));
+  for (const ReplicaChange& change : changes) MUSTER_RETURN_IF_ERROR(CheckLost(request, change));
+  MUSTER_RETURN_IF_ERROR(CheckAdded(request, pool));
+  return changes;
+}
+
+void Operations::Plan(const OperationRequest& request, OnPlanned done) {
+  const std::vector<Topology> serving = ServingTopologies("");
+  if (serving.empty()) {
+    return host_.RunUnlocked([done = std::move(done)] { done(std::vector<ReplicaChange>()); });
+  }
+  SurveyCaches(serving, ports_,
+               [this, request, done = std::move(done)](absl::StatusOr<CacheSummaries> caches) {
                  auto plan = caches.ok()
-                                 ? PlanAll({.sizes = sizes}, *caches, pool)
+                                 ? PlanOperation(request, *caches)
                                  : absl::StatusOr<std::vector<ReplicaChange>>(caches.status());
                  host_.RunUnlocked([done, plan = std::move(plan)] { done(plan); });
                });

@@ -27,6 +27,23 @@ class OperationsTest : public ::testing::Test {
     return answer->value();
   }
 
+  absl::StatusOr<std::vector<ReplicaChange>> DryRun(
+      const OperationRequest& request, const CacheSummary& cache = TestFleet::TestCache()) {
+    std::optional<absl::StatusOr<std::vector<ReplicaChange>>> plan;
+    fleet_.coordinator().fleet().PlanChanges(request,
+                                             [&](auto changes) { plan = std::move(changes); });
+    fleet_.DescribeCaches(cache);
+    return plan.value();
+  }
+  // To its end.
+  void Run(const OperationRequest& request) {
+    fleet_.Operate(request);
+    ASSERT_GT(fleet_.DescribeCaches(), 0);
+    fleet_.Serve();
+    fleet_.Release();
+    ASSERT_EQ(fleet_.operation(request.id).state, OperationState::kDone);
+  }
+
   TestFleet fleet_{{.cp = 2}};
 };
 
@@ -43,8 +60,10 @@ TEST_F(OperationsTest, NothingIsPlannedUntilTheLeaderHasSaidWhatItHolds) {
 
 TEST_F(OperationsTest, APlanThatCannotBeIsRefusedAndLeavesNoOperation) {
   Serve(4);
-  EXPECT_EQ(DetailOf(Refusal(8)).reason, ErrorReason::kNotEnoughWorkers);
+  EXPECT_EQ(DetailOf(Refusal(8)).reason, ErrorReason::kPlanRefused);
   EXPECT_EQ(DetailOf(Refusal(5)).reason, ErrorReason::kPlanRefused);
+  fleet_.Lose("w3");
+  EXPECT_EQ(DetailOf(Refusal(4)).reason, ErrorReason::kNotEnoughWorkers);
   CacheSummary full = TestFleet::TestCache();
   full.blocks_per_rank = 10;
   EXPECT_EQ(DetailOf(Refusal(1, full)).reason, ErrorReason::kKvCapacity);
@@ -123,15 +142,12 @@ TEST_F(OperationsTest, AnUnknownOperationCannotBeCancelledAndAnEndedOneStays) {
 
 TEST_F(OperationsTest, ADryRunShowsTheChangeAndMakesNone) {
   Serve(4);
-  std::optional<absl::StatusOr<std::vector<ReplicaChange>>> plan;
-  fleet_.coordinator().fleet().PlanChanges({.tp = 0, .cp = 4, .pp = 0, .replicas = 0},
-                                           [&](auto changes) { plan = std::move(changes); });
-  fleet_.DescribeCaches();
-  ASSERT_TRUE(plan.has_value());
-  ASSERT_OK(*plan);
-  ASSERT_EQ((*plan)->size(), 1u);
-  EXPECT_EQ((*plan)->front().kv_blocks_moved, 14u);
-  EXPECT_EQ((*plan)->front().to.epoch, Epoch(2));
+  OperationRequest request;
+  request.sizes.cp = 4;
+  ASSERT_OK_AND_ASSIGN(const std::vector<ReplicaChange> plan, DryRun(request));
+  ASSERT_EQ(plan.size(), 1u);
+  EXPECT_EQ(plan.front().kv_blocks_moved, 14u);
+  EXPECT_EQ(plan.front().to.epoch, Epoch(2));
   EXPECT_TRUE(fleet_.coordinator().fleet().ListOperations().empty());
   EXPECT_EQ(fleet_.epoch(), 1u);
 }
@@ -182,6 +198,9 @@ TEST_F(OperationsTest, ADrainedRankGoesToAStandbyAndTheWorkerGetsNoneUntilItIsSt
   fleet_.Operate(Drain("w1"));
   fleet_.DescribeCaches();
   fleet_.Serve();
+  EXPECT_EQ(fleet_.resize().note, "worker w1 drained, its rank moved to w2");
+  EXPECT_EQ(fleet_.events(EventKind::kResized).at(0).message.substr(0, 40),
+            "worker w1 drained, its rank moved to w2:");
   EXPECT_EQ(fleet_.workers(), "w0 w2");
   fleet_.Release();
   EXPECT_EQ(fleet_.operation().state, OperationState::kDone);
@@ -202,6 +221,7 @@ TEST_F(OperationsTest, WithoutAStandbyADrainShrinks) {
   fleet_.Operate(Drain("w1"));
   fleet_.DescribeCaches();
   EXPECT_EQ(fleet_.operation().summary, "drain w1, cp 2 to 1");
+  EXPECT_EQ(fleet_.resize().note, "worker w1 drained");
   fleet_.Serve();
   fleet_.Release();
   EXPECT_EQ(fleet_.workers(), "w0");
@@ -253,13 +273,57 @@ TEST_F(OperationsTest, SequencesThatCannotGoOverAreNamedUnlessTheyMayBeDropped) 
   EXPECT_EQ(activate.inputs.drop, (std::vector<SequenceName>{{"bench", "s1"}}));
 }
 
+TEST_F(OperationsTest, ADryRunThatWouldLoseSequencesIsRefusedAsTheOperationIs) {
+  Serve(4);
+  CacheSummary cache = TestFleet::TestCache();
+  cache.not_rebuildable = {{"bench", "s1"}};
+  cache.not_rebuildable_count = 1;
+  OperationRequest request = Apply({.tp = 2, .cp = 0, .pp = 0, .replicas = 0});
+  EXPECT_STATUS(DryRun(request, cache), kPrecondition,
+                "1 sequence can be neither moved nor computed again: 'bench/s1'");
+  request.drop = {"bench/s1"};
+  ASSERT_OK_AND_ASSIGN(const std::vector<ReplicaChange> changes, DryRun(request, cache));
+  EXPECT_EQ(changes.at(0).lost_count, 1);
+}
+
+TEST_F(OperationsTest, ADryRunOfMoreReplicasThanThereAreWorkersForIsRefused) {
+  Serve(3);
+  EXPECT_STATUS(DryRun(Apply({.tp = 0, .cp = 0, .pp = 0, .replicas = 2})), kPrecondition,
+                "cannot plan replicas=2: it needs 2 more workers, 1 is free.");
+}
+
 TEST_F(OperationsTest, OtherBucketsAreAppliedToTheSameSizes) {
   Serve(2);
   OperationRequest request = Apply(kSameSizes);
   request.buckets = {8, 1};
+  ASSERT_OK_AND_ASSIGN(const std::vector<ReplicaChange> changes, DryRun(request));
+  ASSERT_EQ(changes.size(), 1u) << "it is a change in a dry run as well";
+  EXPECT_EQ(changes[0].note, "buckets 8 1") << "those before are the workers' own";
   fleet_.Operate(request);
   fleet_.DescribeCaches();
+  EXPECT_EQ(fleet_.operation().summary, "buckets 8 1");
   EXPECT_EQ(fleet_.TakeCall(FormingPhase::kAssign, "w0").inputs.buckets, (std::vector<int>{8, 1}));
+}
+
+TEST_F(OperationsTest, BucketsAreToldWithThoseBefore) {
+  Serve(2);
+  OperationRequest request = Apply(kSameSizes);
+  request.buckets = {8, 1};
+  Run(request);
+  EXPECT_EQ(fleet_.events(EventKind::kResizeProgress).at(0).message, "preparing epoch 2 on w0 w1");
+  request.id = "op2";
+  request.buckets = {16, 4};
+  request.sizes.cp = 1;
+  Run(request);
+  EXPECT_EQ(fleet_.operation("op2").summary, "buckets 8 1 to 16 4, cp 2 to 1");
+  EXPECT_EQ(fleet_.operation("op2").replicas.at(0).note, "buckets 8 1 to 16 4");
+  EXPECT_EQ(fleet_.events(EventKind::kResized).at(1).message.substr(0, 31),
+            "buckets 8 1 to 16 4, cp 2 to 1:");
+  request.id = "op3";
+  EXPECT_OK(fleet_.Operate(request)->value_or(absl::OkStatus()));
+  fleet_.DescribeCaches();
+  EXPECT_TRUE(fleet_.operation("op3").no_change);
+  EXPECT_EQ(fleet_.operation("op3").summary, "cp 1, buckets 16 4");
 }
 
 OperationRequest Replicas(int count, const std::string& id = "op1") {
@@ -287,8 +351,60 @@ TEST_F(OperationsTest, ReplicasThatLackWorkersAreRefusedWithNumbers) {
   const auto answer = fleet_.Operate(Replicas(2));
   fleet_.DescribeCaches();
   EXPECT_STATUS(answer->value(), kPrecondition,
-                "cannot plan replicas=2: it needs 2 more workers, 1 are free.");
+                "cannot plan replicas=2: it needs 2 more workers, 1 is free.");
   EXPECT_EQ(DetailOf(answer->value()).reason, ErrorReason::kNotEnoughWorkers);
+}
+
+// What is not like those that serve.
+WorkerInfo Stranger(const std::string& id, uint64_t incarnation) {
+  WorkerInfo worker = TestWorker(id, incarnation);
+  worker.model.name = "other";
+  worker.model.digest = "00000000000000bb";
+  return worker;
+}
+
+TEST_F(OperationsTest, AStandbyOfAnotherModelHindersNoChangeThatDoesNotNeedIt) {
+  Serve(2);
+  fleet_.Enlist(Stranger("w2", 3));
+  const absl::Status refused = Refusal(3);
+  EXPECT_STATUS(refused, kPrecondition, "w2 holds other in float32");
+  EXPECT_EQ(DetailOf(refused).reason, ErrorReason::kDisagreement);
+  fleet_.Enlist("w3");
+  OperationRequest request{.id = "op1"};
+  request.sizes.cp = 3;
+  Run(request);
+  EXPECT_EQ(fleet_.workers(), "w0 w1 w3");
+  request.id = "op2";
+  request.sizes.cp = 1;
+  Run(request);
+  EXPECT_EQ(fleet_.workers(), "w0");
+}
+
+TEST_F(OperationsTest, AReplicaIsAddedBesideAStandbyOfAnotherModelOrBuild) {
+  Serve(2);
+  fleet_.Enlist(Stranger("w2", 3));
+  WorkerInfo former = TestWorker("w3", 4);
+  former.build = "0.0.1";
+  fleet_.Enlist(former);
+  const auto refused = fleet_.Operate(Replicas(2, "refused"));
+  fleet_.DescribeCaches();
+  EXPECT_STATUS(refused->value(), kPrecondition,
+                "it needs 2 more workers, 0 are free (w3 is of build 0.0.1, not test). Workers "
+                "hold different models: w2 holds other");
+  fleet_.Enlist("w4");
+  fleet_.Enlist("w5");
+  fleet_.Operate(Replicas(2));
+  fleet_.DescribeCaches();
+  fleet_.Serve();
+  EXPECT_EQ(fleet_.operation().state, OperationState::kDone);
+  EXPECT_EQ(fleet_.workers(1), "w4 w5");
+}
+
+TEST_F(OperationsTest, ADrainedWorkerIsNamedWhereItIsMissed) {
+  Serve(3);
+  fleet_.Operate(Drain("w2"));
+  EXPECT_STATUS(Refusal(3), kPrecondition,
+                "it needs 3 workers; it has 2, and no other is free (w2 is drained).");
 }
 
 TEST_F(OperationsTest, AReplicaThatDoesNotComeToServeIsTakenOutAgain) {

@@ -11,6 +11,8 @@
 #include "absl/strings/str_join.h"
 #include "base/error.h"
 #include "base/status_macros.h"
+#include "base/text.h"
+#include "coordinator/roster.h"
 
 namespace muster {
 namespace {
@@ -65,21 +67,27 @@ absl::Status CheckTp(const ParallelConfig& config, const ModelSpec& model) {
   return absl::OkStatus();
 }
 
-absl::Status CheckCp(const ParallelConfig& config, const ModelSpec& model) {
+// " cp can be 1 or 2."; nothing where there is no choice.
+std::string CpChoices(absl::string_view subject, const std::vector<int>& sizes) {
+  return sizes.empty() ? "" : absl::StrCat(" ", subject, " can be ", ChoicesText(sizes), ".");
+}
+
+absl::Status CheckCp(const ParallelConfig& config, const ModelSpec& model, const CpRange& range) {
   const int width = model.heads / config.tp * model.head_dim;
-  const std::vector<int> fitting =
-      SizesUpTo(kMaxStageSize / config.tp, [&](int cp) { return width % cp == 0; });
+  const std::vector<int> fitting = SizesUpTo(kMaxStageSize / config.tp, [&](int cp) {
+    return width % cp == 0 && cp >= range.min && cp <= range.max;
+  });
   if (width % config.cp != 0) {
     return RefusePlan(absl::StrCat("cannot plan cp=", config.cp, " with tp=", config.tp, ": ",
                                    model.heads / config.tp, " heads of ", model.head_dim, " make ",
                                    width, " numbers per token, which ", config.cp,
-                                   " does not divide. cp can be ", ChoicesText(fitting), "."));
+                                   " does not divide.", CpChoices("cp", fitting)));
   }
   if (config.stage_size() > kMaxStageSize) {
     return RefusePlan(absl::StrCat("cannot plan tp=", config.tp, " cp=", config.cp,
                                    ": a stage would have ", config.stage_size(),
-                                   " ranks; it can have ", kMaxStageSize, ". With tp=", config.tp,
-                                   " cp can be ", ChoicesText(fitting), "."));
+                                   " ranks; it can have ", kMaxStageSize, ".",
+                                   CpChoices(absl::StrCat("With tp=", config.tp, " cp"), fitting)));
   }
   return absl::OkStatus();
 }
@@ -131,6 +139,19 @@ Seats SeatSurvivors(const ParallelConfig& config, const ReplicaSlot& slot,
   return seats;
 }
 
+absl::Status CheckWorkers(const PlanRequest& request, const Roster& roster) {
+  const ParallelConfig& config = request.config;
+  const size_t needed = request.slots.size() * static_cast<size_t>(config.world_size());
+  const size_t there = roster.fit.size();
+  if (there >= needed) return absl::OkStatus();
+  const bool all = roster.drained.empty() && roster.strangers.empty();
+  return TooFewFit(
+      absl::StrCat("cannot plan tp=", config.tp, " cp=", config.cp, " replicas=",
+                   request.slots.size(), ": it needs ", Counted(needed, "worker"), ", ", there,
+                   all ? (there == 1 ? " is enlisted" : " are enlisted") : " can get a rank"),
+      needed - there, roster);
+}
+
 Topology MakeTopology(const PlanRequest& request, const ReplicaSlot& slot, const Seats& seats) {
   Topology topology{.replica = slot.replica,
                     .epoch = slot.epoch,
@@ -159,21 +180,17 @@ std::string ChoicesText(const std::vector<int>& sizes) {
   return absl::StrCat(text, text.empty() ? "" : " or ", sizes.back());
 }
 
-absl::Status NotEnoughWorkers(const ParallelConfig& config, size_t replicas, size_t needed,
-                              size_t enlisted) {
-  return MakeError(
-      absl::StatusCode::kFailedPrecondition,
-      absl::StrCat("cannot plan tp=", config.tp, " cp=", config.cp, " replicas=", replicas,
-                   ": it needs ", needed, " workers, ", enlisted, " are enlisted."),
-      {.reason = ErrorReason::kNotEnoughWorkers, .retriable = true});
-}
-
 CpRange DefaultCpRange(int cp) { return {.min = std::max(1, cp / 2), .max = 2 * cp}; }
 
-absl::Status CheckConfig(const ParallelConfig& config, const ModelSpec& model) {
+absl::Status CheckConfig(const ParallelConfig& config, const ModelSpec& model,
+                         const CpRange& range) {
   MUSTER_RETURN_IF_ERROR(CheckSizes(config));
   MUSTER_RETURN_IF_ERROR(CheckTp(config, model));
-  return CheckCp(config, model);
+  return CheckCp(config, model, range);
+}
+
+std::string DescribeModel(const ModelSpec& model) {
+  return absl::StrCat(model.name, " in ", model.dtype, " (digest ", model.digest, ")");
 }
 
 absl::StatusOr<ModelSpec> CommonModel(const std::vector<Candidate>& inventory) {
@@ -196,18 +213,17 @@ absl::StatusOr<ModelSpec> CommonModel(const std::vector<Candidate>& inventory) {
     const ModelSpec& other = worker.model;
     if (other.digest == model.digest && other.dtype == model.dtype) continue;
     detail.workers.push_back(worker.worker_id);
-    odd.push_back(absl::StrCat(worker.worker_id, " holds ", other.name, " in ", other.dtype,
-                               " (digest ", other.digest, ")"));
+    odd.push_back(absl::StrCat(worker.worker_id, " holds ", DescribeModel(other)));
   }
   if (odd.size() > 8) {
     odd.resize(8);
     odd.push_back("...");
   }
-  return MakeError(absl::StatusCode::kFailedPrecondition,
-                   absl::StrCat("workers hold different models: ", absl::StrJoin(odd, ", "),
-                                "; the other ", most->second.size(), " hold ", model.name, " in ",
-                                model.dtype, " (digest ", model.digest, ")."),
-                   detail);
+  return MakeError(
+      absl::StatusCode::kFailedPrecondition,
+      absl::StrCat("workers hold different models: ", absl::StrJoin(odd, ", "), "; the other ",
+                   most->second.size(), " hold ", DescribeModel(model), "."),
+      detail);
 }
 
 std::vector<RankFootprint> Footprints(const ParallelConfig& config, const ModelSpec& model) {
@@ -252,15 +268,13 @@ uint64_t LargestStageBytes(const ParallelConfig& config, const ModelSpec& model,
 
 absl::StatusOr<Plan> PlanTopology(const PlanRequest& request) {
   MUSTER_RETURN_IF_ERROR(CheckSizes(request.config));
-  MUSTER_ASSIGN_OR_RETURN(const ModelSpec model, CommonModel(request.inventory));
+  const Roster roster = MakeRoster(request.inventory, request.pattern);
+  MUSTER_ASSIGN_OR_RETURN(const ModelSpec model, ModelOf(roster));
   MUSTER_RETURN_IF_ERROR(CheckConfig(request.config, model));
-  const size_t needed = request.slots.size() * static_cast<size_t>(request.config.world_size());
-  if (request.inventory.size() < needed) {
-    return NotEnoughWorkers(request.config, request.slots.size(), needed, request.inventory.size());
-  }
+  MUSTER_RETURN_IF_ERROR(CheckWorkers(request, roster));
 
   std::map<std::string, const Candidate*> free;
-  for (const Candidate& worker : request.inventory) free[worker.worker_id] = &worker;
+  for (const Candidate& worker : roster.fit) free[worker.worker_id] = &worker;
   std::vector<Seats> seats;
   for (const ReplicaSlot& slot : request.slots) {
     seats.push_back(SeatSurvivors(request.config, slot, free));

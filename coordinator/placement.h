@@ -27,6 +27,8 @@ struct Candidate {
   ModelSpec model;
   std::string local_address;
   DeviceReport device;
+  std::string build;
+  bool drained = false;  // gets no rank
 };
 
 // A replica to place.
@@ -72,15 +74,20 @@ struct PlanRequest {
   Term term;
   std::vector<ReplicaSlot> slots;
   std::vector<Candidate> inventory;  // workers that are free or in a slot's previous topology
+  std::optional<Candidate> pattern;  // whose model and build are wanted; none: one model of all
 };
 
 // INVALID_ARGUMENT (reason PLAN_REFUSED) unless the model can be split so: names the number that
-// does not divide and the sizes that would.
-absl::Status CheckConfig(const ParallelConfig& config, const ModelSpec& model);
+// does not divide and the sizes that would, cp sizes of `range` alone. `config` may be outside of
+// it.
+absl::Status CheckConfig(const ParallelConfig& config, const ModelSpec& model,
+                         const CpRange& range = {.min = 1, .max = kMaxStageSize});
 
 // The model that all workers hold. FAILED_PRECONDITION names the workers that hold another one than
 // most do, or says that no worker is enlisted.
 absl::StatusOr<ModelSpec> CommonModel(const std::vector<Candidate>& inventory);
+// "llama in float32 (digest 00000000000000aa)".
+std::string DescribeModel(const ModelSpec& model);
 
 // Bytes of weights and of a KV block on each rank. `config` has passed CheckConfig.
 std::vector<RankFootprint> Footprints(const ParallelConfig& config, const ModelSpec& model);
@@ -90,10 +97,6 @@ std::vector<RankFootprint> Footprints(const ParallelConfig& config, const ModelS
 uint64_t LargestStageBytes(const ParallelConfig& config, const ModelSpec& model,
                            const CpRange& range);
 
-// FAILED_PRECONDITION (NOT_ENOUGH_WORKERS) with both numbers.
-absl::Status NotEnoughWorkers(const ParallelConfig& config, size_t replicas, size_t needed,
-                              size_t enlisted);
-
 // INVALID_ARGUMENT with reason PLAN_REFUSED.
 absl::Status RefusePlan(absl::string_view message);
 // "1, 3 or 9"; `sizes` is not empty.
@@ -102,8 +105,8 @@ std::string ChoicesText(const std::vector<int>& sizes);
 // Assigns workers to every rank of every slot. A worker of a slot's previous topology keeps its
 // (pp, cp, tp) place where the new sizes have it, known by worker_id, so that a restarted one
 // returns to it; the rest of the ranks are filled by the other workers in the order of their ids.
-// Errors: those of CheckConfig and CommonModel, and FAILED_PRECONDITION (NOT_ENOUGH_WORKERS) with
-// both numbers.
+// Workers that are drained, or not like the pattern, get none. Errors: those of CheckConfig and
+// CommonModel, and that of TooFewFit with both numbers.
 absl::StatusOr<Plan> PlanTopology(const PlanRequest& request);
 
 // Orders names as people do: "w2" before "w10".

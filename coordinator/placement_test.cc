@@ -121,6 +121,39 @@ TEST(PlanTopology, TooFewWorkersAreRefusedWithBothNumbers) {
   EXPECT_STATUS(PlanTopology(Request({}, {})), kPrecondition, "no worker is enlisted.");
 }
 
+TEST(PlanTopology, OneWorkerIsEnlistedAndOneIsNeeded) {
+  EXPECT_STATUS(PlanTopology(Request({.cp = 2}, Workers(1))), kPrecondition,
+                "it needs 2 workers, 1 is enlisted.");
+}
+
+TEST(PlanTopology, DrainedWorkersGetNoRankAndAreNamed) {
+  std::vector<Candidate> workers = Workers(3);
+  workers[0].drained = true;
+  ASSERT_OK_AND_ASSIGN(const Plan plan, PlanTopology(Request({.cp = 2}, workers)));
+  EXPECT_EQ(Seats(plan.topologies[0]), "w1 w2");
+  workers[2].drained = true;
+  EXPECT_STATUS(PlanTopology(Request({.cp = 2}, workers)), kPrecondition,
+                "it needs 2 workers, 1 can get a rank (w0 is drained, w2 is drained).");
+  workers[1].drained = true;
+  EXPECT_STATUS(PlanTopology(Request({}, workers)), kPrecondition,
+                "it needs 1 worker, 0 can get a rank (w0 is drained, ");
+}
+
+TEST(PlanTopology, BesideAPatternOthersGetNoRankAndAreNamed) {
+  PlanRequest request = Request({.cp = 2}, Workers(4));
+  request.pattern = request.inventory[0];
+  request.inventory[1].model.digest = "00000000000000bb";
+  request.inventory[2].build = "0.0.1";
+  ASSERT_OK_AND_ASSIGN(const Plan plan, PlanTopology(request));
+  EXPECT_EQ(Seats(plan.topologies[0]), "w0 w3");
+  request.config.cp = 4;
+  const absl::Status refused = PlanTopology(request).status();
+  EXPECT_STATUS(refused, kPrecondition, "2 can get a rank (w2 is of build 0.0.1, not ");
+  EXPECT_STATUS(refused, kPrecondition, "different models: w1 holds llama-test in float32 (digest");
+  EXPECT_EQ(DetailOf(refused).reason, ErrorReason::kDisagreement);
+  EXPECT_EQ(DetailOf(refused).workers, (std::vector<std::string>{"w1", "w2"}));
+}
+
 TEST(PlanTopology, AWorkerWithAnotherModelIsNamed) {
   std::vector<Candidate> workers = Workers(3);
   workers[1].model.name = "other";

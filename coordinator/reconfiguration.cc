@@ -6,19 +6,10 @@
 #include "absl/strings/str_cat.h"
 #include "base/error.h"
 #include "base/status_macros.h"
+#include "coordinator/roster.h"
 
 namespace muster {
 namespace {
-
-// Whether the members' model can be split so; OK as long as there are none.
-absl::Status CheckFit(const ParallelConfig& config, const std::vector<WorkerView>& members) {
-  if (members.empty()) return absl::OkStatus();
-  std::vector<Candidate> all;
-  all.reserve(members.size());
-  for (const WorkerView& member : members) all.push_back(ToCandidate(member.info));
-  MUSTER_ASSIGN_OR_RETURN(const ModelSpec model, CommonModel(all));
-  return CheckConfig(config, model);
-}
 
 absl::Status TooFewWorkers(size_t needed, size_t free) {
   return MakeError(absl::StatusCode::kFailedPrecondition,
@@ -34,7 +25,8 @@ Candidate ToCandidate(const WorkerInfo& worker) {
           .address = worker.address,
           .model = worker.model,
           .local_address = worker.local_address,
-          .device = worker.device};
+          .device = worker.device,
+          .build = worker.build};
 }
 
 Reconfiguration::Reconfiguration(const Options& options, const Clock& clock, Membership& membership,
@@ -152,7 +144,7 @@ void Reconfiguration::PlanReplicas() {
   }
   if (plannable.empty()) return;
   const std::vector<WorkerView> members = membership_.Snapshot();
-  std::vector<Candidate> free = FreeWorkers(members);
+  std::vector<Candidate> free = MakeRoster(FreeWorkers(members), PatternOf(*this)).fit;
   while (!plannable.empty()) {
     const ReplicaShape shape = plannable.front()->shape();
     const auto others = std::stable_partition(plannable.begin(), plannable.end(),
@@ -167,6 +159,21 @@ void Reconfiguration::PlanReplicas() {
   }
 }
 
+absl::StatusOr<ModelSpec> Reconfiguration::WantedModel(const std::vector<WorkerView>& members) {
+  if (const auto pattern = PatternOf(*this); pattern.has_value()) return pattern->model;
+  std::vector<Candidate> all;
+  all.reserve(members.size());
+  for (const WorkerView& member : members) all.push_back(ToCandidate(member.info));
+  return CommonModel(all);
+}
+
+absl::Status Reconfiguration::CheckFit(const ParallelConfig& config,
+                                       const std::vector<WorkerView>& members) {
+  if (members.empty()) return absl::OkStatus();
+  MUSTER_ASSIGN_OR_RETURN(const ModelSpec model, WantedModel(members));
+  return CheckConfig(config, model);
+}
+
 std::vector<Candidate> Reconfiguration::FreeWorkers(const std::vector<WorkerView>& members) const {
   const std::vector<const Replica*> replicas = AllReplicas();
   std::vector<Candidate> free;
@@ -177,7 +184,9 @@ std::vector<Candidate> Reconfiguration::FreeWorkers(const std::vector<WorkerView
                     [&](const Replica* replica) { return replica->Occupies(id); }) ||
         std::any_of(slots_.begin(), slots_.end(),
                     [&](const Slot& slot) { return slot.adoption.Holds(id); });
-    if (!occupied && !IsDrained(member.info)) free.push_back(ToCandidate(member.info));
+    if (occupied) continue;
+    free.push_back(ToCandidate(member.info));
+    free.back().drained = IsDrained(member.info);
   }
   return free;
 }

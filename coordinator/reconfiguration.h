@@ -70,12 +70,14 @@ class Reconfiguration : public MembershipListener, private OperationHost {
   // Those of class Operations. A drained worker gets no rank until its process is started again.
   void StartOperation(const OperationRequest& request, Operations::OnStarted done)
       ABSL_LOCKS_EXCLUDED(mu_);
-  void PlanChanges(const ParallelConfig& sizes, Operations::OnPlanned done)
+  void PlanChanges(const OperationRequest& request, Operations::OnPlanned done)
       ABSL_LOCKS_EXCLUDED(mu_);
   absl::StatusOr<Operation> CancelOperation(const std::string& id) ABSL_LOCKS_EXCLUDED(mu_);
   std::vector<Operation> ListOperations() const ABSL_LOCKS_EXCLUDED(mu_);
   std::optional<Operation> FindOperation(const std::string& id) const ABSL_LOCKS_EXCLUDED(mu_);
   bool IsDrained(const std::string& worker_id) const ABSL_LOCKS_EXCLUDED(mu_);
+  // What workers must be like to serve beside those that do; none when no replica serves.
+  std::optional<Candidate> Pattern() ABSL_LOCKS_EXCLUDED(mu_);
   // Notified when an operation enters a stage or ends, and at the next tick after it got on
   // otherwise.
   ChangeSignal& operation_changes() { return operation_changes_; }
@@ -123,7 +125,15 @@ class Reconfiguration : public MembershipListener, private OperationHost {
   void EmitLost(const WorkerInfo& worker, const absl::Status& reason)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   void PlanReplicas() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  // Those without a rank, drained ones included.
   std::vector<Candidate> FreeWorkers(const std::vector<WorkerView>& members) const
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  // That of the replicas that serve; where none does, the one that all members hold. Errors: those
+  // of CommonModel.
+  absl::StatusOr<ModelSpec> WantedModel(const std::vector<WorkerView>& members)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  // Whether that model can be split so; OK as long as there are no members.
+  absl::Status CheckFit(const ParallelConfig& config, const std::vector<WorkerView>& members)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   // Plans and forms the first of `plannable`, which have one shape, as many as `free` suffices for;
   // the others wait. `free` loses the workers that get a rank.

@@ -11,8 +11,8 @@ void Reconfiguration::StartOperation(const OperationRequest& request, Operations
               ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_) { operations_.Start(request, std::move(done)); });
 }
 
-void Reconfiguration::PlanChanges(const ParallelConfig& sizes, Operations::OnPlanned done) {
-  Deliver([&]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_) { operations_.Plan(sizes, std::move(done)); });
+void Reconfiguration::PlanChanges(const OperationRequest& request, Operations::OnPlanned done) {
+  Deliver([&]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_) { operations_.Plan(request, std::move(done)); });
 }
 
 absl::StatusOr<Operation> Reconfiguration::CancelOperation(const std::string& id) {
@@ -35,6 +35,11 @@ bool Reconfiguration::IsDrained(const std::string& worker_id) const {
   const auto view = membership_.Find(worker_id);
   absl::MutexLock lock(&mu_);
   return view.has_value() && IsDrained(view->info);
+}
+
+std::optional<Candidate> Reconfiguration::Pattern() {
+  absl::MutexLock lock(&mu_);
+  return PatternOf(*this);
 }
 
 bool Reconfiguration::IsDrained(const WorkerInfo& worker) const {
@@ -102,9 +107,7 @@ Epoch Reconfiguration::TakeEpoch(ReplicaIndex replica) {
 }
 
 uint64_t Reconfiguration::ReserveBytes(const ParallelConfig& config) {
-  std::vector<Candidate> all;
-  for (const WorkerView& member : membership_.Snapshot()) all.push_back(ToCandidate(member.info));
-  const absl::StatusOr<ModelSpec> model = CommonModel(all);
+  const absl::StatusOr<ModelSpec> model = WantedModel(membership_.Snapshot());
   return model.ok() ? LargestStageBytes(config, *model, range_) : 0;
 }
 

@@ -143,6 +143,10 @@ class Replica : private FormationOwner {
   void FinishResize();
   void Retire(FormationPointer formation, const absl::Status& why);
   void EnterStage(ResizeStage stage, const std::string& message);
+  // Names who is late.
+  absl::Status PreparedTooLate() const;
+  // "cp 2 to 4", "epoch 3".
+  std::string NameOfResize() const;
   std::string DescribeResized() const;
 
   void SetState(ReplicaState state, const absl::Status& failure);

@@ -36,24 +36,38 @@ std::string DescribeSizes(const ParallelConfig& from, const ParallelConfig& to) 
   return changes.empty() ? "the same sizes" : absl::StrJoin(changes, ", ");
 }
 
+std::string DescribeChange(const ParallelConfig& from, const ParallelConfig& to,
+                           const std::string& note) {
+  if (note.empty()) return DescribeSizes(from, to);
+  const bool same = from.tp == to.tp && from.cp == to.cp;
+  return same ? note : absl::StrCat(note, ", ", DescribeSizes(from, to));
+}
+
 void Replica::Resize(ResizeOrder order) {
   const Topology& to = order.plan.topology;
   resize_ = {.replica = status_.replica,
              .from_epoch = status_.topology->epoch,
              .to_epoch = to.epoch,
              .from = status_.topology->config,
-             .to = to.config};
+             .to = to.config,
+             .note = std::move(order.note)};
   operation_id_ = std::move(order.operation_id);
   resize_started_ = ports_.clock.Now();
   resize_deadline_ = resize_started_ + order.timeout;
   current_loss_ = next_loss_ = takeover_failure_ = absl::OkStatus();
   next_phases_.clear();
   status_.next = to;
-  EnterStage(
-      ResizeStage::kPreparing,
-      absl::StrCat("preparing ", DescribeSizes(resize_.from, to.config), " on ", WorkersOf(to)));
+  EnterStage(ResizeStage::kPreparing,
+             absl::StrCat("preparing ", NameOfResize(), " on ", WorkersOf(to)));
   next_ = MakeFormation(std::move(order.plan));
   next_->Start();
+}
+
+// While it is under way: its note tells what was done.
+std::string Replica::NameOfResize() const {
+  const bool same = resize_.from.tp == resize_.to.tp && resize_.from.cp == resize_.to.cp;
+  return same ? absl::StrCat("epoch ", resize_.to_epoch.value())
+              : DescribeSizes(resize_.from, resize_.to);
 }
 
 absl::Status Replica::CancelResize(const absl::Status& reason) {
@@ -62,8 +76,8 @@ absl::Status Replica::CancelResize(const absl::Status& reason) {
     return absl::OkStatus();
   }
   return MakeError(absl::StatusCode::kFailedPrecondition,
-                   absl::StrCat("replica ", status_.replica.value(), ": ",
-                                DescribeSizes(resize_.from, resize_.to), " takes effect already."),
+                   absl::StrCat("replica ", status_.replica.value(), ": ", NameOfResize(),
+                                " takes effect already."),
                    {.reason = ErrorReason::kWrongState, .epoch = resize_.to_epoch});
 }
 
@@ -105,10 +119,11 @@ void Replica::Switch(const Takeover& takeover) {
 
 std::string Replica::DescribeResized() const {
   const Takeover& takeover = resize_.takeover;
-  std::string text = absl::StrCat(
-      DescribeSizes(resize_.from, resize_.to), ": prepare ", Rounded(resize_.prepare_time),
-      ", pause ", Rounded(takeover.pause), ", ", Counted(takeover.kv_blocks_moved, "KV block"),
-      " moved, ", WithCommas(takeover.kv_blocks_kept), " kept");
+  std::string text =
+      absl::StrCat(DescribeChange(resize_.from, resize_.to, resize_.note), ": prepare ",
+                   Rounded(resize_.prepare_time), ", pause ", Rounded(takeover.pause), ", ",
+                   Counted(takeover.kv_blocks_moved, "KV block"), " moved, ",
+                   WithCommas(takeover.kv_blocks_kept), " kept");
   if (takeover.tokens_rebuilt > 0) {
     absl::StrAppend(&text, ", ", Counted(takeover.tokens_rebuilt, "token"), " computed again");
   }
@@ -175,18 +190,24 @@ void Replica::TickResize() {
   if (!takeover_failure_.ok()) return SettleTakeover();
   if (resize_.stage != ResizeStage::kPreparing) return;
   if (ports_.clock.Now() < resize_deadline_) return next_->Tick();
+  RollBack(PreparedTooLate());
+}
+
+absl::Status Replica::PreparedTooLate() const {
+  ErrorDetail detail{.reason = ErrorReason::kRankMissing, .epoch = resize_.to_epoch};
   std::vector<std::string> behind;
-  for (const RankProgress& rank : next_->progress()) {
+  for (const RankProgress& rank : next_->Unfinished()) {
+    if (detail.phase.empty()) detail.phase = rank.progress.phase;
+    detail.ranks.push_back(rank.rank);
+    detail.workers.push_back(rank.worker_id);
     behind.push_back(absl::StrCat("rank ", rank.rank.value(), " (worker ", rank.worker_id, ") is ",
                                   DescribeProgress(rank.progress)));
   }
-  RollBack(MakeError(
+  return MakeError(
       absl::StatusCode::kDeadlineExceeded,
       absl::StrCat("epoch ", resize_.to_epoch.value(), " was not prepared within ",
                    InUnits(resize_deadline_ - resize_started_), ": ", absl::StrJoin(behind, ", ")),
-      {.reason = ErrorReason::kRankMissing,
-       .epoch = resize_.to_epoch,
-       .phase = next_->progress().front().progress.phase}));
+      detail);
 }
 
 void Replica::RollBack(const absl::Status& reason) {

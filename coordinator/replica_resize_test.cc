@@ -210,6 +210,26 @@ TEST_F(ResizeTest, WhatTakesTooLongIsRolledBack) {
   ExpectRolledBack("epoch 2 was not prepared within 30 s: rank 0 (worker w0) is in warmup");
 }
 
+TEST_F(ResizeTest, WhoIsLateIsNamedAndNobodyElse) {
+  OperationRequest request{.id = "op1", .timeout = absl::Seconds(30)};
+  request.sizes.cp = 4;
+  fleet_.Operate(request);
+  fleet_.DescribeCaches();
+  fleet_.FormUntil(FormingPhase::kLoad);
+  for (const char* id : {"w0", "w1", "w3"}) {
+    fleet_.FinishRank(FormingPhase::kLoad, id, PhaseResult{});
+  }
+  fleet_.ReportProgress(FormingPhase::kLoad, "w2", {"load", 3, 7, "files"});
+  fleet_.Advance(absl::Seconds(30));
+  ExpectRolledBack(
+      "epoch 2 was not prepared within 30 s: rank 2 (worker w2) is in load, 3 of 7 files");
+  const ErrorDetail detail = DetailOf(fleet_.operation().failure);
+  EXPECT_EQ(fleet_.operation().failure.message().find("w0"), absl::string_view::npos);
+  EXPECT_EQ(detail.ranks, std::vector<GlobalRank>{GlobalRank(2)});
+  EXPECT_EQ(detail.workers, std::vector<std::string>{"w2"});
+  EXPECT_EQ(detail.phase, "load");
+}
+
 // From one sent Activate on, the leader decides.
 class ResizeActivating : public ResizeTest {
  protected:

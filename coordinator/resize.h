@@ -32,6 +32,7 @@ struct ReplicaResize {
   Epoch to_epoch;
   ParallelConfig from;
   ParallelConfig to;
+  std::string note;                 // what changes beside the sizes, once it is done
   std::vector<RankProgress> ranks;  // of the new epoch, while it is prepared and activated
   absl::Duration prepare_time;
   Takeover takeover;     // once RELEASING or DONE
@@ -43,6 +44,7 @@ struct ResizeOrder {
   FormationPlan plan;
   std::string operation_id;
   absl::Duration timeout;  // until it serves
+  std::string note;        // as of ReplicaResize
 };
 
 inline bool HasEnded(ResizeStage stage) {
@@ -52,6 +54,9 @@ inline bool HasEnded(ResizeStage stage) {
 
 // "cp 2 to 4", "tp 1 to 2, cp 4 to 2", "the same sizes".
 std::string DescribeSizes(const ParallelConfig& from, const ParallelConfig& to);
+// The same with what changes beside them: "worker w1 drained, cp 2 to 1", "buckets 32 16 to 8 1".
+std::string DescribeChange(const ParallelConfig& from, const ParallelConfig& to,
+                           const std::string& note);
 
 }  // namespace muster
 

@@ -57,10 +57,18 @@ absl::StatusOr<v1::ApplyTopologyRequest> ReadRequest(const ApplyOptions& options
   return request;
 }
 
+v1::PlanTopologyRequest PlanOf(const v1::ApplyTopologyRequest& request) {
+  v1::PlanTopologyRequest plan;
+  *plan.mutable_config() = request.config();
+  *plan.mutable_buckets() = request.buckets();
+  *plan.mutable_drop() = request.drop();
+  return plan;
+}
+
 int RunApply(const ApplyOptions& options, const GlobalOptions& global) {
   auto request = ReadRequest(options);
   if (!request.ok()) return ExitStatus(request.status());
-  if (options.dry_run) return ExitStatus(PrintPlan(request->config(), global));
+  if (options.dry_run) return ExitStatus(PrintPlan(PlanOf(*request), global));
   const OperationOptions session = options.flags.Session(global);
   request->set_request_id(session.request_id);
   return RunOperation(session, [&](const FleetClient& client, grpc::ClientContext& context,

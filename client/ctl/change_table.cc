@@ -204,8 +204,7 @@ void AddPeaks(const v1::ReplicaChange& change, Page& page) {
 }
 
 std::string Title(const v1::ReplicaChange& change) {
-  std::string title =
-      absl::StrCat("PLAN  epoch ", Epochs(change), "   ", ShapeChange(change.from(), change.to()));
+  std::string title = absl::StrCat("PLAN  epoch ", Epochs(change), "   ", ChangeText(change));
   const std::string kept = KeptSizes(change.from(), change.to());
   if (!kept.empty()) absl::StrAppend(&title, "   ", kept);
   absl::StrAppend(&title, "   world ", WorldOf(change.from()), " → ", WorldOf(change.to()));
@@ -247,8 +246,7 @@ std::string Rows(const v1::PlanTopologyResponse& plan) {
                {"PREPARE", kRight},
                {"PAUSE", kRight}});
   for (const auto& change : plan.changes()) {
-    table.AddRow({absl::StrCat(change.replica()), Epochs(change),
-                  ShapeChange(change.from(), change.to()),
+    table.AddRow({absl::StrCat(change.replica()), Epochs(change), ChangeText(change),
                   absl::StrCat(RanksOf(change, v1::RankChange::ROLE_RECRUIT).size()),
                   HumanBytes(change.kv_bytes_moved()), WithCommas(change.kv_blocks_kept()),
                   PeakShare(change), HumanDuration(DurationOf(change.predicted_prepare())),

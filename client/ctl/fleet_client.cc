@@ -74,9 +74,7 @@ absl::StatusOr<v1::ListWorkersResponse> FleetClient::ListWorkers() const {
 }
 
 absl::StatusOr<v1::PlanTopologyResponse> FleetClient::PlanTopology(
-    const v1::ParallelConfig& config) const {
-  v1::PlanTopologyRequest request;
-  *request.mutable_config() = config;
+    const v1::PlanTopologyRequest& request) const {
   v1::PlanTopologyResponse response;
   const auto status = stub_->PlanTopology(Context().get(), request, &response);
   if (!status.ok()) return Explain(status);

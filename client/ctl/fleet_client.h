@@ -35,7 +35,8 @@ class FleetClient {
 
   absl::StatusOr<v1::GetTopologyResponse> GetTopology() const;
   absl::StatusOr<v1::ListWorkersResponse> ListWorkers() const;
-  absl::StatusOr<v1::PlanTopologyResponse> PlanTopology(const v1::ParallelConfig& config) const;
+  absl::StatusOr<v1::PlanTopologyResponse> PlanTopology(
+      const v1::PlanTopologyRequest& request) const;
   absl::StatusOr<v1::ListOperationsResponse> ListOperations() const;
   absl::StatusOr<v1::Operation> CancelOperation(const std::string& id) const;
 

@@ -62,10 +62,10 @@ OperationOptions OperationFlags::Session(const GlobalOptions& global) const {
           .wait = wait};
 }
 
-absl::Status PrintPlan(const v1::ParallelConfig& config, const GlobalOptions& global) {
+absl::Status PrintPlan(const v1::PlanTopologyRequest& request, const GlobalOptions& global) {
   MUSTER_ASSIGN_OR_RETURN(const CoordinatorAddress address, FindCoordinator(global.coordinator));
   const FleetClient client(address);
-  MUSTER_ASSIGN_OR_RETURN(const auto plan, client.PlanTopology(config));
+  MUSTER_ASSIGN_OR_RETURN(const auto plan, client.PlanTopology(request));
   if (!global.for_people()) {
     WriteReport(std::cout, global.output, PlanWithChangesJson(plan));
     return absl::OkStatus();

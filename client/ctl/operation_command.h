@@ -28,9 +28,8 @@ struct OperationFlags {
   }
 };
 
-// Prints what it would take to get to `config`; sizes of 0 stay as they are. Errors: as of
-// FleetClient.
-absl::Status PrintPlan(const v1::ParallelConfig& config, const GlobalOptions& global);
+// Prints what it would take to get there. Errors: as of FleetClient.
+absl::Status PrintPlan(const v1::PlanTopologyRequest& request, const GlobalOptions& global);
 
 }  // namespace muster::ctl
 

@@ -30,6 +30,7 @@ Json ResizeJson(const v1::ReplicaResize& resize) {
                {"to_epoch", resize.to_epoch()}};
   json["from"] = ConfigJson(resize.from());
   json["to"] = ConfigJson(resize.to());
+  json["note"] = resize.note();
   json["ranks"] = RanksJson(resize);
   json["prepare_ms"] = Milliseconds(resize.prepare_time());
   json["pause_ms"] = Milliseconds(resize.pause());
@@ -105,6 +106,7 @@ Json ChangeJson(const v1::ReplicaChange& change) {
                {"to_epoch", change.to_epoch()}};
   json["from"] = ConfigJson(change.from());
   json["to"] = ConfigJson(change.to());
+  json["note"] = change.note();
   json["ranks"] = RankChangesJson(change);
   json["flows"] = FlowsJson(change);
   json["kv_blocks_moved"] = change.kv_blocks_moved();

@@ -17,6 +17,7 @@ TEST(OperationJson, HasEveryFactWithItsUnit) {
   auto* resize = operation.add_replicas();
   resize->set_stage(v1::RESIZE_STAGE_ROLLED_BACK);
   resize->set_to_epoch(2);
+  resize->set_note("buckets 8 1");
   resize->mutable_pause()->set_nanos(4500000);
   resize->mutable_copy_time()->set_nanos(1000000);
   resize->add_ranks()->mutable_progress()->set_phase("load");
@@ -27,6 +28,7 @@ TEST(OperationJson, HasEveryFactWithItsUnit) {
   EXPECT_EQ(json["failure"]["detail"]["reason"], "RANK_LOST");
   const Json& replica = json["replicas"][0];
   EXPECT_EQ(replica["stage"], "ROLLED_BACK");
+  EXPECT_EQ(replica["note"], "buckets 8 1");
   EXPECT_EQ(replica["pause_ms"], 4.5);
   EXPECT_EQ(replica["copy_ms"], 1);
   EXPECT_EQ(replica["ranks"][0]["progress"]["phase"], "load");

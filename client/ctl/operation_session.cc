@@ -170,6 +170,7 @@ class OperationSession {
       std::cout << absl::StrCat(last_->summary(), ": nothing had to be changed\n");
       return;
     }
+    if (ok && last_->replicas_size() == 0) std::cout << DoneLine(*last_) << "\n";
     const bool several = last_->replicas_size() > 1;
     for (const auto& resize : last_->replicas()) {
       if (!ok && resize.stage() != v1::RESIZE_STAGE_DONE) continue;

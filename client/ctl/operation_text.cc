@@ -19,6 +19,25 @@ size_t OrderOf(absl::string_view phase) {
   return static_cast<size_t>(std::find(kPhases.begin(), kPhases.end(), label) - kPhases.begin());
 }
 
+std::vector<std::string> SizeChanges(const v1::ParallelConfig& from, const v1::ParallelConfig& to) {
+  std::vector<std::string> changes;
+  const auto add = [&](const char* name, uint32_t before, uint32_t after) {
+    if (before != after) changes.push_back(absl::StrCat(name, " ", before, " → ", after));
+  };
+  add("tp", from.tp(), to.tp());
+  add("cp", from.cp(), to.cp());
+  add("pp", from.pp(), to.pp());
+  return changes;
+}
+
+std::string WithNote(const std::string& note, const v1::ParallelConfig& from,
+                     const v1::ParallelConfig& to) {
+  if (note.empty()) return ShapeChange(from, to);
+  std::vector<std::string> parts = SizeChanges(from, to);
+  parts.insert(parts.begin(), note);
+  return absl::StrJoin(parts, ", ");
+}
+
 // " (7.4 MiB, 6.1 GiB/s)"; empty where nothing was copied.
 std::string Copied(const v1::ReplicaResize& resize) {
   if (resize.kv_bytes_moved() == 0) return "";
@@ -36,14 +55,16 @@ bool TookEffect(const v1::ReplicaResize& resize) {
 }  // namespace
 
 std::string ShapeChange(const v1::ParallelConfig& from, const v1::ParallelConfig& to) {
-  std::vector<std::string> changes;
-  const auto add = [&](const char* name, uint32_t before, uint32_t after) {
-    if (before != after) changes.push_back(absl::StrCat(name, " ", before, " → ", after));
-  };
-  add("tp", from.tp(), to.tp());
-  add("cp", from.cp(), to.cp());
-  add("pp", from.pp(), to.pp());
+  const std::vector<std::string> changes = SizeChanges(from, to);
   return changes.empty() ? "same sizes" : absl::StrJoin(changes, ", ");
+}
+
+std::string ChangeText(const v1::ReplicaResize& resize) {
+  return WithNote(resize.note(), resize.from(), resize.to());
+}
+
+std::string ChangeText(const v1::ReplicaChange& change) {
+  return WithNote(change.note(), change.from(), change.to());
 }
 
 std::string RankList(const std::vector<uint32_t>& ranks) {
@@ -63,12 +84,11 @@ std::string RankList(const std::vector<uint32_t>& ranks) {
 }
 
 std::string ResizeSummary(const v1::ReplicaResize& resize) {
-  std::string line = absl::StrCat(ShapeChange(resize.from(), resize.to()), ": prepare ",
-                                  HumanDuration(DurationOf(resize.prepare_time())), ", pause ",
-                                  HumanDuration(DurationOf(resize.pause())), ", ",
-                                  Count(resize.kv_blocks_moved(), "KV block"), " moved",
-                                  Copied(resize), ", ", WithCommas(resize.kv_blocks_kept()),
-                                  " kept, ", Count(resize.sequences(), "sequence"));
+  std::string line = absl::StrCat(
+      ChangeText(resize), ": prepare ", HumanDuration(DurationOf(resize.prepare_time())),
+      ", pause ", HumanDuration(DurationOf(resize.pause())), ", ",
+      Count(resize.kv_blocks_moved(), "KV block"), " moved", Copied(resize), ", ",
+      WithCommas(resize.kv_blocks_kept()), " kept, ", Count(resize.sequences(), "sequence"));
   if (resize.tokens_rebuilt() > 0) {
     absl::StrAppend(&line, ", ", Count(resize.tokens_rebuilt(), "token"), " computed again");
   }
@@ -76,6 +96,11 @@ std::string ResizeSummary(const v1::ReplicaResize& resize) {
     absl::StrAppend(&line, ", ", Count(resize.sequences_dropped(), "sequence"), " dropped");
   }
   return line;
+}
+
+std::string DoneLine(const v1::Operation& operation) {
+  const absl::Duration took = TimeOf(operation.ended()) - TimeOf(operation.started());
+  return absl::StrCat(operation.summary(), ": done in ", HumanDuration(took));
 }
 
 std::string SlowestPhase(const v1::ReplicaResize& resize) {
@@ -133,7 +158,7 @@ std::optional<std::string> LastResize(const v1::ListOperationsResponse& operatio
     const auto& resizes = operation.replicas();
     const auto last = std::find_if(resizes.rbegin(), resizes.rend(), TookEffect);
     if (last == resizes.rend() || !operation.has_ended()) continue;
-    return absl::StrCat("last resize: ", ShapeChange(last->from(), last->to()), ", ",
+    return absl::StrCat("last resize: ", ChangeText(*last), ", ",
                         Ago(now - TimeOf(operation.ended())), ", pause ",
                         HumanDuration(DurationOf(last->pause())));
   }

@@ -14,12 +14,21 @@ namespace muster::ctl {
 // "cp 2 → 4", "tp 1 → 3, cp 2 → 1"; "same sizes" where none changes.
 std::string ShapeChange(const v1::ParallelConfig& from, const v1::ParallelConfig& to);
 
+// What a ReplicaResize or a ReplicaChange does: that, and what it notes beside it: "worker w1
+// drained, cp 2 → 1", "buckets 32 16 to 8 1".
+std::string ChangeText(const v1::ReplicaResize& resize);
+std::string ChangeText(const v1::ReplicaChange& change);
+
 // "0-3 5", of ascending ranks; runs of three and more are joined.
 std::string RankList(const std::vector<uint32_t>& ranks);
 
 // Of a replica whose change has taken effect: "cp 2 → 4: prepare 1.1 s, pause 4 ms, 21 KV blocks
 // moved (7.4 MiB, 6.1 GiB/s), 20 kept, 3 sequences".
 std::string ResizeSummary(const v1::ReplicaResize& resize);
+
+// Of an operation that took effect without a change of a replica that serves: "replicas 1 to 2:
+// done in 1.1 s".
+std::string DoneLine(const v1::Operation& operation);
 
 // How far a replica's change has come: "prepare load", "activate", "waits for its turn".
 std::string StageText(const v1::ReplicaResize& resize);

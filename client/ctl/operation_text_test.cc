@@ -48,6 +48,25 @@ TEST(OperationText, AChangeOfShapeNamesTheSizesThatChange) {
   EXPECT_EQ(ShapeChange(Config(1, 2), Config(1, 2)), "same sizes");
 }
 
+TEST(OperationText, WhatChangesBesideTheSizesComesFirst) {
+  v1::ReplicaResize resize = Resize();
+  resize.set_note("worker w1 drained");
+  EXPECT_EQ(ChangeText(resize), "worker w1 drained, cp 2 → 4");
+  *resize.mutable_to() = resize.from();
+  resize.set_note("buckets 32 16 to 8 1");
+  EXPECT_EQ(ResizeSummary(resize).substr(0, 30), "buckets 32 16 to 8 1: prepare ");
+  v1::ReplicaChange change;
+  EXPECT_EQ(ChangeText(change), "same sizes");
+  change.set_note("buckets 8 1");
+  EXPECT_EQ(ChangeText(change), "buckets 8 1");
+}
+
+TEST(OperationText, WhatChangesNoReplicaThatServesEndsWithALineToo) {
+  v1::Operation operation = Operation(v1::OPERATION_STATE_DONE, 100, 102);
+  operation.set_summary("replicas 1 to 2");
+  EXPECT_EQ(DoneLine(operation), "replicas 1 to 2: done in 2.0 s");
+}
+
 TEST(OperationText, RunsOfRanksAreJoined) {
   EXPECT_EQ(RankList({0, 1, 2, 3, 5}), "0-3 5");
   EXPECT_EQ(RankList({0, 1}), "0 1");

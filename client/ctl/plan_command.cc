@@ -19,11 +19,13 @@ struct PlanOptions {
 };
 
 absl::Status RunPlan(const PlanOptions& options, const GlobalOptions& global) {
-  v1::ParallelConfig config;
-  config.set_tp(options.tp);
-  config.set_cp(options.cp);
-  config.set_replicas(options.replicas);
-  return PrintPlan(config, global);
+  v1::PlanTopologyRequest request;
+  request.mutable_config()->set_tp(options.tp);
+  request.mutable_config()->set_cp(options.cp);
+  request.mutable_config()->set_replicas(options.replicas);
+  // What would be lost is shown.
+  request.add_drop("*");
+  return PrintPlan(request, global);
 }
 
 void AddSize(CLI::App& plan, const char* name, uint32_t& size, const char* description) {

@@ -26,9 +26,9 @@ struct ScaleOptions {
 
 int RunScale(const ScaleOptions& options, const GlobalOptions& global) {
   if (options.dry_run) {
-    v1::ParallelConfig config;
-    config.set_cp(options.cp);
-    return ExitStatus(PrintPlan(config, global));
+    v1::PlanTopologyRequest request;
+    request.mutable_config()->set_cp(options.cp);
+    return ExitStatus(PrintPlan(request, global));
   }
   v1::ScaleContextParallelRequest request;
   const OperationOptions session = options.flags.Session(global);

@@ -74,22 +74,26 @@ grpc::ServerUnaryReactor* FleetService::PlanTopology(grpc::CallbackServerContext
                                                      const v1::PlanTopologyRequest* request,
                                                      v1::PlanTopologyResponse* response) {
   grpc::ServerUnaryReactor* reactor = context->DefaultReactor();
-  const absl::StatusOr<ParallelConfig> sizes = SizesFromWire(request->config());
-  const absl::StatusOr<Plan> plan =
-      sizes.ok() ? fleet_.PlanTopology(*sizes) : absl::StatusOr<Plan>(sizes.status());
-  if (!plan.ok()) {
-    reactor->Finish(ToGrpc(plan.status()));
+  const absl::StatusOr<OperationRequest> operation = RequestFromWire(*request);
+  if (!operation.ok()) {
+    reactor->Finish(ToGrpc(operation.status()));
     return reactor;
   }
-  *response = ToWire(*plan);
-  fleet_.PlanChanges(
-      *sizes, [reactor, response](const absl::StatusOr<std::vector<ReplicaChange>>& changes) {
-        if (changes.ok()) {
-          for (const ReplicaChange& change : *changes) *response->add_changes() = ToWire(change);
-        }
-        reactor->Finish(ToGrpc(changes.status()));
-      });
+  // What serves is asked first: its refusal is the one of the operation itself.
+  fleet_.PlanChanges(*operation,
+                     [this, reactor, response, sizes = operation->sizes](const Changes& changes) {
+                       reactor->Finish(ToGrpc(FillPlan(sizes, changes, response)));
+                     });
   return reactor;
+}
+
+absl::Status FleetService::FillPlan(const ParallelConfig& sizes, const Changes& changes,
+                                    v1::PlanTopologyResponse* response) const {
+  MUSTER_RETURN_IF_ERROR(changes.status());
+  MUSTER_ASSIGN_OR_RETURN(const Plan plan, fleet_.PlanTopology(sizes));
+  *response = ToWire(plan);
+  for (const ReplicaChange& change : *changes) *response->add_changes() = ToWire(change);
+  return absl::OkStatus();
 }
 
 grpc::ServerWriteReactor<v1::ScaleContextParallelResponse>* FleetService::ScaleContextParallel(

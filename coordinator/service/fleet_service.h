@@ -1,6 +1,10 @@
 #ifndef MUSTER_COORDINATOR_SERVICE_FLEET_SERVICE_H_
 #define MUSTER_COORDINATOR_SERVICE_FLEET_SERVICE_H_
 
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
 #include "coordinator/change_signal.h"
 #include "coordinator/fleet.h"
 #include "proto/muster/v1/fleet.grpc.pb.h"
@@ -45,6 +49,12 @@ class FleetService : public v1::Fleet::CallbackService {
       grpc::CallbackServerContext* context, const v1::WatchEventsRequest* request) override;
 
  private:
+  using Changes = absl::StatusOr<std::vector<ReplicaChange>>;
+
+  // What the sizes look like, and what it takes to get there.
+  absl::Status FillPlan(const ParallelConfig& sizes, const Changes& changes,
+                        v1::PlanTopologyResponse* response) const;
+
   Fleet& fleet_;
   ChangeSignal stopping_;
 };

@@ -324,12 +324,13 @@ TEST_F(FleetServiceOperationTest, WhatIsWrongWithATopologyIsNamedByItsField) {
 }
 
 TEST_F(FleetServiceOperationTest, APlanThatIsRefusedIsAnErrorOfTheCall) {
-  const Scaling scaling = stub_->ScaleContextParallel(&context_, ScaleTo(8));
+  fleet_.Lose("w3");
+  const Scaling scaling = stub_->ScaleContextParallel(&context_, ScaleTo(4));
   AnswerTheSurvey();
   v1::ScaleContextParallelResponse response;
   EXPECT_FALSE(scaling->Read(&response));
   const absl::Status refused = FromGrpc(scaling->Finish());
-  EXPECT_STATUS(refused, absl::StatusCode::kFailedPrecondition, "it needs 8 workers");
+  EXPECT_STATUS(refused, absl::StatusCode::kFailedPrecondition, "it needs 4 workers");
   EXPECT_EQ(DetailOf(refused).reason, ErrorReason::kNotEnoughWorkers);
 }
 
@@ -350,6 +351,28 @@ TEST_F(FleetServiceOperationTest, OperationsAreListedAndCancelled) {
   grpc::ClientContext another;
   EXPECT_STATUS(FromGrpc(stub_->CancelOperation(&another, request, &cancelled)),
                 absl::StatusCode::kNotFound, "there is no operation 'op9'.");
+}
+
+TEST_F(FleetServiceOperationTest, ADryRunIsOfTheBucketsAndRefusedAsTheOperationWouldBe) {
+  v1::PlanTopologyRequest request;
+  request.add_buckets(8);
+  v1::PlanTopologyResponse plan;
+  const auto call = [&] {
+    grpc::ClientContext context;
+    std::thread leader([&] { AnswerTheSurvey(); });
+    const grpc::Status status = stub_->PlanTopology(&context, request, &plan);
+    leader.join();
+    return FromGrpc(status);
+  };
+  ASSERT_OK(call());
+  ASSERT_EQ(plan.changes_size(), 1);
+  EXPECT_EQ(plan.changes(0).note(), "buckets 8");
+  request.mutable_config()->set_cp(8);
+  EXPECT_STATUS(call(), absl::StatusCode::kInvalidArgument, "room is kept for cp 1 to 4");
+  request.add_drop("s1");
+  grpc::ClientContext context;
+  EXPECT_STATUS(FromGrpc(stub_->PlanTopology(&context, request, &plan)),
+                absl::StatusCode::kInvalidArgument, "drop names a sequence as CLIENT/SEQUENCE");
 }
 
 TEST_F(FleetServiceOperationTest, ADryRunTellsWhatTheChangeTakes) {

@@ -43,6 +43,7 @@ v1::ReplicaResize ToWireResize(const ReplicaResize& resize) {
     *it->mutable_progress() = ToWire(rank.progress);
   }
   *wire.mutable_prepare_time() = ToWire(resize.prepare_time);
+  wire.set_note(resize.note);
   if (resize.stage != ResizeStage::kReleasing && resize.stage != ResizeStage::kDone) return wire;
   const Takeover& takeover = resize.takeover;
   *wire.mutable_pause() = ToWire(takeover.pause);
@@ -112,6 +113,17 @@ absl::Status CheckDrop(const google::protobuf::RepeatedPtrField<std::string>& dr
   return absl::OkStatus();
 }
 
+// Sizes, buckets and drop of a request that has them.
+template <typename Wire>
+absl::Status TakeTopology(const Wire& wire, OperationRequest* request) {
+  MUSTER_ASSIGN_OR_RETURN(request->sizes, SizesFromWire(wire.config()));
+  MUSTER_RETURN_IF_ERROR(CheckBuckets(wire.buckets()));
+  MUSTER_RETURN_IF_ERROR(CheckDrop(wire.drop()));
+  request->buckets.assign(wire.buckets().begin(), wire.buckets().end());
+  request->drop.assign(wire.drop().begin(), wire.drop().end());
+  return absl::OkStatus();
+}
+
 }  // namespace
 
 v1::Operation ToWire(const Operation& operation) {
@@ -157,6 +169,7 @@ v1::ReplicaChange ToWire(const ReplicaChange& change) {
   wire.set_lost_count(Unsigned(change.lost_count));
   *wire.mutable_predicted_prepare() = ToWire(change.predicted_prepare);
   *wire.mutable_predicted_pause() = ToWire(change.predicted_pause);
+  wire.set_note(change.note);
   return wire;
 }
 
@@ -172,11 +185,13 @@ absl::StatusOr<OperationRequest> RequestFromWire(const v1::ScaleContextParallelR
 
 absl::StatusOr<OperationRequest> RequestFromWire(const v1::ApplyTopologyRequest& wire) {
   MUSTER_ASSIGN_OR_RETURN(OperationRequest request, Common(wire, OperationKind::kApplyTopology));
-  MUSTER_ASSIGN_OR_RETURN(request.sizes, SizesFromWire(wire.config()));
-  MUSTER_RETURN_IF_ERROR(CheckBuckets(wire.buckets()));
-  MUSTER_RETURN_IF_ERROR(CheckDrop(wire.drop()));
-  request.buckets.assign(wire.buckets().begin(), wire.buckets().end());
-  request.drop.assign(wire.drop().begin(), wire.drop().end());
+  MUSTER_RETURN_IF_ERROR(TakeTopology(wire, &request));
+  return request;
+}
+
+absl::StatusOr<OperationRequest> RequestFromWire(const v1::PlanTopologyRequest& wire) {
+  OperationRequest request{.kind = OperationKind::kApplyTopology};
+  MUSTER_RETURN_IF_ERROR(TakeTopology(wire, &request));
   return request;
 }
 

@@ -19,6 +19,8 @@ absl::StatusOr<OperationRequest> RequestFromWire(const v1::ScaleContextParallelR
 // At most 32 buckets, each a power of two up to 512, largest first; at most 4,096 names to drop.
 absl::StatusOr<OperationRequest> RequestFromWire(const v1::ApplyTopologyRequest& wire);
 absl::StatusOr<OperationRequest> RequestFromWire(const v1::DrainWorkerRequest& wire);
+// What ApplyTopology would be asked, under no id.
+absl::StatusOr<OperationRequest> RequestFromWire(const v1::PlanTopologyRequest& wire);
 // Each size 0, for one that stays, to 1,024.
 absl::StatusOr<ParallelConfig> SizesFromWire(const v1::ParallelConfig& wire);
 

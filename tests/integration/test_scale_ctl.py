@@ -331,9 +331,29 @@ def test_other_buckets_alone_are_a_change_that_moves_nothing(fleet, replica, idl
     assert (fleet.replica.epoch, replica.model().buckets) == (before + 1, (8, 1))
     idle_text.write(20)
     assert_unbroken(idle_text, reference)
+    foretold = fleet.apply("buckets: [16, 1]\n", "--dry-run")
+    assert f"PLAN  epoch {before + 1} → {before + 2}   buckets 8 1 to 16 1" in foretold.stdout
     again = fleet.apply("buckets: [8, 1]\ncp: 2\n")
     assert again.returncode == 0 and "nothing had to be changed" in again.stdout
     assert fleet.replica.epoch == before + 1
+    result = fleet.apply("buckets: [16, 1]\n")
+    assert result.stdout.splitlines()[-1].startswith("buckets 8 1 to 16 1: prepare ")
+
+
+def test_a_drained_worker_is_named_in_the_final_line(three_workers):
+    for worker, line in (("w1", "worker w1 drained, its rank moved to w2: prepare "),
+                         ("w2", "worker w2 drained, cp 2 → 1: prepare ")):
+        result = three_workers.ctl("drain", worker)
+        assert result.returncode == 0, result.stderr
+        assert result.stdout.splitlines()[-1].startswith(line)
+
+
+def test_another_number_of_replicas_ends_with_a_line_and_its_ranks_serve_at_once(three_workers):
+    three_workers.scale(1)
+    result = three_workers.apply("replicas: 2\n")
+    assert result.returncode == 0, result.stderr
+    assert re.fullmatch(r"replicas 1 to 2: done in \d+(\.\d+)? m?s", result.stdout.splitlines()[-1])
+    assert re.search(r"w1 .* SERVING", three_workers.ctl("status").stdout)
 
 
 def test_a_drained_workers_rank_goes_to_a_standby_and_then_to_nobody(three_workers):

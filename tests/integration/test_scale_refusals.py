@@ -89,7 +89,7 @@ def test_what_is_no_size_is_refused_by_the_coordinator_as_well(fleet, cp):
 def test_a_size_that_does_not_divide_is_refused_with_those_that_do(fleet, dry_run):
     refused(fleet, "scale-cp", "5", *dry_run, parts=(
         "cannot plan cp=5", "6 heads of 16 make 96 numbers per token, which 5 does not divide",
-        "cp can be 1, 2, 3"))
+        "cp can be 1, 2 or 3."))
 
 
 @pytest.mark.parametrize("dry_run", [(), ("--dry-run",)], ids=["", "dry run"])
@@ -253,9 +253,14 @@ def test_sequences_fed_with_hidden_states_make_another_tp_refuse_unless_dropped(
 
 
 def test_the_dry_run_of_a_change_that_loses_sequences_names_them(fleet, leader):
+    """It is refused as the change itself, and shows what it loses once that may be lost."""
     feed_hidden_states(leader, "fed")
-    result = fleet.apply("tp: 3\ncp: 1\n", "--dry-run")
-    assert "test/fed" in result.stdout and "--drop" in result.stdout
+    refused(fleet, *("plan", "--tp", "3", "--cp", "2"), parts=("it needs 6 workers",))
+    assert_one_line(fleet.apply("tp: 3\ncp: 1\n", "--dry-run"), "1 sequence", "'test/fed'", "drop")
+    for result in (fleet.apply("tp: 3\ncp: 1\n", "--dry-run", "--drop", "test/fed"),
+                   fleet.ctl("plan", "--tp", "3", "--cp", "1")):
+        assert result.returncode == 0, result.stderr
+        assert "test/fed" in result.stdout and "--drop" in result.stdout
     assert leader.capacity().sequences == 1
 
 

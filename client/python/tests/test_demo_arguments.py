@@ -4,14 +4,27 @@ from pathlib import Path
 
 import pytest
 from muster.demo.arguments import DEFAULT_PROMPT, FIRST_PROMPT, parse
+from muster.demo.scale import Point
 
 
-def test_the_defaults_are_two_prompts_on_two_workers():
+def test_the_defaults_are_two_prompts_on_two_workers_that_become_four_and_one():
     arguments = parse([])
     assert (arguments.tp, arguments.cp, arguments.replicas) == (1, 2, 1)
     assert (arguments.prompt, arguments.prompt_tokens) == (DEFAULT_PROMPT, None)
     assert arguments.first_prompt == FIRST_PROMPT
     assert (arguments.model, arguments.dtype, arguments.temperature) == (None, "auto", 0.0)
+    assert arguments.scale == (Point(12, 4), Point(40, 1)) and arguments.standbys == 2
+
+
+@pytest.mark.parametrize("words", [
+    ["--scale", "none"], ["--prompt", "Why?"], ["--prompt-tokens", "1"], ["--model", "/m"],
+    ["--cp", "2"], ["--tp", "3"], ["--replicas", "2"], ["--max-tokens", "12"]])
+def test_a_demo_of_ones_own_keeps_its_size(words):
+    assert parse(words).scale == () and parse(words).standbys == 0
+
+
+def test_a_short_text_comes_to_the_first_change_alone():
+    assert parse(["--max-tokens", "20"]).scale == (Point(12, 4),)
 
 
 def test_every_option_is_read():

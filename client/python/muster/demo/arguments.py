@@ -21,6 +21,9 @@ MOST_RANKS = 16
 FIRST_PROMPT = "What is the capital of France?"
 DEFAULT_PROMPT = "Why is the sky blue?"
 
+# Where neither a model, a prompt nor sizes are given.
+DEFAULT_SCALE = "12:4,40:1"
+
 
 @dataclass(frozen=True)
 class Arguments:
@@ -63,6 +66,12 @@ def parse(words: list[str]) -> Arguments:
     asked = options.prompt is not None or options.prompt_tokens is not None
     options.first_prompt = None if asked else FIRST_PROMPT
     options.prompt = options.prompt or DEFAULT_PROMPT
+    shown_as_is = not asked and options.model is None and options.tp is options.cp is None
+    options.tp, options.cp = options.tp or 1, options.cp or 2
+    if options.scale is None:
+        shown_as_is = shown_as_is and options.replicas == 1
+        options.scale = tuple(point for point in parse_points(DEFAULT_SCALE)
+                              if shown_as_is and point.at_token < options.max_tokens)
     if options.scale and options.replicas > 1:
         parser.error("--scale is shown on one replica: it takes no --replicas")
     before = options.cp
@@ -89,14 +98,15 @@ def _parser() -> argparse.ArgumentParser:
                         help="token ids instead of a text; no tokenizer is needed then")
     add("--max-tokens", metavar="N", type=integer(1, 1 << 20), default=256,
         help="tokens to generate at most (default: 256)")
-    add("--tp", metavar="T", type=integer(1, 1024), default=1,
+    add("--tp", metavar="T", type=integer(1, 1024),
         help="tensor parallel: attention heads are split over it (default: 1)")
-    add("--cp", metavar="C", type=integer(1, 1024), default=2,
+    add("--cp", metavar="C", type=integer(1, 1024),
         help="context parallel: the KV cache is split over it (default: 2)")
     add("--replicas", metavar="R", type=integer(1, 1024), default=1,
         help="independent copies of the model (default: 1)")
-    add("--scale", metavar="TOKEN:CP,..", type=parse_points, default=(),
-        help="other cp once so many tokens have come, such as 12:4,40:1 (default: none)")
+    add("--scale", metavar="TOKEN:CP,..", type=parse_points,
+        help=f"other cp once so many tokens have come, or none (default: {DEFAULT_SCALE}, none "
+             "where a model, a prompt or sizes are given)")
     add("--threads", metavar="N", type=integer(1, 1024),
         help="threads per worker (default: cores / workers)")
     add("--dtype", choices=("auto", "float32", "bfloat16"), default="auto",
