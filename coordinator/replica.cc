@@ -144,8 +144,7 @@ void Replica::OnActivated(Formation& formation, const Takeover& takeover) {
 }
 
 void Replica::OnFailed(Formation& formation, const absl::Status& reason) {
-  if (!IsNext(formation)) return FailEpoch(reason);
-  resize_.stage == ResizeStage::kPreparing ? RollBack(reason) : OnTakeoverFailed(reason);
+  IsNext(formation) ? OnNextFailed(reason) : FailEpoch(reason);
 }
 
 void Replica::OnReleased(Formation& formation) {

@@ -132,8 +132,9 @@ class Replica : private FormationOwner {
   // The resize, in replica_resize.cc.
   void BeginTakeover();
   void Switch(const Takeover& takeover);
-  void OnTakeoverFailed(const absl::Status& reason);
-  void SettleTakeover();
+  void OnNextFailed(const absl::Status& reason);
+  void Settle();
+  void SettleTakeover(const WorkerView& leader);
   // False when the loss is the current epoch's alone.
   bool TakeLossWhileResizing(const WorkerInfo& worker, const absl::Status& reason);
   void TickResize();
@@ -175,8 +176,10 @@ class Replica : private FormationOwner {
   // Lost while the leader decides, of the one epoch or the other: what to fail it with if it wins.
   absl::Status current_loss_;
   absl::Status next_loss_;
-  absl::Status takeover_failure_;  // what the leader said, or that it said nothing
-  absl::Time takeover_failed_at_;
+  // Why the next epoch failed, while it is not known what became of the current one; who will tell.
+  absl::Status unsettled_;
+  absl::Time unsettled_since_;
+  std::string witness_;
 };
 
 }  // namespace muster

@@ -54,7 +54,7 @@ void Replica::Resize(ResizeOrder order) {
   operation_id_ = std::move(order.operation_id);
   resize_started_ = ports_.clock.Now();
   resize_deadline_ = resize_started_ + order.timeout;
-  current_loss_ = next_loss_ = takeover_failure_ = absl::OkStatus();
+  current_loss_ = next_loss_ = unsettled_ = absl::OkStatus();
   next_phases_.clear();
   status_.next = to;
   EnterStage(ResizeStage::kPreparing,
@@ -135,18 +135,35 @@ std::string Replica::DescribeResized() const {
   return text;
 }
 
-// An answer may have got lost on its way, and an error does not tell on which side of the switch it
-// was: the leader's next report does.
-void Replica::OnTakeoverFailed(const absl::Status& reason) {
-  takeover_failure_ = reason;
-  takeover_failed_at_ = ports_.clock.Now();
+// An answer may have got lost on its way, an error does not tell on which side of the switch it
+// was, and who failed the next epoch may be lost to this one as well: a report that comes later
+// tells.
+void Replica::OnNextFailed(const absl::Status& reason) {
+  std::string witness;
+  for (const std::string& culprit : DetailOf(reason).workers) {
+    for (const RankPlacement& rank : current_->topology().ranks) {
+      if (rank.worker_id == culprit) witness = culprit;
+    }
+  }
+  if (resize_.stage == ResizeStage::kActivating) witness = current_->topology().ranks[0].worker_id;
+  if (witness.empty()) return RollBack(reason);
+  unsettled_ = reason;
+  unsettled_since_ = ports_.clock.Now();
+  witness_ = witness;
 }
 
-void Replica::SettleTakeover() {
-  const auto leader = ports_.membership.Find(next_->topology().ranks.front().worker_id);
-  if (!leader.has_value() || leader->last_heartbeat <= takeover_failed_at_) return;
+void Replica::Settle() {
+  // One that is a member no more is about to be told as lost.
+  const auto witness = ports_.membership.Find(witness_);
+  if (!witness.has_value() || witness->last_heartbeat <= unsettled_since_) return;
+  if (resize_.stage == ResizeStage::kActivating) return SettleTakeover(*witness);
+  const absl::Status failure = current_->ReportedFailure();
+  failure.ok() ? RollBack(unsettled_) : FailEpoch(failure);
+}
+
+void Replica::SettleTakeover(const WorkerView& leader) {
   const auto reports = [&](Epoch epoch, WorkerState state) {
-    return std::any_of(leader->epochs.begin(), leader->epochs.end(), [&](const EpochReport& it) {
+    return std::any_of(leader.epochs.begin(), leader.epochs.end(), [&](const EpochReport& it) {
       return it.replica == status_.replica && it.epoch == epoch && it.state == state;
     });
   };
@@ -154,7 +171,7 @@ void Replica::SettleTakeover() {
     next_->MarkServing();
     return Switch({});
   }
-  const absl::Status reason = next_loss_.ok() ? takeover_failure_ : next_loss_;
+  const absl::Status reason = next_loss_.ok() ? unsettled_ : next_loss_;
   absl::Status failure = current_loss_;
   if (failure.ok()) failure = current_->ReportedFailure();
   // It has handed over, and the other one was lost before it served.
@@ -187,7 +204,7 @@ bool Replica::TakeLossWhileResizing(const WorkerInfo& worker, const absl::Status
 }
 
 void Replica::TickResize() {
-  if (!takeover_failure_.ok()) return SettleTakeover();
+  if (!unsettled_.ok()) return Settle();
   if (resize_.stage != ResizeStage::kPreparing) return;
   if (ports_.clock.Now() < resize_deadline_) return next_->Tick();
   RollBack(PreparedTooLate());

@@ -162,6 +162,32 @@ TEST_P(ResizeInPhase, ARecruitThatFailsIsRolledBackAndNamedAndGivesBackTheNewEpo
   ExpectRolledBack("rank 2 (worker w2) failed in " + phase() + ": 0.7 GiB free");
 }
 
+TEST_P(ResizeInPhase, ASurvivorWhoseCallBreaksIsRolledBackOnlyOnceItReports) {
+  fleet_.FinishRank(GetParam(), "w1", absl::UnavailableError("its connection broke"));
+  fleet_.coordinator().Tick();
+  EXPECT_EQ(fleet_.resize().stage, ResizeStage::kPreparing);
+  fleet_.clock().Advance(absl::Milliseconds(100));
+  fleet_.Heartbeat("w1", 2, {{.epoch = Epoch(1), .state = WorkerState::kServing}});
+  fleet_.coordinator().Tick();
+  ExpectRolledBack("its connection broke");
+}
+
+TEST_P(ResizeInPhase, ASurvivorWhoseCallBreaksSinceItIsLostFailsBothEpochs) {
+  fleet_.FinishRank(GetParam(), "w1", absl::UnavailableError("its connection broke"));
+  fleet_.Lose("w1");
+  ExpectFailed("rank 1 (worker w1) was lost while serving");
+  EXPECT_TRUE(fleet_.events(EventKind::kRolledBack).empty());
+}
+
+TEST_P(ResizeInPhase, ASurvivorThatGaveBothEpochsUpFailsBoth) {
+  fleet_.FinishRank(GetParam(), "w1", absl::AbortedError("the ring is torn"));
+  fleet_.clock().Advance(absl::Milliseconds(100));
+  fleet_.Heartbeat("w1", 2,
+                   {{.epoch = Epoch(1), .state = WorkerState::kFailed, .failure = "ring is torn"}});
+  fleet_.coordinator().Tick();
+  ExpectFailed("its worker gave the epoch up after step 0: ring is torn");
+}
+
 TEST_P(ResizeInPhase, AFrozenRecruitIsRolledBack) {
   fleet_.Advance(absl::Seconds(2), absl::Milliseconds(500), {"w3"});
   ExpectRolledBack("rank 3 (worker w3) was lost in " + phase() + ": it sent no heartbeat");

@@ -13,8 +13,10 @@ from wire import daemons_of_a_module
 
 CHANGES = 20
 CLIENTS = 4
-# What the allocator keeps may differ from time to time; a leaked arena or weight set is far more.
+# The allocator keeps some memory, and gRPC makes and ends threads and connections as it sees fit.
+# What leaked would do so with every change: an arena has 4 MiB.
 RESIDENT_SLACK = 8 << 10  # KiB
+GRPC_SLACK = 4
 
 
 @dataclass(frozen=True)
@@ -35,8 +37,9 @@ class Held:
                     Path(f"/proc/{pid}/maps").read_text().count("memfd:"))
 
     def within(self, other: "Held") -> bool:
-        return (self.resident <= other.resident + RESIDENT_SLACK and self.files <= other.files
-                and self.threads <= other.threads and self.segments <= other.segments)
+        return (self.resident <= other.resident + RESIDENT_SLACK
+                and self.files <= other.files + GRPC_SLACK
+                and self.threads <= other.threads + GRPC_SLACK and self.segments <= other.segments)
 
 
 @pytest.fixture
