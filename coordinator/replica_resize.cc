@@ -172,10 +172,11 @@ void Replica::SettleTakeover(const WorkerView& leader) {
     return Switch({});
   }
   const absl::Status reason = next_loss_.ok() ? unsettled_ : next_loss_;
+  const bool passed_on = reports(resize_.from_epoch, WorkerState::kDraining);
   absl::Status failure = current_loss_;
   if (failure.ok()) failure = current_->ReportedFailure();
-  // It has handed over, and the other one was lost before it served.
-  if (failure.ok() && reports(resize_.from_epoch, WorkerState::kDraining)) failure = reason;
+  // It has handed over, and the other one was lost before it served, by whoever is known to be lost.
+  if (passed_on || (!failure.ok() && current_loss_.ok() && !next_loss_.ok())) failure = reason;
   failure.ok() ? RollBack(reason) : FailEpoch(failure);
 }
 

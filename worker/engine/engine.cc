@@ -261,7 +261,12 @@ absl::Status Engine::Handle(const std::shared_ptr<RequestQueue::Forward>& reques
 
 absl::Status Engine::FailureOf(const absl::Status& status) const {
   const absl::Status known = means_->known_failure();
-  return known.ok() ? status : known;
+  if (!known.ok()) return known;
+  // Another epoch may serve what this one does not any more.
+  ErrorDetail detail = DetailOf(status);
+  detail.epoch = means_->epoch;
+  detail.retriable = true;
+  return MakeError(status.code(), status.message(), detail);
 }
 
 absl::StatusOr<ForwardResult> Engine::RunSteps(const ForwardBatch& batch) {
