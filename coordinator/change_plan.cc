@@ -17,6 +17,14 @@ namespace {
 
 // HOLD, its acknowledgements, the copy, its report, SWITCH.
 constexpr int kPauseRoundTrips = 4;
+// From the leader's one thread to its other, to the followers' and back, until the first step may
+// run; and what it takes to wake a thread, by itself and where steps keep the processors busy. As
+// measured: docs/benchmarks/scaling.md.
+constexpr int kPauseWakeUps = 7;
+constexpr absl::Duration kIdleWakeUp = absl::Microseconds(60);
+constexpr absl::Duration kBusyWakeUp = absl::Microseconds(200);
+// A block is read for its seal, then copied.
+constexpr int kPassesPerBlock = 2;
 // Where the leader has not measured one yet.
 constexpr absl::Duration kAssumedRoundTrip = absl::Milliseconds(1);
 constexpr double kAssumedCopyRate = 1e9;     // bytes per second
@@ -350,13 +358,14 @@ absl::Duration PredictPrepare(const ChangeRequest& request, const ReplicaChange&
 absl::Duration PredictPause(const CacheSummary& cache, const ReplicaChange& change) {
   const absl::Duration round_trip =
       cache.round_trip > absl::ZeroDuration() ? cache.round_trip : kAssumedRoundTrip;
-  absl::Duration pause = kPauseRoundTrips * round_trip;
+  const absl::Duration wake_up = cache.active_sequences > 0 ? kBusyWakeUp : kIdleWakeUp;
+  absl::Duration pause = kPauseRoundTrips * round_trip + kPauseWakeUps * wake_up;
   if (change.kv_blocks_moved > 0) {
     const double rate =
         cache.copy_bytes_per_second > 0 ? cache.copy_bytes_per_second : kAssumedCopyRate;
     const double bytes = static_cast<double>(cache.active_sequences) *
                          static_cast<double>(cache.block_bytes) * change.from.config.tp;
-    pause += absl::Seconds(bytes / rate);
+    pause += absl::Seconds(kPassesPerBlock * bytes / rate);
   }
   if (change.tokens_to_rebuild > 0) {
     const double rate =

@@ -12,6 +12,8 @@ namespace {
 
 // Steps of so many rows go on at about the rate of a long prompt.
 constexpr int kPrefillRows = 64;
+// Of which the shortest counts.
+constexpr int kRoundTrips = 3;
 
 // The same failure, for a request whose KV blocks may have been written.
 absl::Status AfterTheStamp(const absl::Status& status, Epoch epoch) {
@@ -193,10 +195,14 @@ absl::Status Engine::Handle(RequestQueue::Describe& request) {
 absl::StatusOr<absl::Duration> Engine::RoundTrip() {
   Step nothing;
   nothing.kind = StepKind::kSeal;
-  const absl::Time begun = absl::Now();
-  MUSTER_RETURN_IF_ERROR(means_->relay.Send(nothing, means_->step_timeout));
-  MUSTER_RETURN_IF_ERROR(means_->relay.AwaitTaken(means_->step_timeout));
-  return absl::Now() - begun;
+  absl::Duration shortest = absl::InfiniteDuration();
+  for (int i = 0; i < kRoundTrips; ++i) {
+    const absl::Time begun = absl::Now();
+    MUSTER_RETURN_IF_ERROR(means_->relay.Send(nothing, means_->step_timeout));
+    MUSTER_RETURN_IF_ERROR(means_->relay.AwaitTaken(means_->step_timeout));
+    shortest = std::min(shortest, absl::Now() - begun);
+  }
+  return shortest;
 }
 
 absl::Status Engine::Handle(RequestQueue::Free& request) {

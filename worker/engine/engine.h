@@ -126,7 +126,7 @@ class Engine {
   absl::Status RunStep(const ForwardBatch& batch, PlannedStep& planned, ForwardResult& result);
   // Of the step that ran last.
   void AnswerStep(const ForwardBatch& batch, const PlannedStep& planned, ForwardResult& result);
-  // Of a step that does nothing, until all followers have read it.
+  // Of a step that does nothing, until all followers have read it; about 0.1 ms.
   absl::StatusOr<absl::Duration> RoundTrip();
   // Computes the KV again that an epoch before this one had; of how many tokens.
   absl::StatusOr<int64_t> Rebuild();

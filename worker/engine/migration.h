@@ -35,7 +35,7 @@ class Migration : public std::enable_shared_from_this<Migration> {
     Epoch epoch;  // the next one
     NextDeal next;
     uint64_t block_bytes = 0;       // of one rank
-    uint64_t part_bytes = 8 << 20;  // that a rank copies at once while steps run, about
+    uint64_t part_bytes = 8 << 20;  // that are sealed between two steps, about
     std::vector<SequenceName> drop;
     std::function<void(const Progress&)> on_progress = [](const Progress&) {};
   };

@@ -99,9 +99,7 @@ absl::StatusOr<PeerMemory> CpuDevice::OpenExported(absl::string_view handle) {
   if (!decoded.ok() || decoded->bytes < kExportHeader) {
     return absl::UnavailableError("this is no handle of exported memory");
   }
-  // A peer reads what it needs of it, once.
-  MUSTER_ASSIGN_OR_RETURN(ShmMapping opened,
-                          ShmMapping::Open(*decoded, ShmMapping::Entry::kOnTouch));
+  MUSTER_ASSIGN_OR_RETURN(ShmMapping opened, ShmMapping::Open(*decoded));
   auto mapping = std::make_shared<ShmMapping>(std::move(opened));
   std::byte* const data = mapping->data() + kExportHeader;
   return PeerMemory(data, decoded->bytes - kExportHeader, std::move(mapping));

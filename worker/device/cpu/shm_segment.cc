@@ -33,16 +33,10 @@ uint64_t RandomNonce() {
   return nonce;
 }
 
-absl::StatusOr<void*> Map(int fd, uint64_t bytes) {
+// Maps all of a file of fixed size and makes the kernel back it, with large pages where it has them.
+absl::StatusOr<void*> MapShared(int fd, uint64_t bytes) {
   void* data = mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
   if (data == MAP_FAILED) return Failed(absl::StatusCode::kResourceExhausted, "mmap");
-  return data;
-}
-
-// Maps all of a file of fixed size and makes the kernel back it, with large pages where it has
-// them.
-absl::StatusOr<void*> MapShared(int fd, uint64_t bytes) {
-  MUSTER_ASSIGN_OR_RETURN(void* const data, Map(fd, bytes));
   madvise(data, bytes, MADV_HUGEPAGE);
   int error = PopulatePages(data, bytes);
   if (error == EINVAL) error = fallocate(fd, 0, 0, static_cast<off_t>(bytes)) == 0 ? 0 : errno;
@@ -117,7 +111,7 @@ void ShmSegment::StopExporting() {
   if (fd_ >= 0) close(std::exchange(fd_, -1));
 }
 
-absl::StatusOr<ShmMapping> ShmMapping::Open(const ShmHandle& handle, Entry entry) {
+absl::StatusOr<ShmMapping> ShmMapping::Open(const ShmHandle& handle) {
   const std::string path = absl::StrCat("/proc/", handle.pid, "/fd/", handle.fd);
   const int fd = open(path.c_str(), O_RDWR | O_CLOEXEC);
   if (fd < 0) return Failed(absl::StatusCode::kUnavailable, "shared memory cannot be opened");
@@ -128,8 +122,7 @@ absl::StatusOr<ShmMapping> ShmMapping::Open(const ShmHandle& handle, Entry entry
       handle.bytes < sizeof(handle.nonce) || info.st_size != static_cast<off_t>(handle.bytes)) {
     return absl::UnavailableError("the shared memory is no segment of the announced size");
   }
-  MUSTER_ASSIGN_OR_RETURN(
-      void* data, entry == Entry::kNow ? MapShared(fd, handle.bytes) : Map(fd, handle.bytes));
+  MUSTER_ASSIGN_OR_RETURN(void* data, MapShared(fd, handle.bytes));
   ShmMapping mapping;
   mapping.data_ = static_cast<std::byte*>(data);
   mapping.bytes_ = handle.bytes;

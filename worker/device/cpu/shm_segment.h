@@ -57,12 +57,8 @@ class ShmSegment {
 // A peer's segment mapped here. It stays readable when the peer is gone. Move-only.
 class ShmMapping {
  public:
-  // When its pages are entered into this process' tables: at once, so that no access waits, or as
-  // they are touched, where most will not be.
-  enum class Entry { kNow, kOnTouch };
-
   // UNAVAILABLE when the segment cannot be opened or is not the one that `handle` means.
-  static absl::StatusOr<ShmMapping> Open(const ShmHandle& handle, Entry entry = Entry::kNow);
+  static absl::StatusOr<ShmMapping> Open(const ShmHandle& handle);
   ShmMapping(ShmMapping&& other) noexcept;
   ShmMapping& operator=(ShmMapping&& other) noexcept;
   ~ShmMapping();
