@@ -229,7 +229,8 @@ TEST(ChangePlan, ADrainedWorkerIsNotRecruitedAndNamedWhereItIsMissed) {
   const absl::Status refused = PlanChange(request).status();
   EXPECT_STATUS(refused, kPrecondition,
                 "it needs 3 workers; it has 2, and no other is free (w2 is drained).");
-  EXPECT_EQ(DetailOf(refused).reason, ErrorReason::kNotEnoughWorkers);
+  EXPECT_EQ(DetailOf(refused).reason, ErrorReason::kWorkerDrained);
+  EXPECT_EQ(DetailOf(refused).workers, std::vector<std::string>{"w2"});
   request.config.cp = 1;
   EXPECT_OK(PlanChange(request));
 }

@@ -67,10 +67,13 @@ absl::StatusOr<ModelSpec> ModelOf(const Roster& roster) {
 
 absl::Status TooFewFit(absl::string_view message, size_t missing, const Roster& roster) {
   ErrorDetail detail{.reason = ErrorReason::kNotEnoughWorkers, .retriable = true};
-  if (roster.strangers.size() >= missing) {
-    detail = {.reason = ErrorReason::kDisagreement};
-    for (const Candidate& worker : roster.strangers) detail.workers.push_back(worker.worker_id);
-  }
+  const auto blame = [&](ErrorReason reason, const std::vector<Candidate>& workers) {
+    if (workers.size() < missing) return;
+    detail = {.reason = reason};
+    for (const Candidate& worker : workers) detail.workers.push_back(worker.worker_id);
+  };
+  blame(ErrorReason::kDisagreement, roster.strangers);
+  blame(ErrorReason::kWorkerDrained, roster.drained);
   return MakeError(absl::StatusCode::kFailedPrecondition,
                    absl::StrCat(message, DrainedAndBuilds(roster), ".", Models(roster)), detail);
 }

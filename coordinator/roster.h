@@ -30,8 +30,8 @@ Roster MakeRoster(const std::vector<Candidate>& workers, const std::optional<Can
 absl::StatusOr<ModelSpec> ModelOf(const Roster& roster);
 
 // FAILED_PRECONDITION: `message`, which has the numbers and no full stop, and who is enlisted and
-// not fit. The reason is DISAGREEMENT, with the strangers named, where they would make up for the
-// `missing` workers, and NOT_ENOUGH_WORKERS otherwise.
+// not fit. The reason is WORKER_DRAINED or DISAGREEMENT, with the drained or the strangers named,
+// where they would make up for the `missing` workers, and NOT_ENOUGH_WORKERS otherwise.
 absl::Status TooFewFit(absl::string_view message, size_t missing, const Roster& roster);
 
 }  // namespace muster

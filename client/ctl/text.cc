@@ -30,6 +30,7 @@ std::string HumanBytes(uint64_t bytes) {
 
 std::string HumanDuration(absl::Duration duration) {
   const double seconds = std::max(0.0, absl::ToDoubleSeconds(duration));
+  if (seconds >= 0.00005 && seconds < 0.00095) return absl::StrFormat("%.1f ms", seconds * 1000);
   if (seconds < 0.0995) return absl::StrFormat("%.0f ms", seconds * 1000);
   if (seconds < 9.95) return absl::StrFormat("%.1f s", seconds);
   const auto whole = static_cast<uint64_t>(std::llround(seconds));

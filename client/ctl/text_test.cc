@@ -24,6 +24,8 @@ TEST(TextTest, BytesHaveBinaryUnitsAndAtMostThreeDigits) {
 
 TEST(TextTest, DurationsUseTheUnitsOfPeople) {
   EXPECT_EQ(HumanDuration(-absl::Seconds(1)), "0 ms");
+  EXPECT_EQ(HumanDuration(absl::Microseconds(420)), "0.4 ms");
+  EXPECT_EQ(HumanDuration(absl::Microseconds(960)), "1 ms");
   EXPECT_EQ(HumanDuration(absl::Milliseconds(4)), "4 ms");
   EXPECT_EQ(HumanDuration(absl::Milliseconds(99)), "99 ms");
   EXPECT_EQ(HumanDuration(absl::Milliseconds(380)), "0.4 s");

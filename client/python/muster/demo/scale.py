@@ -234,6 +234,8 @@ class Scaler:
 
 
 def _time(milliseconds: float) -> str:
+    if 0.05 <= milliseconds < 0.95:
+        return f"{milliseconds:.1f} ms"
     if milliseconds < 99.5:
         return f"{milliseconds:.0f} ms"
     return f"{milliseconds / 1e3:.1f} s"
