@@ -5,7 +5,6 @@
 #include <optional>
 #include <utility>
 
-#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "base/error.h"
 #include "base/status_macros.h"
@@ -109,13 +108,14 @@ void CountBlocks(const CacheSummary& cache, uint64_t blocks_after, ReplicaChange
           (leaves ? before : after)[static_cast<size_t>(CoordinatesOf(config, rank.rank).cp_rank)];
       continue;
     }
-    if (const RankPlacement* old = FindWorker(change->from, rank.worker_id); old != nullptr) {
-      rank.kv_blocks_peak +=
-          before[static_cast<size_t>(CoordinatesOf(change->from.config, old->rank).cp_rank)];
-    }
+    // A place has what it had, whoever held it, and what comes from others.
+    const auto& config = leaves ? change->from.config : change->to.config;
+    const int place = CoordinatesOf(config, rank.rank).cp_rank;
+    if (place < change->from.config.cp) rank.kv_blocks_peak += before[static_cast<size_t>(place)];
     if (leaves) continue;
     for (const BlockFlow& flow : change->flows) {
-      if (flow.to == rank.rank) rank.kv_blocks_peak += flow.blocks;
+      const bool other = CoordinatesOf(change->from.config, flow.from).cp_rank != place;
+      if (flow.to == rank.rank && other) rank.kv_blocks_peak += flow.blocks;
     }
   }
 }
@@ -160,7 +160,7 @@ RankChange ChangeOf(const ChangeRequest& request, const ReplicaChange& change,
   const RankPlacement* old = FindWorker(change.from, rank.worker_id);
   const bool known = old != nullptr && IndexOf(old->rank) < request.ledgers.size();
   if (known) it.peak_bytes += AllBytes(request.ledgers[IndexOf(old->rank)]);
-  if (old == nullptr || !same_tp) it.peak_bytes += arena;
+  if (it.role == RankRole::kRecruit || !same_tp) it.peak_bytes += arena;
   return it;
 }
 

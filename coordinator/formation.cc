@@ -303,9 +303,12 @@ absl::Status Formation::ReportedFailure() const {
     const auto view = ports_.membership.Find(rank.worker_id);
     if (!view.has_value()) continue;
     for (const EpochReport& report : view->epochs) {
-      const bool failed = report.replica == topology().replica &&
-                          report.epoch == topology().epoch && report.state == WorkerState::kFailed;
-      if (!failed) continue;
+      if (report.replica != topology().replica || report.epoch != topology().epoch) continue;
+      // Nobody here drains: it has handed over to an epoch that was then given up.
+      if (rank.rank == GlobalRank(0) && report.state == WorkerState::kDraining) {
+        return Blame(rank.rank, absl::AbortedError("it has handed over, and none took over"));
+      }
+      if (report.state != WorkerState::kFailed) continue;
       return Blame(rank.rank,
                    absl::AbortedError(absl::StrCat("its worker gave the epoch up after step ",
                                                    report.step.value(), ": ", report.failure)));

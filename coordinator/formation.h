@@ -83,7 +83,6 @@ class Formation : public std::enable_shared_from_this<Formation> {
 
   const Topology& topology() const { return plan_.topology; }
   const FormationPlan& plan() const { return plan_; }
-  bool serving() const { return stage_ == Stage::kServing; }
   bool releasing() const { return releasing_ > 0; }
 
   // Assign, Load, Warmup and Capture, one after another on all ranks, up to OnAgreed.

@@ -51,6 +51,7 @@ absl::StatusOr<LeaseId> Membership::Admit(const WorkerInfo& worker,
   members_[worker.worker_id] = {.lease = lease,
                                 .view = {.info = worker,
                                          .last_heartbeat = now,
+                                         .report = ++last_report_,
                                          .last_progress = now,
                                          .epochs = worker.epochs},
                                 .holder = std::move(holder)};
@@ -63,6 +64,7 @@ void Membership::Heartbeat(LeaseId lease, uint64_t progress, std::vector<EpochRe
   if (member == nullptr) return;
   const absl::Time now = clock_.Now();
   member->view.last_heartbeat = now;
+  member->view.report = ++last_report_;
   if (progress != member->view.progress) member->view.last_progress = now;
   member->view.progress = progress;
   member->view.epochs = std::move(epochs);

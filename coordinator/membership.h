@@ -38,6 +38,7 @@ struct WorkerInfo {
 struct WorkerView {
   WorkerInfo info;
   absl::Time last_heartbeat;
+  uint64_t report = 0;       // number of its newest report, among those of all workers
   uint64_t progress = 0;     // the worker's own count of getting on
   absl::Time last_progress;  // when that count last grew, or a call's stream reported
   std::vector<EpochReport> epochs;
@@ -143,6 +144,7 @@ class Membership {
   absl::Mutex order_mu_ ABSL_ACQUIRED_BEFORE(mu_);
   mutable absl::Mutex mu_;
   uint64_t last_lease_ ABSL_GUARDED_BY(mu_) = 0;
+  uint64_t last_report_ ABSL_GUARDED_BY(mu_) = 0;
   absl::Status closed_ ABSL_GUARDED_BY(mu_);
   bool last_tick_known_ ABSL_GUARDED_BY(mu_) = false;
   absl::Time last_tick_ ABSL_GUARDED_BY(mu_);

@@ -178,8 +178,8 @@ class Replica : private FormationOwner {
   absl::Status next_loss_;
   // Why the next epoch failed, while it is not known what became of the current one; who will tell.
   absl::Status unsettled_;
-  absl::Time unsettled_since_;
   std::string witness_;
+  uint64_t witnessed_ = 0;  // number of its report by then
 };
 
 }  // namespace muster

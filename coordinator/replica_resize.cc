@@ -148,14 +148,15 @@ void Replica::OnNextFailed(const absl::Status& reason) {
   if (resize_.stage == ResizeStage::kActivating) witness = current_->topology().ranks[0].worker_id;
   if (witness.empty()) return RollBack(reason);
   unsettled_ = reason;
-  unsettled_since_ = ports_.clock.Now();
   witness_ = witness;
+  const auto view = ports_.membership.Find(witness);
+  witnessed_ = view.has_value() ? view->report : 0;
 }
 
 void Replica::Settle() {
   // One that is a member no more is about to be told as lost.
   const auto witness = ports_.membership.Find(witness_);
-  if (!witness.has_value() || witness->last_heartbeat <= unsettled_since_) return;
+  if (!witness.has_value() || witness->report <= witnessed_) return;
   if (resize_.stage == ResizeStage::kActivating) return SettleTakeover(*witness);
   const absl::Status failure = current_->ReportedFailure();
   failure.ok() ? RollBack(unsettled_) : FailEpoch(failure);
@@ -175,7 +176,8 @@ void Replica::SettleTakeover(const WorkerView& leader) {
   const bool passed_on = reports(resize_.from_epoch, WorkerState::kDraining);
   absl::Status failure = current_loss_;
   if (failure.ok()) failure = current_->ReportedFailure();
-  // It has handed over, and the other one was lost before it served, by whoever is known to be lost.
+  // It has handed over, and the other one was lost before it served, by whoever is known to be
+  // lost.
   if (passed_on || (!failure.ok() && current_loss_.ok() && !next_loss_.ok())) failure = reason;
   failure.ok() ? RollBack(reason) : FailEpoch(failure);
 }

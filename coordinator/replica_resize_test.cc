@@ -354,6 +354,17 @@ TEST_F(ResizeActivating, WhatIsLostAfterTheSwitchIsNotRolledBack) {
   EXPECT_TRUE(fleet_.events(EventKind::kRolledBack).empty());
 }
 
+TEST_F(ResizeActivating, ALeaderThatHandedOverToWhatWasGivenUpIsNotTakenToServe) {
+  Activate(4);
+  fleet_.FinishRank(FormingPhase::kActivate, "w0", absl::UnavailableError("its connection broke"));
+  LeaderReports({{.epoch = Epoch(1), .state = WorkerState::kServing}});
+  ASSERT_EQ(fleet_.resize().stage, ResizeStage::kRolledBack)
+      << "by a report from before the switch";
+  LeaderReports({{.epoch = Epoch(1), .state = WorkerState::kDraining}});
+  EXPECT_EQ(fleet_.state(), ReplicaState::kFailed);
+  EXPECT_STATUS(fleet_.replica().failure, absl::StatusCode::kAborted, "it has handed over");
+}
+
 TEST_F(ResizeActivating, AnAnswerThatGotLostIsReplacedByWhatTheLeaderReports) {
   Activate(4);
   fleet_.FinishRank(FormingPhase::kActivate, "w0", absl::UnavailableError("its connection broke"));

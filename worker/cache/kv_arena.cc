@@ -126,6 +126,18 @@ absl::Status AwaitSeal(const Seal& seal, int32_t block, uint64_t stamp, absl::Ti
   return absl::OkStatus();
 }
 
+double MeasureCopy() {
+  const std::vector<std::byte> from(kMeasuredBytes, std::byte{1});
+  std::vector<std::byte> to(kMeasuredBytes, std::byte{2});
+  absl::Duration best = absl::InfiniteDuration();
+  for (int i = 0; i < 3; ++i) {
+    const absl::Time begun = absl::Now();
+    std::memcpy(to.data(), from.data(), kMeasuredBytes);
+    best = std::min(best, absl::Now() - begun);
+  }
+  return static_cast<double>(kMeasuredBytes) / std::max(absl::ToDoubleSeconds(best), 1e-9);
+}
+
 }  // namespace
 
 absl::Status PullBlock(const KvArenaPeer& from, int32_t from_block, uint64_t stamp, KvArena& to,
@@ -149,16 +161,9 @@ absl::Status PullBlock(const KvArenaPeer& from, int32_t from_block, uint64_t sta
       {.reason = ErrorReason::kKvCorrupt});
 }
 
-double MeasureCopyBandwidth() {
-  const std::vector<std::byte> from(kMeasuredBytes, std::byte{1});
-  std::vector<std::byte> to(kMeasuredBytes, std::byte{2});
-  absl::Duration best = absl::InfiniteDuration();
-  for (int i = 0; i < 3; ++i) {
-    const absl::Time begun = absl::Now();
-    std::memcpy(to.data(), from.data(), kMeasuredBytes);
-    best = std::min(best, absl::Now() - begun);
-  }
-  return static_cast<double>(kMeasuredBytes) / std::max(absl::ToDoubleSeconds(best), 1e-9);
+double CopyBandwidth() {
+  static const double measured = MeasureCopy();
+  return measured;
 }
 
 }  // namespace muster

@@ -72,9 +72,9 @@ absl::Status Run() {
   const double bytes = static_cast<double>(source->block_bytes()) * kBlocks;
   std::printf("%d blocks of %lld KiB, medians of %d rounds; limit: ratio %.2f\n\n", kBlocks,
               static_cast<long long>(source->block_bytes() >> 10), kRounds, kLimit);
-  std::printf("| PullBlock GB/s | memcpy GB/s | ratio | MeasureCopyBandwidth GB/s |\n");
+  std::printf("| PullBlock GB/s | memcpy GB/s | ratio | CopyBandwidth GB/s |\n");
   std::printf("|---|---|---|---|\n| %.2f | %.2f | %.2f | %.2f |\n", bytes / Median(pulls) / 1e9,
-              bytes / Median(copies) / 1e9, Median(ratios), MeasureCopyBandwidth() / 1e9);
+              bytes / Median(copies) / 1e9, Median(ratios), CopyBandwidth() / 1e9);
   return absl::OkStatus();
 }
 

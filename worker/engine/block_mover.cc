@@ -1,6 +1,5 @@
 #include "worker/engine/block_mover.h"
 
-#include "absl/time/clock.h"
 #include "base/status_macros.h"
 
 namespace muster {
@@ -13,7 +12,6 @@ void SealBlocks(const Step& step, int cp_rank, KvArena& arena) {
 
 absl::Status BlockMover::Pull(const Step& step, absl::Time deadline) {
   absl::MutexLock lock(&mu_);
-  const absl::Time begun = absl::Now();
   for (const StepMove& move : step.moves) {
     if (move.to != cp_rank_) continue;
     if (stopped_) return absl::AbortedError("the move of KV blocks was given up");
@@ -21,9 +19,7 @@ absl::Status BlockMover::Pull(const Step& step, absl::Time deadline) {
     if (source == nullptr) continue;
     MUSTER_RETURN_IF_ERROR(PullBlock(*source, move.from_arena, static_cast<uint64_t>(move.stamp),
                                      *arena_, move.to_arena, deadline, &stopped_));
-    bytes_ += static_cast<uint64_t>(arena_->block_bytes());
   }
-  busy_ns_ += absl::ToInt64Nanoseconds(absl::Now() - begun);
   return absl::OkStatus();
 }
 

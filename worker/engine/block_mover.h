@@ -38,17 +38,11 @@ class BlockMover {
   // Returns when nothing is being copied; from now on nothing is. Any thread.
   void Stop() ABSL_LOCKS_EXCLUDED(mu_);
 
-  // Of all that was copied here.
-  uint64_t bytes() const { return bytes_.load(); }
-  absl::Duration busy() const { return absl::Nanoseconds(busy_ns_.load()); }
-
  private:
   const int cp_rank_;
   const std::shared_ptr<KvArena> arena_;
   const Sources sources_;
   std::atomic<bool> stopped_{false};
-  std::atomic<uint64_t> bytes_{0};
-  std::atomic<int64_t> busy_ns_{0};
   absl::Mutex mu_;  // held while blocks are copied
 };
 

@@ -87,7 +87,7 @@ absl::StatusOr<EpochContext::Captured> EpochContext::Capture(absl::Duration time
                  .block_tokens = kKvBlockTokens,
                  .block_bytes = kv_->arena()->block_bytes(),
                  .agreement_digest = digest,
-                 .copy_rate = leads() ? MeasureCopyBandwidth() : 0};
+                 .copy_rate = leads() ? CopyBandwidth() : 0};
     MakeEngine();
     // The leader of an epoch that follows another starts in TakeOver.
     if (!leads() || !follows()) Start();

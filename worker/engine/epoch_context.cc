@@ -154,11 +154,13 @@ absl::Status EpochContext::Drain(absl::Duration timeout) {
   {
     absl::MutexLock lock(&mu_);
     MUSTER_RETURN_IF_ERROR(failure_);
-    if (state_ == WorkerState::kServing) state_ = WorkerState::kDraining;
-    if (state_ != WorkerState::kDraining) {
+    const bool followed = passed_on_ || (next_ != nullptr && !next_->left());
+    if (state_ == WorkerState::kServing && !followed) state_ = WorkerState::kDraining;
+    if (state_ != WorkerState::kDraining || followed) {
       return MakeError(absl::StatusCode::kFailedPrecondition,
                        absl::StrCat("epoch ", epoch().value(), " is ", WorkerStateName(state_),
-                                    " and serves nothing that could be drained"),
+                                    followed ? " and another is to take over from it"
+                                             : " and serves nothing that could be drained"),
                        {.reason = ErrorReason::kWrongState, .epoch = epoch()});
     }
   }
@@ -321,7 +323,7 @@ absl::StatusOr<bool> EpochContext::Obey(const Step& step) {
       MUSTER_RETURN_IF_ERROR(Pull(step));
       break;
     case StepKind::kSwitch:
-      if (Report().state == WorkerState::kServing) {
+      if (!follows() || reigned_) {
         MUSTER_RETURN_IF_ERROR(PassOn());
         return true;
       }

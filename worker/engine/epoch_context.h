@@ -40,8 +40,9 @@ namespace muster {
 // Weights, workspaces, graphs, KV and the thread that runs the steps: ASSIGNED when it is made,
 // then Load, Warmup, Capture (which ends AGREED) and Activate, in this order and each once, by one
 // preparing thread. A phase that fails leaves it FAILED. There is no state outside of it: contexts
-// of several epochs live in one process and go in any order. The destructor waits for no other
-// rank; it ends the thread and gives everything back.
+// of several epochs live in one process and go in any order. The destructor ends the thread and
+// gives everything back; it waits for no other rank, but where the epoch was taken over from for
+// those that have yet to read so, within the step timeout.
 //
 // It may follow an epoch that serves meanwhile. Then it shares with it what does not change,
 // computes on the devices only between its steps, and TakeOver takes the place of Activate: the
@@ -260,7 +261,8 @@ class EpochContext {
   std::vector<std::string> arena_handles_;  // by rank
   std::shared_ptr<BlockMover> mover_;       // until it has taken over; then the preparing thread's
   LedgerCharge reserve_;
-  std::thread thread_;  // from construction on
+  bool reigned_ = false;  // has taken over; the own thread's
+  std::thread thread_;    // from construction on
 
   std::atomic<uint64_t> step_{0};     // last that ran
   std::atomic<uint64_t> tokens_{0};   // rows of all steps

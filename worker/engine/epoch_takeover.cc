@@ -230,6 +230,7 @@ absl::Status EpochContext::CopyParts(Migration& migration) {
 }
 
 absl::Status EpochContext::BeginReign(Migration* migration) {
+  reigned_ = true;
   const std::shared_ptr<Handover> former = this->former();
   absl::Status failed;
   {

@@ -52,6 +52,8 @@ void Handover::AskForSlot() {
   estate_.engine->TakeTurn(
       [self = shared_from_this()](SequenceTable&,
                                   const Engine::Means& means) -> absl::StatusOr<Engine::TurnEnd> {
+        // Whoever asked may have given up meanwhile, and another be there.
+        if (self->over()) return Engine::TurnEnd::kRunOn;
         Step step;
         step.kind = StepKind::kSlot;
         MUSTER_RETURN_IF_ERROR(means.relay.Send(step, means.step_timeout));
@@ -131,6 +133,11 @@ void Handover::Leave() {
   mover_ = nullptr;
   const auto quiet = [this]() ABSL_SHARED_LOCKS_REQUIRED(mu_) { return aborting_ == 0; };
   mu_.Await(absl::Condition(&quiet));
+}
+
+bool Handover::over() const {
+  absl::MutexLock lock(&mu_);
+  return left_ || !closed_.ok() || !given_up_.ok();
 }
 
 bool Handover::left() const {

@@ -79,6 +79,8 @@ class Handover : public std::enable_shared_from_this<Handover> {
 
  private:
   void AbortSuccessor(const absl::Status& reason) ABSL_LOCKS_EXCLUDED(mu_);
+  // Whether nobody comes any more.
+  bool over() const ABSL_LOCKS_EXCLUDED(mu_);
   // Has the leader stamp a slot for all ranks.
   void AskForSlot();
   absl::Status AwaitSlot() ABSL_LOCKS_EXCLUDED(mu_);

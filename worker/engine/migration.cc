@@ -206,6 +206,16 @@ absl::StatusOr<Engine::TurnEnd> Migration::Hold(SequenceTable& sequences,
   absl::Status ready = MoveRest(sequences, means);
   if (ready.ok()) ready = Decide();
   if (!ready.ok()) return RollBack(sequences, means, ready);
+  if (const absl::Status switched = Switch(sequences, means); !switched.ok()) {
+    // There is no way back any more: whoever waits for a part ends with it, and neither serves.
+    absl::MutexLock lock(&mu_);
+    failure_ = switched;
+    return switched;
+  }
+  return Engine::TurnEnd::kHandOver;
+}
+
+absl::Status Migration::Switch(SequenceTable& sequences, const Engine::Means& means) {
   MUSTER_RETURN_IF_ERROR(sequences.Commit());
   MUSTER_RETURN_IF_ERROR(Stamp(StepKind::kSwitch, means));
   options_.on_progress({.phase = "activate/switch"});
@@ -221,7 +231,7 @@ absl::StatusOr<Engine::TurnEnd> Migration::Hold(SequenceTable& sequences,
     return state_ >= State::kTaken || !lost_.ok();
   };
   mu_.AwaitWithTimeout(absl::Condition(&taken), means.step_timeout);
-  return Engine::TurnEnd::kHandOver;
+  return absl::OkStatus();
 }
 
 absl::Status Migration::MoveRest(SequenceTable& sequences, const Engine::Means& means) {

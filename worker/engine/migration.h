@@ -73,6 +73,9 @@ class Migration : public std::enable_shared_from_this<Migration> {
   absl::Status Begin(SequenceTable& sequences) ABSL_LOCKS_EXCLUDED(mu_);
   absl::StatusOr<Engine::TurnEnd> Hold(SequenceTable& sequences, const Engine::Means& means)
       ABSL_LOCKS_EXCLUDED(mu_);
+  // After the decision: the next epoch serves, or none does.
+  absl::Status Switch(SequenceTable& sequences, const Engine::Means& means)
+      ABSL_LOCKS_EXCLUDED(mu_);
   absl::Status MoveRest(SequenceTable& sequences, const Engine::Means& means)
       ABSL_LOCKS_EXCLUDED(mu_);
   absl::StatusOr<Engine::TurnEnd> RollBack(SequenceTable& sequences, const Engine::Means& means,
@@ -97,8 +100,8 @@ class Migration : public std::enable_shared_from_this<Migration> {
 
   mutable absl::Mutex mu_;
   State state_ ABSL_GUARDED_BY(mu_) = State::kNew;
-  absl::Status failure_ ABSL_GUARDED_BY(mu_);  // before the decision
-  absl::Status lost_ ABSL_GUARDED_BY(mu_);     // after it: neither epoch serves
+  absl::Status failure_ ABSL_GUARDED_BY(mu_);  // before the switch
+  absl::Status lost_ ABSL_GUARDED_BY(mu_);     // the next epoch, after the decision: none serves
   absl::Time deadline_ ABSL_GUARDED_BY(mu_);
   std::optional<Step> part_ ABSL_GUARDED_BY(mu_);  // to be copied
   bool copying_ ABSL_GUARDED_BY(mu_) = false;      // from StartPart to PartDone

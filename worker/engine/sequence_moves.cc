@@ -76,7 +76,11 @@ absl::Status SequenceTable::CheckRebuildable(const NextDeal& next,
 absl::StatusOr<bool> SequenceTable::PlanMoves(MoveScope scope, int max_moves, Step& step) {
   step = Step();
   step.kind = StepKind::kPull;
-  if (!moving_->next.keeps_kv) return false;
+  if (!moving_->next.keeps_kv) {
+    // Requests ran since BeginMoves.
+    if (scope == MoveScope::kAll) MUSTER_RETURN_IF_ERROR(CheckRebuildable(moving_->next, drop_));
+    return false;
+  }
   if (scope == MoveScope::kSettled && !moving_->settled) return false;
   moving_->copied_stamp = last_stamp_;
   FreeForgotten();
@@ -108,6 +112,7 @@ absl::StatusOr<bool> SequenceTable::HandOver(Sequence& sequence, int64_t end, in
     const BlockGrant& block = sequence.blocks[static_cast<size_t>(sequence.handed)];
     MUSTER_ASSIGN_OR_RETURN(const int32_t arena, NextPlaceOf(block, step));
     if (sequence.handed == 0) step.new_slots.push_back(sequence.slot);
+    sequence.told = true;
     step.blocks.push_back(
         {.slot = sequence.slot, .block = static_cast<int32_t>(block.logical), .arena = arena});
     ++sequence.handed;
@@ -154,18 +159,21 @@ void SequenceTable::FreeForgotten() {
 
 void SequenceTable::NoteWrite(Sequence& sequence, int64_t first, bool replaces) {
   sequence.touched = absl::Now();
-  const int64_t written = first / kKvBlockTokens;
-  if (!moving_.has_value() || written >= sequence.handed) return;
-  sequence.handed = written;
-  // A block that it shares stays as it is: the sequence has got another in its place.
-  if (!replaces) ForgetMove(PlaceOf(sequence.blocks[static_cast<size_t>(written)]));
+  if (!moving_.has_value()) return;
+  auto written = static_cast<size_t>(first / kKvBlockTokens);
+  sequence.handed = std::min(sequence.handed, static_cast<int64_t>(written));
+  // A block that it shares stays as it is for the others. Any other may have been planned to move,
+  // if not for this sequence then for one that shared it.
+  if (replaces) ++written;
+  for (size_t b = written; b < sequence.blocks.size(); ++b) ForgetMove(PlaceOf(sequence.blocks[b]));
 }
 
 void SequenceTable::GiveUpReservations() {
   moving_->settled = false;
   while (!moving_->moves.empty()) ForgetMove(moving_->moves.begin()->first);
   ForEachSequence([this](const std::string&, const std::string&, Sequence& sequence) {
-    if (std::exchange(sequence.handed, 0) > 0) moving_->freed_slots.push_back(sequence.slot);
+    sequence.handed = 0;
+    if (std::exchange(sequence.told, false)) moving_->freed_slots.push_back(sequence.slot);
   });
   if (AwaitCopies()) FreeForgotten();
 }
@@ -198,6 +206,7 @@ void SequenceTable::CommitKept() {
       if (moved != moving_->moves.end()) block.local = moved->second.to_arena;
     }
     sequence.handed = 0;
+    sequence.told = false;
   });
 }
 

@@ -199,8 +199,17 @@ void SequenceTable::AppendBlocks(const std::vector<BlockGrant>& grants, Sequence
       sequence.blocks.push_back(grant);
       continue;
     }
-    // Blocks that were granted are always known to the allocator, and others hold this one on.
-    allocator_.Free({std::exchange(sequence.blocks[grant.logical], grant)}).IgnoreError();
+    FreeBlocks({std::exchange(sequence.blocks[grant.logical], grant)});
+  }
+}
+
+void SequenceTable::FreeBlocks(const std::vector<BlockGrant>& blocks) {
+  // Blocks that were granted are always known to the allocator.
+  allocator_.Free(blocks).IgnoreError();
+  if (!moving_.has_value()) return;
+  for (const BlockGrant& block : blocks) {
+    const auto [place, local] = PlaceOf(block);
+    if (allocator_.holders(place, local) == 0) ForgetMove({place, local});
   }
 }
 
@@ -261,14 +270,8 @@ absl::StatusOr<Forked> SequenceTable::Fork(const ForkOrder& order, Step& step) {
 }
 
 void SequenceTable::Release(const Sequence& sequence) {
-  allocator_.Free(sequence.blocks).IgnoreError();
-  if (moving_.has_value()) {
-    for (const BlockGrant& block : sequence.blocks) {
-      const auto [place, local] = PlaceOf(block);
-      if (allocator_.holders(place, local) == 0) ForgetMove({place, local});
-    }
-    if (sequence.handed > 0) moving_->freed_slots.push_back(sequence.slot);
-  }
+  FreeBlocks(sequence.blocks);
+  if (sequence.told) moving_->freed_slots.push_back(sequence.slot);
   free_slots_.push_back(sequence.slot);
   freed_slots_.push_back(sequence.slot);
   --held_;

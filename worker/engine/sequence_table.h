@@ -146,6 +146,7 @@ class SequenceTable {
     bool rebuildable = true;         // from its tokens
     absl::Time touched;              // when it was last written
     int64_t handed = 0;              // first blocks of it that the next epoch's ranks know
+    bool told = false;               // whether they know its slot
     std::vector<int32_t> history;    // tokens to compute again, those that are done included
   };
   // Pointers to sequences stay valid while others come and go.
@@ -168,6 +169,8 @@ class SequenceTable {
   // The step of `steps` for slices like this one.
   PlannedStep& StepFor(const SequenceSlice& slice, std::vector<PlannedStep>& steps) const;
   void AppendBlocks(const std::vector<BlockGrant>& grants, Sequence& sequence, Step& step);
+  // One holder less; what nobody holds any more is not to be moved either.
+  void FreeBlocks(const std::vector<BlockGrant>& blocks);
   void AppendRows(const SequenceSlice& slice, Sequence& sequence, Step& step) const;
   void Release(const Sequence& sequence);
 
@@ -199,7 +202,7 @@ class SequenceTable {
   bool AwaitCopies();
   // Nobody copies to the targets of moves that were forgotten.
   void FreeForgotten();
-  // Positions from `first` on are written.
+  // Positions from `first` on are written; the block of the first is replaced by a copy, or not.
   void NoteWrite(Sequence& sequence, int64_t first, bool replaces);
   // Makes room for what is asked for now; moves wait for the pause.
   void GiveUpReservations();

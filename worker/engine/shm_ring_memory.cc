@@ -121,7 +121,10 @@ absl::Status ShmRingMemory::Push(absl::string_view message, absl::Duration timeo
 }
 
 absl::Status ShmRingMemory::Pop(std::string& message) {
-  MUSTER_RETURN_IF_ERROR(AwaitCount(header_->pushed, next_ + 1, kNever));
+  // What has come is taken whatever became of the ring since: it may be what ends the epoch.
+  if (header_->pushed.count.load(std::memory_order_acquire) <= next_) {
+    MUSTER_RETURN_IF_ERROR(AwaitCount(header_->pushed, next_ + 1, kNever));
+  }
   uint64_t size;
   std::memcpy(&size, Slot(next_), sizeof(size));
   if (size > header_->message_bytes) {

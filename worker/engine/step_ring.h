@@ -30,8 +30,8 @@ class StepRing {
   virtual absl::Status AwaitTaken(absl::Duration timeout) = 0;
 
   // Follower. Waits for the next message, which replaces `bytes`: as long as there is none, until
-  // an abort, whose reason it returns. DATA_LOSS when the ring holds no message where one should
-  // be.
+  // an abort, whose reason it returns; what was pushed before comes first. DATA_LOSS when the ring
+  // holds no message where one should be.
   virtual absl::Status Pop(std::string& bytes) = 0;
 
   // Fails the waits of all ends, now and later. The first reason stands.

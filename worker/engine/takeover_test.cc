@@ -155,6 +155,28 @@ TEST_F(TakeoverTest, OneEpochFollowsAtATime) {
   EXPECT_OK(replica.Resize({.cp = 3}).status()) << "once that is given up, another may";
 }
 
+TEST_F(TakeoverTest, NobodyDrainsWhatAnotherIsToTakeOverFrom) {
+  TestReplica replica(2, model_);
+  ASSERT_OK(replica.Serve({.cp = 2}));
+  ASSERT_OK(replica.Prepare({.cp = 1}));
+  EXPECT_STATUS(replica.worker(0).Run(EpochCommand::kDrain, Epoch(1)),
+                absl::StatusCode::kFailedPrecondition, "another is to take over from it");
+  EXPECT_OK(replica.worker(1).Run(EpochCommand::kDrain, Epoch(1))) << "it leaves anyway";
+  EXPECT_OK(replica.TakeOver().status());
+  Restart();
+  EXPECT_EQ(Write(replica.engine(), 3).size(), 3u);
+}
+
+TEST_F(TakeoverTest, TheLeaderStays) {
+  TestReplica replica(2, model_);
+  ASSERT_OK(replica.Serve({.cp = 2}));
+  Topology before = testing::TopologyOf(Epoch(1), {.cp = 2});
+  before.ranks.front().worker_id = "w9";
+  EXPECT_STATUS(replica.worker(0).Assign(Epoch(2), {.cp = 1}, before),
+                absl::StatusCode::kInvalidArgument,
+                "is led by w0, which does not lead the epoch that it is to follow");
+}
+
 TEST_F(TakeoverTest, OnlyAnEpochThatServesIsFollowed) {
   TestReplica replica(2, model_);
   ASSERT_OK(replica.Serve({.cp = 2}));

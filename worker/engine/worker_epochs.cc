@@ -177,6 +177,12 @@ absl::StatusOr<std::optional<EpochContext::Predecessor>> WorkerEpochs::FindPrede
                    absl::StrCat(Named(order.topology.replica, order.topology.epoch),
                                 " cannot follow ", Named(before.replica, before.epoch)));
   }
+  const std::string& leader = order.topology.ranks.front().worker_id;
+  if (before.ranks.empty() || before.ranks.front().worker_id != leader) {
+    return Invalid(order.topology.epoch,
+                   absl::StrCat(Named(order.topology.replica, order.topology.epoch), " is led by ",
+                                leader, ", which does not lead the epoch that it is to follow"));
+  }
   EpochContext::Predecessor predecessor{.topology = before};
   const bool has_rank =
       std::any_of(before.ranks.begin(), before.ranks.end(), [this](const RankPlacement& it) {
