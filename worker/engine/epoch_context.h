@@ -215,6 +215,8 @@ class EpochContext {
   // On the leader: has all ranks copy what there is, until they serve.
   absl::Status TakeTheLead(Engine::Means& means) ABSL_LOCKS_EXCLUDED(mu_);
   absl::Status CopyParts(Migration& migration);
+  // Until all are through with what was sent.
+  absl::Status AwaitFollowers();
   absl::Status Pull(const Step& step);
   // `migration` is the leader's, null on a follower.
   absl::Status BeginReign(Migration* migration) ABSL_LOCKS_EXCLUDED(mu_);

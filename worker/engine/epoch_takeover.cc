@@ -220,13 +220,17 @@ absl::Status EpochContext::CopyParts(Migration& migration) {
     if (!part.has_value()) return absl::OkStatus();
     MUSTER_RETURN_IF_ERROR(sender_->Send(*part, options_.step_timeout));
     MUSTER_RETURN_IF_ERROR(Pull(*part));
-    // Whoever has taken another step is through with this one.
-    Step nothing;
-    nothing.kind = StepKind::kPull;
-    MUSTER_RETURN_IF_ERROR(sender_->Send(nothing, options_.step_timeout));
-    MUSTER_RETURN_IF_ERROR(sender_->AwaitTaken(options_.step_timeout));
+    MUSTER_RETURN_IF_ERROR(AwaitFollowers());
     migration.PartDone();
   }
+}
+
+absl::Status EpochContext::AwaitFollowers() {
+  // Whoever has taken another step is through with those before it.
+  Step nothing;
+  nothing.kind = StepKind::kSeal;
+  MUSTER_RETURN_IF_ERROR(sender_->Send(nothing, options_.step_timeout));
+  return sender_->AwaitTaken(options_.step_timeout);
 }
 
 absl::Status EpochContext::BeginReign(Migration* migration) {
@@ -249,9 +253,10 @@ absl::Status EpochContext::BeginReign(Migration* migration) {
     Step serve;
     serve.kind = StepKind::kSwitch;
     MUSTER_RETURN_IF_ERROR(sender_->Send(serve, options_.step_timeout));
-  } else {
-    LeaveFormer();
+    // Before anybody may give the former epoch back: a follower that has not left it would go too.
+    return AwaitFollowers();
   }
+  LeaveFormer();
   return absl::OkStatus();
 }
 
