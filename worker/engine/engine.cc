@@ -23,6 +23,14 @@ absl::Status AfterTheStamp(const absl::Status& status, Epoch epoch) {
   return MakeError(status.code(), status.message(), detail);
 }
 
+// Why an epoch ends, to whoever it does not serve any more: another may.
+absl::Status EndOf(const absl::Status& reason, Epoch epoch) {
+  ErrorDetail detail = DetailOf(reason);
+  if (detail.epoch == Epoch()) detail.epoch = epoch;
+  detail.retriable = true;
+  return MakeError(reason.code(), reason.message(), detail);
+}
+
 }  // namespace
 
 Engine::Engine(const Options& options, std::unique_ptr<SequenceTable> sequences)
@@ -110,7 +118,7 @@ void Engine::WatchCapacity(std::weak_ptr<CapacityWatcher> watcher) {
 }
 
 void Engine::Stop(const absl::Status& reason) {
-  TellWatchers(queue_.Stop(reason));
+  TellWatchers(queue_.Stop(EndOf(reason, queue_.epoch())));
   DropTurns();
 }
 
@@ -267,12 +275,7 @@ absl::Status Engine::Handle(const std::shared_ptr<RequestQueue::Forward>& reques
 
 absl::Status Engine::FailureOf(const absl::Status& status) const {
   const absl::Status known = means_->known_failure();
-  if (!known.ok()) return known;
-  // Another epoch may serve what this one does not any more.
-  ErrorDetail detail = DetailOf(status);
-  detail.epoch = means_->epoch;
-  detail.retriable = true;
-  return MakeError(status.code(), status.message(), detail);
+  return EndOf(known.ok() ? status : known, means_->epoch);
 }
 
 absl::StatusOr<ForwardResult> Engine::RunSteps(const ForwardBatch& batch) {
