@@ -189,14 +189,6 @@ class FaultyFleet:
         return soon(
             lambda: (it := self.operation())["state"] != "RUNNING" and it, "the operation ends")
 
-    def await_event(self, wanted: Callable[[Event], bool]) -> Event:
-        """Follows the events; returns within a few milliseconds of one that is wanted."""
-        with Fleet(self.fleet.coordinator.address) as client:
-            for event in client.events(follow=True, timeout=SOON):
-                if wanted(event):
-                    return event
-        raise AssertionError("the events ended")
-
     def events_of(self, kind: str) -> list[Event]:
         return [event for event in self.fleet.events() if event.kind == kind]
 

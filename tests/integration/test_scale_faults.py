@@ -88,11 +88,6 @@ def assert_can_grow(fleet: FaultyFleet) -> None:
     assert fleet.fleet.scale(3).state == "DONE"
 
 
-def takes_effect(event) -> bool:
-    return event.kind == "RESIZE_PROGRESS" and "the leader takes sequences and KV over" in (
-        event.message)
-
-
 # A standby.
 
 
@@ -319,11 +314,12 @@ def test_a_coordinator_that_dies_while_an_epoch_is_prepared_leaves_the_one_that_
 
 
 def test_a_takeover_does_without_a_coordinator_and_the_next_one_adopts_its_outcome(fleet_with):
-    fleet = fleet_with()
+    fleet = fleet_with(leader_fault="stop@activate/copy")
     talk = fleet.talk()
     command = fleet.scale()
-    fleet.await_event(takes_effect)
+    fleet.await_stop("w0")  # It has been told to take over.
     fleet.kill_coordinator()
+    fleet.go_on("w0")
     soon(lambda: talk.epochs == [1, 2] or talk.failures, "the leader finishes by itself")
     complaint(command, f"operation {OPERATION} is out of sight")
     fleet.start_coordinator()
