@@ -21,7 +21,7 @@ constexpr int kPauseRoundTrips = 4;
 // measured: docs/benchmarks/scaling.md.
 constexpr int kPauseWakeUps = 7;
 constexpr absl::Duration kIdleWakeUp = absl::Microseconds(60);
-constexpr absl::Duration kBusyWakeUp = absl::Microseconds(200);
+constexpr absl::Duration kBusyWakeUp = absl::Microseconds(150);
 // A block is read for its seal, then copied.
 constexpr int kPassesPerBlock = 2;
 // Where the leader has not measured one yet.
