@@ -117,6 +117,7 @@ class Reconfiguration : public MembershipListener, private OperationHost {
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   std::vector<Topology> AdoptableOf(const WorkerInfo& worker, ReplicaIndex replica,
                                     const Slot& slot) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  static bool Serves(const Slot& slot, const HeldEpoch& held);
   void GiveBack(const HeldEpoch& held) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   void DecideAdoptions() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   void Adopt(const Topology& topology, Slot& slot, const std::vector<HeldEpoch>& released)

@@ -54,7 +54,17 @@ void Reconfiguration::NoteEpochsOf(const WorkerInfo& worker, Slot& slot,
   if (!adoptable.empty() || slot.adoption.waiting()) {
     return slot.adoption.Report(held, adoptable, clock_.Now());
   }
-  for (const HeldEpoch& it : held) GiveBack(it);
+  for (const HeldEpoch& it : held) {
+    if (!Serves(slot, it)) GiveBack(it);
+  }
+}
+
+// An epoch may have been adopted between when the worker became a member and now.
+bool Reconfiguration::Serves(const Slot& slot, const HeldEpoch& held) {
+  if (slot.replica == nullptr) return false;
+  const ReplicaStatus& status = slot.replica->status();
+  return status.state == ReplicaState::kServing && status.topology.has_value() &&
+         status.topology->epoch == held.epoch && HasRank(*status.topology, held.worker);
 }
 
 // Not what this coordinator has given up since it formed or adopted it.
