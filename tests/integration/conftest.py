@@ -7,6 +7,14 @@ from pathlib import Path
 
 import pytest
 from fleets import MODELS, Programs, await_that
+from wire import Daemons, daemons_of_a_module
+
+
+@pytest.fixture(scope="module")
+def daemons(tmp_path_factory) -> Daemons:
+    """Daemons of a module, with their logs."""
+    with daemons_of_a_module(tmp_path_factory.mktemp("daemons"), "info") as daemons:
+        yield daemons
 
 
 @pytest.fixture

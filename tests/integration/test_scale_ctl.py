@@ -12,17 +12,11 @@ from fleets import PATIENCE, assert_one_line, await_that
 from muster.errors import MusterError
 from muster.values import ParallelConfig
 from scaled_fleet import GOLDEN, PROMPT, Load, Text, scaled_fleet, unresized
-from wire import daemons_of_a_module, piece, refusal
+from wire import piece, refusal
 
 # Tokens of KV per block, and bytes of a block: 2 layers of 3 keys and 3 values of 16 float32.
 BLOCK_TOKENS = 16
 BLOCK_BYTES = BLOCK_TOKENS * 2 * 2 * 3 * 16 * 4
-
-
-@pytest.fixture(scope="module")
-def daemons(tmp_path_factory):
-    with daemons_of_a_module(tmp_path_factory.mktemp("scale"), "info") as daemons:
-        yield daemons
 
 
 @pytest.fixture(scope="module")

@@ -7,21 +7,14 @@ from contextlib import ExitStack
 
 import pytest
 from fleets import await_that
-from scaled_faults import OPERATION, SOON, FaultyFleet, soon
+from scaled_faults import OPERATION, SOON, FaultyFleet, Talk, soon
 from scaled_fleet import scaled_fleet
-from wire import daemons_of_a_module
 
 # Within it a worker that stands still is missed; within the other only its death is.
 SHORT_LEASE = "1s"
 LONG_LEASE = "20s"
 SURVIVORS = ("w0", "w1")
 EVERYONE = ("w0", "w1", "w2")
-
-
-@pytest.fixture(scope="module")
-def daemons(tmp_path_factory):
-    with daemons_of_a_module(tmp_path_factory.mktemp("faults"), "info") as daemons:
-        yield daemons
 
 
 @pytest.fixture
@@ -81,6 +74,16 @@ def assert_failed(fleet: FaultyFleet, rank: int, worker: str, *left: str) -> int
     assert sorted(replica.workers) == sorted(left)
     fleet.await_alone(replica.epoch, *left)
     return replica.epoch
+
+
+def assert_formed_again(fleet: FaultyFleet, talk: Talk, command: subprocess.Popen, rank: int,
+                        victim: str, *left: str) -> None:
+    """The operation has failed by that worker, says so, and the client goes on with the others."""
+    epoch = assert_failed(fleet, rank, victim, *left)
+    complaint(command, "cp 2 to 3 failed", f"rank {rank} (worker {victim}) was lost",
+              "the replica is formed again")
+    talk.await_tokens()
+    assert talk.end(losses=1)[-1] == epoch
 
 
 def assert_can_grow(fleet: FaultyFleet) -> None:
@@ -237,11 +240,7 @@ def test_one_that_serves_and_dies_while_the_next_epoch_is_prepared_ends_both(
     fleet.await_stop("w2")
     fleet.kill(victim)
     fleet.go_on("w2")
-    epoch = assert_failed(fleet, rank, victim, *left)
-    complaint(command, "cp 2 to 3 failed", f"rank {rank} (worker {victim}) was lost",
-              "the replica is formed again")
-    talk.await_tokens()
-    assert talk.end(losses=1)[-1] == epoch
+    assert_formed_again(fleet, talk, command, rank, victim, *left)
 
 
 @pytest.mark.parametrize("phase", ["activate/copy", "activate/hold", "activate/switch"])
@@ -250,11 +249,7 @@ def test_a_leader_that_dies_in_the_takeover_is_named_and_the_replica_is_formed_a
     fleet = fleet_with(leader_fault=f"kill@{phase}")
     talk = fleet.talk()
     command = fleet.scale()
-    epoch = assert_failed(fleet, 0, "w0", "w1", "w2")
-    complaint(command, "cp 2 to 3 failed", "rank 0 (worker w0) was lost",
-              "the replica is formed again")
-    talk.await_tokens()
-    assert talk.end(losses=1)[-1] == epoch
+    assert_formed_again(fleet, talk, command, 0, "w0", "w1", "w2")
 
 
 @pytest.mark.parametrize("phase", ["activate/hold", "activate/switch"])
@@ -283,10 +278,7 @@ def test_a_follower_that_dies_in_the_takeover_is_named_and_the_replica_is_formed
     fleet.await_stop("w0")
     fleet.kill("w1")
     fleet.go_on("w0")
-    epoch = assert_failed(fleet, 1, "w1", "w0", "w2")
-    complaint(command, "cp 2 to 3 failed", "rank 1 (worker w1) was lost")
-    talk.await_tokens()
-    assert talk.end(losses=1)[-1] == epoch
+    assert_formed_again(fleet, talk, command, 1, "w1", "w0", "w2")
 
 
 # The coordinator.

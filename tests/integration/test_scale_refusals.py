@@ -9,15 +9,9 @@ from hand_worker import HandWorkers
 from muster.errors import MusterError
 from proto.muster.v1 import inference_pb2
 from scaled_fleet import MODEL, PROMPT, ScaledFleet, Text, scaled_fleet, unresized
-from wire import Rank, daemons_of_a_module, piece, refusal
+from wire import Rank, piece, refusal
 
 HIDDEN = 96
-
-
-@pytest.fixture(scope="module")
-def daemons(tmp_path_factory):
-    with daemons_of_a_module(tmp_path_factory.mktemp("refusals"), "info") as daemons:
-        yield daemons
 
 
 @pytest.fixture(scope="module")

@@ -1,15 +1,12 @@
 """Many changes of shape under load leave nothing behind: no memory, file, thread or segment, on any
 worker nor on the coordinator."""
 
-import os
 import random
-from dataclasses import dataclass
-from pathlib import Path
 
 import pytest
 from fleets import await_that
+from process_held import Held
 from scaled_fleet import Load, scaled_fleet
-from wire import daemons_of_a_module
 
 CHANGES = 20
 CLIENTS = 4
@@ -19,32 +16,15 @@ RESIDENT_SLACK = 8 << 10  # KiB
 GRPC_SLACK = 4
 
 
-@dataclass(frozen=True)
-class Held:
-    """What a process holds of the system."""
-
-    resident: int  # KiB
-    files: int
-    threads: int
-    segments: int
-
-    @staticmethod
-    def by(pid: int) -> "Held":
-        status = Path(f"/proc/{pid}/status").read_text().splitlines()
-        resident = next(int(line.split()[1]) for line in status if line.startswith("VmRSS"))
-        return Held(resident, len(os.listdir(f"/proc/{pid}/fd")),
-                    len(os.listdir(f"/proc/{pid}/task")),
-                    Path(f"/proc/{pid}/maps").read_text().count("memfd:"))
-
-    def within(self, other: "Held") -> bool:
-        return (self.resident <= other.resident + RESIDENT_SLACK
-                and self.files <= other.files + GRPC_SLACK
-                and self.threads <= other.threads + GRPC_SLACK and self.segments <= other.segments)
+def within(now: Held, before: Held) -> bool:
+    return (now.resident <= before.resident + RESIDENT_SLACK
+            and now.files <= before.files + GRPC_SLACK
+            and now.threads <= before.threads + GRPC_SLACK and now.segments <= before.segments)
 
 
 @pytest.fixture
-def fleet(tmp_path):
-    with daemons_of_a_module(tmp_path) as daemons, scaled_fleet(daemons) as fleet:
+def fleet(daemons):
+    with scaled_fleet(daemons) as fleet:
         yield fleet
 
 
@@ -72,5 +52,5 @@ def test_twenty_changes_under_load_leave_nothing_behind(fleet):
             load.__exit__()
     for load in loads:
         assert load.texts and not load.failures
-    await_that(lambda: all(now.within(before[name]) for name, now in held().items()),
+    await_that(lambda: all(within(now, before[name]) for name, now in held().items()),
                f"all is as it was: {before}, now {held()}")

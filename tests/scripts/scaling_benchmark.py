@@ -6,19 +6,21 @@ anything is left of many changes. Prints tables; not a test.
 """
 
 import argparse
-import os
 import random
+import sys
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
 from muster.client import Fleet, Replica
 from muster.demo_model import demo_model
 from muster.fleet_process import FleetOptions, FleetProcess
 from muster.values import ParallelConfig, Slice
+
+sys.path.append(str(Path(__file__).resolve().parents[1] / "integration"))
+from process_held import Held  # noqa: E402
 
 MEBI = 1 << 20
 CHUNK = 512  # tokens of a step
@@ -79,24 +81,6 @@ def held(model: Path, sizes: list[int], count: int, tokens: int) -> None:
             filled = prefill(replica, texts)
     print(f"\nrestarted with cp={cp}: {up:.2f} s until it serves, {filled:.2f} s to compute the "
           f"sequences again: {(up + filled) * 1e3:.0f} ms in which they wait")
-
-
-@dataclass(frozen=True)
-class Held:
-    """What a process holds of the system."""
-
-    resident: int  # KiB
-    files: int
-    threads: int
-    segments: int
-
-    @staticmethod
-    def by(pid: int) -> "Held":
-        status = Path(f"/proc/{pid}/status").read_text().splitlines()
-        resident = next(int(line.split()[1]) for line in status if line.startswith("VmRSS"))
-        maps = Path(f"/proc/{pid}/maps").read_text()
-        return Held(resident, len(os.listdir(f"/proc/{pid}/fd")),
-                    len(os.listdir(f"/proc/{pid}/task")), maps.count("memfd:"))
 
 
 def daemons_of(process: FleetProcess) -> list[int]:
