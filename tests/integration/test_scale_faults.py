@@ -187,6 +187,7 @@ def test_a_standby_that_freezes_before_the_switch_is_rolled_back(fleet_with):
     command = fleet.scale()
     fleet.await_stop("w0")
     fleet.stop("w2")
+    fleet.await_stop("w2")
     fleet.go_on("w0")
     complaint(command, "rank 2 (worker w2) was lost in activate", "epoch 1 still serves")
     assert_rolled_back(fleet, "rank 2 (worker w2) was lost in activate", worker="w2")
