@@ -14,7 +14,7 @@ namespace HWY_NAMESPACE {
 void AddBias(const AddBiasParams& params, IndexRange rows) {
   const FloatTag d;
   for (int64_t row = rows.begin; row < rows.end; ++row) {
-    float* y = params.y + row * params.row_stride;
+    float* y = static_cast<float*>(params.y) + row * params.row_stride;
     AddRow(d, y, params.bias, static_cast<size_t>(params.width), y);
   }
 }

@@ -16,15 +16,17 @@ void AddRmsNorm(const AddRmsNormParams& params, IndexRange rows) {
   const size_t hidden = static_cast<size_t>(params.hidden);
   for (int64_t row = rows.begin; row < rows.end; ++row) {
     const int64_t offset = row * params.hidden;
-    const float* sum = params.a + offset;
+    const float* sum = static_cast<const float*>(params.a) + offset;
+    float* out = static_cast<float*>(params.out) + offset;
     if (params.residual_in != nullptr) {
-      AddRow(d, sum, params.residual_in + offset, hidden, params.out + offset);
-      sum = params.out + offset;
+      AddRow(d, sum, static_cast<const float*>(params.residual_in) + offset, hidden, out);
+      sum = out;
     }
-    if (params.residual_out != nullptr && params.residual_out + offset != sum) {
-      std::memcpy(params.residual_out + offset, sum, hidden * sizeof(float));
+    float* residual_out = static_cast<float*>(params.residual_out);
+    if (residual_out != nullptr && residual_out + offset != sum) {
+      std::memcpy(residual_out + offset, sum, hidden * sizeof(float));
     }
-    NormalizeRow(d, sum, params.weight, params.eps, params.hidden, params.out + offset);
+    NormalizeRow(d, sum, params.weight, params.eps, params.hidden, out);
   }
 }
 

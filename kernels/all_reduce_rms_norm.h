@@ -3,8 +3,10 @@
 
 #include <cstdint>
 
+#include "kernels/cuda_launch.h"
 #include "kernels/dtype.h"
 #include "kernels/index_range.h"
+#include "kernels/peer_exchange.h"
 #include "kernels/reduce_ranks.h"
 
 namespace muster {
@@ -32,6 +34,35 @@ struct AllReduceRmsNormParams {
 
 void AllReduceRmsNormReference(const AllReduceRmsNormParams& params, IndexRange rows);
 void AllReduceRmsNormCpu(const AllReduceRmsNormParams& params, IndexRange rows);
+
+// The whole of it on the devices of several ranks, in residual_out's bits as above and with the
+// squares of a row in one order: all ranks get the same bits, in one shot and in two, whatever the
+// grid. Everything is of `dtype` but the weight. residual_in is the same on all ranks.
+struct AllReduceRmsNormCudaParams {
+  Peers peers;
+  PeerStamp stamp;
+  const void* partial;      // [rows, hidden], this rank's summand
+  const void* residual_in;  // [rows, hidden], or null for none
+  const float* weight;      // [hidden]
+  float eps;
+  int64_t hidden;
+  void* residual_out;  // [rows, hidden], or null; may be residual_in
+  void* norm_out;      // [rows, hidden]; overlaps nothing else
+  DType dtype;
+  int32_t blocks_per_row = 0;  // in one shot: 1, 2, 4 or 8; 0 leaves it to the launcher
+};
+
+// Bytes of a slot that a message takes in one shot, and of a slice in two.
+int64_t OneShotBytes(int64_t rows, int64_t hidden, DType dtype);
+int64_t TwoShotBytes(int64_t rows, int64_t hidden, DType dtype, int world);
+
+// One shot: every rank pushes its summand to all and reduces everything. Two: every rank reduces a
+// slice of every row and pushes it to all. cudaErrorInvalidValue when the message is longer than the
+// slot or the slice, or a row than 65,536 float32 values.
+CudaLaunch AllReduceRmsNormOneShotCuda(const AllReduceRmsNormCudaParams& params, int64_t rows,
+                                       CudaStream stream);
+CudaLaunch AllReduceRmsNormTwoShotCuda(const AllReduceRmsNormCudaParams& params, int64_t rows,
+                                       CudaStream stream);
 
 }  // namespace muster
 

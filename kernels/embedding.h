@@ -3,12 +3,13 @@
 
 #include <cstdint>
 
+#include "kernels/cuda_launch.h"
 #include "kernels/dtype.h"
 #include "kernels/index_range.h"
 
 namespace muster {
 
-// out[t] = table[ids[t] - vocab_begin] as float32 where vocab_begin <= ids[t] < vocab_end, else
+// out[t] = table[ids[t] - vocab_begin] where vocab_begin <= ids[t] < vocab_end, else
 // zeros (an id of another shard, or -1 of a padded row): the sum over the shards is the embedding.
 struct EmbeddingParams {
   const int32_t* ids;  // [tokens]
@@ -17,12 +18,14 @@ struct EmbeddingParams {
   int64_t vocab_begin;
   int64_t vocab_end;
   int64_t hidden;
-  float* out;  // [tokens, hidden]
+  void* out;                           // [tokens, hidden] in `activation`
+  DType activation = DType::kFloat32;  // on the CPU always
 };
 
-// Both are exact, so bitwise equal.
+// All round once, so they are bitwise equal (a NaN stays one).
 void EmbeddingReference(const EmbeddingParams& params, IndexRange rows);
 void EmbeddingCpu(const EmbeddingParams& params, IndexRange rows);
+CudaLaunch EmbeddingCuda(const EmbeddingParams& params, int64_t rows, CudaStream stream);
 
 }  // namespace muster
 

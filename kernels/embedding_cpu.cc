@@ -16,7 +16,7 @@ void Embedding(const EmbeddingParams& params, IndexRange rows) {
   const size_t hidden = static_cast<size_t>(params.hidden);
   for (int64_t row = rows.begin; row < rows.end; ++row) {
     const int64_t id = params.ids[row];
-    float* out = params.out + row * params.hidden;
+    float* out = static_cast<float*>(params.out) + row * params.hidden;
     if (id < params.vocab_begin || id >= params.vocab_end) {
       std::memset(out, 0, hidden * sizeof(float));
     } else {

@@ -9,8 +9,8 @@ void EmbeddingReference(const EmbeddingParams& params, IndexRange rows) {
     const bool here = id >= params.vocab_begin && id < params.vocab_end;
     for (int64_t i = 0; i < params.hidden; ++i) {
       const int64_t element = (id - params.vocab_begin) * params.hidden + i;
-      params.out[row * params.hidden + i] =
-          here ? LoadElement(params.dtype, params.table, element) : 0.0f;
+      const float value = here ? LoadElement(params.dtype, params.table, element) : 0.0f;
+      StoreElement(value, params.activation, params.out, row * params.hidden + i);
     }
   }
 }

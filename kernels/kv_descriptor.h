@@ -6,6 +6,13 @@
 
 #include "kernels/dtype.h"
 
+// Of functions that device code calls too.
+#if defined(__CUDACC__)
+#define MUSTER_HOST_DEVICE __host__ __device__
+#else
+#define MUSTER_HOST_DEVICE
+#endif
+
 namespace muster {
 
 // The shape of one rank's paged KV cache, fixed before capture. The arena is
@@ -37,24 +44,29 @@ struct KvOwnership {
 
 enum class KvPart : int32_t { kKey = 0, kValue = 1 };
 
+// Bytes of one element: SizeOf(layout.dtype), for device code too.
+MUSTER_HOST_DEVICE constexpr int64_t KvElementBytes(const KvLayout& layout) {
+  return layout.dtype == DType::kFloat32 ? 4 : 2;
+}
+
 // Bytes of one block, all layers.
-constexpr int64_t KvBlockBytes(const KvLayout& layout) {
+MUSTER_HOST_DEVICE constexpr int64_t KvBlockBytes(const KvLayout& layout) {
   return int64_t{2} * layout.layers * layout.kv_heads * layout.block_size * layout.head_dim *
-         static_cast<int64_t>(SizeOf(layout.dtype));
+         KvElementBytes(layout);
 }
 
 // Offset in bytes from the start of a block to the [block_size, head_dim] page of one head.
-constexpr int64_t KvPageOffset(const KvLayout& layout, int32_t layer, KvPart part,
-                               int32_t kv_head) {
+MUSTER_HOST_DEVICE constexpr int64_t KvPageOffset(const KvLayout& layout, int32_t layer,
+                                                  KvPart part, int32_t kv_head) {
   const int64_t page =
       (int64_t{layer} * 2 + static_cast<int32_t>(part)) * layout.kv_heads + kv_head;
-  return page * layout.block_size * layout.head_dim * static_cast<int64_t>(SizeOf(layout.dtype));
+  return page * layout.block_size * layout.head_dim * KvElementBytes(layout);
 }
 
 // The first byte of the block at `local_index` of sequence slot `sequence`; null when there is no
 // arena or the table's entry is no block of it, in which case kernels neither read nor write.
-inline std::byte* KvBlock(const KvDescriptor& kv, const KvLayout& layout, int32_t sequence,
-                          int64_t local_index) {
+MUSTER_HOST_DEVICE inline std::byte* KvBlock(const KvDescriptor& kv, const KvLayout& layout,
+                                             int32_t sequence, int64_t local_index) {
   if (kv.base == nullptr || local_index >= kv.max_local_blocks) return nullptr;
   const int64_t block = kv.block_tables[sequence * kv.max_local_blocks + local_index];
   if (block < 0 || block >= kv.num_blocks) return nullptr;

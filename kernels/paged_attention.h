@@ -1,8 +1,10 @@
 #ifndef MUSTER_KERNELS_PAGED_ATTENTION_H_
 #define MUSTER_KERNELS_PAGED_ATTENTION_H_
 
+#include <cstddef>
 #include <cstdint>
 
+#include "kernels/cuda_launch.h"
 #include "kernels/index_range.h"
 #include "kernels/kv_descriptor.h"
 
@@ -22,7 +24,7 @@ inline constexpr int kMaxHeadDim = 256;
 // Decode and prefill are one operation: rows of one sequence that follow each other share the
 // reading of its blocks. The bits of a row do not depend on its neighbours, nor on the ranges.
 struct PagedAttentionParams {
-  const float* q;  // [rows, heads * head_dim]
+  const void* q;  // [rows, heads * head_dim] in `activation`
   int64_t q_row_stride;
   int32_t heads;                 // query heads of this rank; a multiple of layout.kv_heads
   const int32_t* positions;      // [rows]
@@ -32,11 +34,19 @@ struct PagedAttentionParams {
   KvOwnership ownership;
   int32_t layer;  // of this rank's arena
   float scale;    // usually 1 / sqrt(head_dim)
-  float* out;     // [rows, heads * head_dim]; does not overlap q
+  void* out;      // [rows, heads * head_dim] in `activation`; does not overlap q
   int64_t out_row_stride;
   float* lse;  // [rows, heads], natural logarithm
   int64_t lse_row_stride;
-  int64_t window = 0;  // positions that a row attends to, its own included; 0: all
+  int64_t window = 0;                  // positions that a row attends to, its own included; 0: all
+  DType activation = DType::kFloat32;  // of q and out; on the CPU always
+};
+
+// Memory of the device in which PagedAttentionCuda keeps what its blocks tell each other, 256-byte
+// aligned. Its owner fills it with zeros once; launches that follow each other share it.
+struct PagedAttentionScratch {
+  void* data;
+  size_t bytes;
 };
 
 // The first position that a row at `position` attends to.
@@ -48,6 +58,20 @@ constexpr int64_t WindowStart(const PagedAttentionParams& params, int64_t positi
 // decode, where rows are few, the caller splits the heads over its threads.
 void PagedAttentionReference(const PagedAttentionParams& params, IndexRange rows, IndexRange heads);
 void PagedAttentionCpu(const PagedAttentionParams& params, IndexRange rows, IndexRange heads);
+
+// What steps of up to max_rows rows need, of params' shapes; its pointers are not looked at.
+size_t PagedAttentionScratchBytes(const PagedAttentionParams& params, int64_t max_rows,
+                                  int multiprocessors);
+
+// On a device with `multiprocessors` multiprocessors for this process. Fast where activations and
+// KV are of one 16-bit type and head_dim and block_size are multiples of 8, which wants an arena
+// aligned to 16 bytes; plain float32 arithmetic everywhere else. Bits are the same from run to run;
+// they depend on the number of rows, and on how rows follow each other, by rounding only. Values of
+// later positions of its own sequence, in the same step, must be finite for a row's to be. Fails
+// with cudaErrorInvalidValue where scratch is too small.
+CudaLaunch PagedAttentionCuda(const PagedAttentionParams& params, int64_t rows,
+                              const PagedAttentionScratch& scratch, int multiprocessors,
+                              CudaStream stream);
 
 }  // namespace muster
 

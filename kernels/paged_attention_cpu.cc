@@ -76,8 +76,9 @@ HWY_NOINLINE void AttendPlace(const PagedAttentionParams& params, const TilePlac
   for (int64_t row = place.rows.begin; row < place.rows.end; ++row) {
     for (int64_t head = place.heads.begin; head < place.heads.end; ++head) {
       const int64_t position = params.positions[row];
-      AddQuery(queries, params.q + row * params.q_row_stride + head * head_dim, params.scale,
-               {WindowStart(params, position), position + 1});
+      AddQuery(queries,
+               static_cast<const float*>(params.q) + row * params.q_row_stride + head * head_dim,
+               params.scale, {WindowStart(params, position), position + 1});
     }
   }
   const IndexRange positions = PositionsOf(params, place.rows);
@@ -95,7 +96,8 @@ HWY_NOINLINE void AttendPlace(const PagedAttentionParams& params, const TilePlac
   size_t query = 0;
   for (int64_t row = place.rows.begin; row < place.rows.end; ++row) {
     for (int64_t head = place.heads.begin; head < place.heads.end; ++head) {
-      FinishQuery(queries, query++, params.out + row * params.out_row_stride + head * head_dim,
+      FinishQuery(queries, query++,
+                  static_cast<float*>(params.out) + row * params.out_row_stride + head * head_dim,
                   params.lse + row * params.lse_row_stride + head);
     }
   }
@@ -103,7 +105,8 @@ HWY_NOINLINE void AttendPlace(const PagedAttentionParams& params, const TilePlac
 
 HWY_INLINE void ClearRow(const PagedAttentionParams& params, int64_t row, IndexRange heads) {
   const int64_t head_dim = params.layout.head_dim;
-  float* out = params.out + row * params.out_row_stride + heads.begin * head_dim;
+  float* out =
+      static_cast<float*>(params.out) + row * params.out_row_stride + heads.begin * head_dim;
   std::memset(out, 0, static_cast<size_t>((heads.end - heads.begin) * head_dim) * sizeof(float));
   float* lse = params.lse + row * params.lse_row_stride;
   for (int64_t head = heads.begin; head < heads.end; ++head) lse[head] = kNoScore;

@@ -36,21 +36,25 @@ class LocalKeys {
   const int32_t kv_head_;
 };
 
-double Score(const PagedAttentionParams& params, const LocalKeys& keys, const float* q,
+double Score(const PagedAttentionParams& params, const LocalKeys& keys, int64_t q,
              int64_t position) {
   double dot = 0;
   for (int32_t i = 0; i < params.layout.head_dim; ++i) {
-    dot += q[i] * keys.Element(KvPart::kKey, position, i);
+    dot += double{LoadElement(params.activation, params.q, q + i)} *
+           keys.Element(KvPart::kKey, position, i);
   }
   return dot * params.scale;
 }
 
 void Attend(const PagedAttentionParams& params, int64_t row, int64_t head) {
   const int32_t head_dim = params.layout.head_dim;
-  const float* q = params.q + row * params.q_row_stride + head * head_dim;
-  float* out = params.out + row * params.out_row_stride + head * head_dim;
+  const int64_t q = row * params.q_row_stride + head * head_dim;
+  const int64_t out = row * params.out_row_stride + head * head_dim;
+  const auto store = [&](int32_t i, double value) {
+    StoreElement(static_cast<float>(value), params.activation, params.out, out + i);
+  };
   float* lse = params.lse + row * params.lse_row_stride + head;
-  for (int32_t i = 0; i < head_dim; ++i) out[i] = 0;
+  for (int32_t i = 0; i < head_dim; ++i) store(i, 0);
   *lse = -std::numeric_limits<float>::infinity();
   if (params.row_sequences[row] < 0) return;
 
@@ -75,7 +79,7 @@ void Attend(const PagedAttentionParams& params, int64_t row, int64_t head) {
       weighted[i] += weight * keys.Element(KvPart::kValue, position, i);
     }
   }
-  for (int32_t i = 0; i < head_dim; ++i) out[i] = static_cast<float>(weighted[i] / sum);
+  for (int32_t i = 0; i < head_dim; ++i) store(i, weighted[i] / sum);
   *lse = static_cast<float>(max + std::log(sum));
 }
 

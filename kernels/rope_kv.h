@@ -3,6 +3,7 @@
 
 #include <cstdint>
 
+#include "kernels/cuda_launch.h"
 #include "kernels/index_range.h"
 #include "kernels/kv_descriptor.h"
 
@@ -17,10 +18,10 @@ namespace muster {
 // Every row is rotated; k and v are written only where this rank owns the block of the row's
 // position. A row whose row_sequences is -1 is padding: nothing of it is read or written.
 struct RopeKvParams {
-  float* qkv;                // [rows, (heads + 2 * kv_heads) * head_dim]: q heads, k heads, v heads
-  int64_t row_stride;        // of qkv, in elements
-  int32_t heads;             // query heads of this rank
-  const int32_t* positions;  // [rows], each in [0, max_position)
+  void* qkv;           // [rows, (heads + 2 * kv_heads) * head_dim] in `activation`: q, k, v heads
+  int64_t row_stride;  // of qkv, in elements
+  int32_t heads;       // query heads of this rank
+  const int32_t* positions;      // [rows], each in [0, max_position)
   const int32_t* row_sequences;  // [rows]: slot of the block tables, or -1
   const float* cos;              // [max_position, head_dim / 2]
   const float* sin;              // [max_position, head_dim / 2]
@@ -31,10 +32,12 @@ struct RopeKvParams {
   const float* q_norm = nullptr;  // [head_dim], of every query head; null: q is not normalised
   const float* k_norm = nullptr;  // [head_dim], likewise
   float norm_eps = 0;
+  DType activation = DType::kFloat32;  // of qkv; on the CPU always
 };
 
 void RopeKvReference(const RopeKvParams& params, IndexRange rows);
 void RopeKvCpu(const RopeKvParams& params, IndexRange rows);
+CudaLaunch RopeKvCuda(const RopeKvParams& params, int64_t rows, CudaStream stream);
 
 }  // namespace muster
 

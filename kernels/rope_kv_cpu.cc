@@ -67,7 +67,7 @@ void RopeKv(const RopeKvParams& params, IndexRange rows) {
     if (params.row_sequences[row] < 0) continue;
     const float* cos = params.cos + params.positions[row] * half;
     const float* sin = params.sin + params.positions[row] * half;
-    float* qkv = params.qkv + row * params.row_stride;
+    float* qkv = static_cast<float*>(params.qkv) + row * params.row_stride;
     for (int64_t head = 0; head < params.heads + params.layout.kv_heads; ++head) {
       float* x = qkv + head * head_dim;
       const float* norm = head < params.heads ? params.q_norm : params.k_norm;

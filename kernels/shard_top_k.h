@@ -3,6 +3,8 @@
 
 #include <cstdint>
 
+#include "kernels/cuda_launch.h"
+
 namespace muster {
 
 // A token of the vocabulary with its logit.
@@ -42,6 +44,20 @@ struct ShardTopKParams {
 
 void ShardTopKReference(const ShardTopKParams& params);
 void ShardTopKCpu(const ShardTopKParams& params);
+
+// What ShardTopKCuda takes at most.
+inline constexpr int kMaxCudaShards = 32;
+inline constexpr int64_t kMaxCudaShardVocab = 256 << 10;
+inline constexpr int64_t kMaxCudaCandidates = 256;
+
+// Of device memory, aligned to 16 bytes, for `count` shards of at most `vocab_local` logits and at
+// most k candidates.
+int64_t ShardTopKScratchBytes(int count, int64_t vocab_local, int64_t k);
+// Of `count` shards, an array of the host that need not outlive the call, at once. Candidates,
+// counts and maxima are the reference's bit for bit; the sums are its within 1e-6, and the same for
+// the same logits. cudaErrorInvalidValue beyond the limits above.
+CudaLaunch ShardTopKCuda(const ShardTopKParams* shards, int count, void* scratch,
+                         CudaStream stream);
 
 // Merges summaries in the order given (that of the ranks). All must have been made with the same
 // inverse_temperature.

@@ -126,7 +126,7 @@ HWY_INLINE void Columns(const SkinnyMatmulParams& params, int64_t column, int64_
   const W* w = static_cast<const W*>(params.weights) + column * params.weights_row_stride;
   for (int64_t row = 0; row < params.rows; row += 4) {
     const X* x = static_cast<const X*>(params.x) + row * params.x_row_stride;
-    float* y = params.y + row * params.y_row_stride + column;
+    float* y = static_cast<float*>(params.y) + row * params.y_row_stride + column;
     switch (params.rows - row) {
       case 1:
         Tile<W, 1, kColumns>(params, x, w, apart, y);

@@ -13,16 +13,16 @@ void RoundActivationsReference(const RoundActivationsParams& params, IndexRange 
 }
 
 void SkinnyMatmulReference(const SkinnyMatmulParams& params, IndexRange columns) {
-  const DType x_dtype = ActivationDType(params.dtype);
   for (int64_t row = 0; row < params.rows; ++row) {
     for (int64_t column = columns.begin; column < columns.end; ++column) {
-      double sum = 0;
+      double sum = params.bias != nullptr ? params.bias[column] : 0;
       for (int64_t i = 0; i < params.k; ++i) {
-        const double x = LoadElement(x_dtype, params.x, row * params.x_row_stride + i);
+        const double x = LoadElement(params.x_dtype, params.x, row * params.x_row_stride + i);
         sum +=
             x * LoadElement(params.dtype, params.weights, column * params.weights_row_stride + i);
       }
-      params.y[row * params.y_row_stride + column] = static_cast<float>(sum);
+      StoreElement(static_cast<float>(sum), params.y_dtype, params.y,
+                   row * params.y_row_stride + column);
     }
   }
 }

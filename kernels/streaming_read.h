@@ -2,6 +2,9 @@
 #define MUSTER_KERNELS_STREAMING_READ_H_
 
 #include <cstddef>
+#include <cstdint>
+
+#include "kernels/cuda_launch.h"
 
 namespace muster {
 
@@ -9,6 +12,11 @@ namespace muster {
 // held against. Four streams with prefetching, which is what reaches most; `bytes` is a multiple
 // of 256. Returns a number that depends on every byte, so that none of it counts as unused.
 size_t StreamingReadCpu(const std::byte* data, size_t bytes);
+
+// The same by all of a device of that many multiprocessors; `data` is aligned to 16 bytes, and
+// `seen` is where a number that depends on every byte may be written.
+CudaLaunch StreamingReadCuda(const void* data, size_t bytes, uint32_t* seen, int multiprocessors,
+                             CudaStream stream);
 
 }  // namespace muster
 

@@ -24,9 +24,9 @@ void SwiGlu(const SwiGluParams& params, IndexRange rows) {
   const size_t lanes = hn::Lanes(d);
   const size_t width = static_cast<size_t>(params.width);
   for (int64_t row = rows.begin; row < rows.end; ++row) {
-    const float* gate = params.gate_up + row * params.row_stride;
+    const float* gate = static_cast<const float*>(params.gate_up) + row * params.row_stride;
     const float* up = gate + params.width;
-    float* out = params.out + row * params.out_row_stride;
+    float* out = static_cast<float*>(params.out) + row * params.out_row_stride;
     size_t i = 0;
     for (; i + lanes <= width; i += lanes) {
       StoreFloats(d, SwiGluOf(d, LoadFloats(d, gate + i), LoadFloats(d, up + i)), out + i);

@@ -1,16 +1,18 @@
 #include <cmath>
 
+#include "kernels/reference.h"
 #include "kernels/swiglu.h"
 
 namespace muster {
 
 void SwiGluReference(const SwiGluParams& params, IndexRange rows) {
   for (int64_t row = rows.begin; row < rows.end; ++row) {
-    const float* gate = params.gate_up + row * params.row_stride;
-    const float* up = gate + params.width;
-    float* out = params.out + row * params.out_row_stride;
+    const int64_t first = row * params.row_stride;
     for (int64_t i = 0; i < params.width; ++i) {
-      out[i] = static_cast<float>(gate[i] / (1.0 + std::exp(-double{gate[i]})) * up[i]);
+      const double gate = LoadElement(params.activation, params.gate_up, first + i);
+      const double up = LoadElement(params.activation, params.gate_up, first + params.width + i);
+      StoreElement(static_cast<float>(gate / (1.0 + std::exp(-gate)) * up), params.activation,
+                   params.out, row * params.out_row_stride + i);
     }
   }
 }

@@ -18,6 +18,7 @@
 #include "base/listen_address.h"
 #include "base/status_macros.h"
 #include "base/unix_socket.h"
+#include "worker/device/cuda/device_choice.h"
 
 namespace muster {
 namespace {
@@ -36,6 +37,9 @@ constexpr char kFooter[] =
 
 constexpr int kMaxThreads = 1024;
 constexpr int kMaxOrdinal = 1023;
+constexpr int kMaxRanksPerDevice = 16;
+constexpr double kLeastMemoryFraction = 0.05;
+constexpr double kMostMemoryFraction = 0.98;
 constexpr uint64_t kMinKvMemory = 4ull << 10;
 constexpr uint64_t kMaxKvMemory = 16ull << 40;
 constexpr absl::Duration kShortestLease = absl::Seconds(1);
@@ -87,6 +91,18 @@ std::string CheckKvMemory(const std::string& value) {
   const std::optional<uint64_t> bytes = ParseSize(value);
   if (bytes.has_value() && *bytes >= kMinKvMemory && *bytes <= kMaxKvMemory) return "";
   return FlagRefusal(value, "a size from 4KiB to 16TiB, such as 512MiB or 536870912");
+}
+
+std::string CheckDevice(const std::string& value) {
+  return ParseDeviceChoice(value).ok() ? "" : FlagRefusal(value, kDeviceForms);
+}
+
+std::string CheckMemoryFraction(const std::string& value) {
+  double fraction = 0;
+  const bool number = absl::SimpleAtod(value, &fraction);
+  if (number && fraction >= kLeastMemoryFraction && fraction <= kMostMemoryFraction) return "";
+  return FlagRefusal(value, absl::StrCat("a number from ", kLeastMemoryFraction, " to ",
+                                         kMostMemoryFraction, ", such as 0.9"));
 }
 
 std::optional<Fault> ParseFault(const std::string& text) {
@@ -167,10 +183,16 @@ void AddModelFlags(CLI::App& app, WorkerOptions& options, Texts& texts) {
       ->type_name("DIR")
       ->check(PathOf("directory"));
   app.add_option("--dtype", options.dtype,
-                 "Type of weights and KV: auto (float32 or bfloat16, as the checkpoint is; float32 "
-                 "for a float16 one), float32 or bfloat16")
+                 "Type of weights and KV: auto (as the checkpoint is; on the CPU float32 for a "
+                 "float16 one), float32, bfloat16 or, on CUDA, float16")
       ->type_name("TYPE")
-      ->check(OneOf({"auto", "float32", "bfloat16"}))
+      ->check(OneOf({"auto", "float32", "bfloat16", "float16"}))
+      ->capture_default_str();
+  app.add_option("--load-format", options.load_format,
+                 "Where the weights come from: auto or safetensors (the files of --model) or dummy "
+                 "(made up, alike on every topology: --model needs a config.json only)")
+      ->type_name("FORMAT")
+      ->check(OneOf({"auto", "safetensors", "dummy"}))
       ->capture_default_str();
   app.add_option("--kv-memory", texts.kv_memory,
                  "Memory for KV blocks of this rank, e.g. 512MiB; less when less is free. The rank "
@@ -187,9 +209,28 @@ void AddDeviceFlags(CLI::App& app, WorkerOptions& options, Texts& texts) {
       ->type_name("N")
       ->check(WholeNumber(1, kMaxThreads))
       ->capture_default_str();
+  app.add_option(
+         "--device", options.device,
+         "What computes: auto (the first GPU, or the CPU where none can be used), cpu, cuda "
+         "(the first GPU), cuda:ORDINAL or cuda:UUID (or its beginning)")
+      ->type_name("DEVICE")
+      ->check(CLI::Validator(CheckDevice, ""))
+      ->capture_default_str();
   app.add_option("--device-ordinal", texts.device_ordinal, "Index of the device on its host")
       ->type_name("N")
       ->check(WholeNumber(0, kMaxOrdinal))
+      ->capture_default_str();
+  app.add_option("--memory-fraction", options.memory_fraction,
+                 "Of a GPU's memory, what weights, workspaces, graphs and KV may take together; "
+                 "nothing to the CPU")
+      ->type_name("FRACTION")
+      ->check(CLI::Validator(CheckMemoryFraction, ""))
+      ->capture_default_str();
+  app.add_option("--oversubscribe", options.oversubscribe,
+                 "Ranks that share one GPU, for tests and small models: each takes its part of the "
+                 "memory and of the multiprocessors. Start MPS, or they take turns")
+      ->type_name("N")
+      ->check(WholeNumber(1, kMaxRanksPerDevice))
       ->capture_default_str();
   app.add_flag("--no-fusion", texts.no_fusion,
                "Run all-reduce, residual and norm one after another, to compare with");

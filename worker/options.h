@@ -29,13 +29,17 @@ struct WorkerOptions {
   std::string unix_socket;             // path of a socket to listen on as well; empty for none
   std::string worker_id;               // 1 to 128 of [A-Za-z0-9._-]
   std::string model;                   // directory
-  std::string dtype = "auto";          // "auto", "float32" or "bfloat16"
+  std::string dtype = "auto";          // "auto", "float32", "bfloat16" or "float16"
+  std::string load_format = "auto";    // "auto", "safetensors" or "dummy"
   int threads = 1;                     // 1 to 1,024
   uint64_t kv_memory = 512ull << 20;   // bytes of KV blocks of this rank
   absl::Duration client_lease = absl::Minutes(10);  // of a silent client on its sequences
-  DeviceOrdinal device_ordinal;
-  bool fusion = true;  // all-reduce, residual and norm as one operation
-  bool graphs = true;  // replay captured graphs where a bucket fits
+  std::string device = "auto";                      // as ParseDeviceChoice takes it
+  DeviceOrdinal device_ordinal;                     // of a CPU slot
+  double memory_fraction = 0.9;  // of a GPU's memory, what its ranks may take together
+  int oversubscribe = 1;         // ranks that share one GPU, 1 to 16
+  bool fusion = true;            // all-reduce, residual and norm as one operation
+  bool graphs = true;            // replay captured graphs where a bucket fits
   std::optional<Fault> fault;
   std::string log_level = "info";  // as InitLogging() takes it
   bool die_with_parent = false;

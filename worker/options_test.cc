@@ -38,6 +38,10 @@ TEST(WorkerOptions, HaveTheirDefaults) {
   EXPECT_EQ(options->model, "/models/llama");
   EXPECT_EQ(options->listen, "127.0.0.1:0");
   EXPECT_EQ(options->dtype, "auto");
+  EXPECT_EQ(options->load_format, "auto");
+  EXPECT_EQ(options->device, "auto");
+  EXPECT_EQ(options->memory_fraction, 0.9);
+  EXPECT_EQ(options->oversubscribe, 1);
   EXPECT_EQ(options->kv_memory, uint64_t{512} << 20);
   EXPECT_EQ(options->client_lease, absl::Minutes(10));
   EXPECT_EQ(options->unix_socket, "");
@@ -60,8 +64,16 @@ TEST(WorkerOptions, TakeEveryFlag) {
                                                   "12",
                                                   "--kv-memory",
                                                   "2GiB",
+                                                  "--load-format",
+                                                  "dummy",
+                                                  "--device",
+                                                  "cuda:GPU-0123abcd",
                                                   "--device-ordinal",
                                                   "5",
+                                                  "--memory-fraction",
+                                                  "0.5",
+                                                  "--oversubscribe",
+                                                  "4",
                                                   "--no-fusion",
                                                   "--no-graphs",
                                                   "--fault",
@@ -79,7 +91,11 @@ TEST(WorkerOptions, TakeEveryFlag) {
   EXPECT_EQ(options->dtype, "bfloat16");
   EXPECT_EQ(options->threads, 12);
   EXPECT_EQ(options->kv_memory, uint64_t{2} << 30);
+  EXPECT_EQ(options->load_format, "dummy");
+  EXPECT_EQ(options->device, "cuda:GPU-0123abcd");
   EXPECT_EQ(options->device_ordinal, DeviceOrdinal(5));
+  EXPECT_EQ(options->memory_fraction, 0.5);
+  EXPECT_EQ(options->oversubscribe, 4);
   EXPECT_FALSE(options->fusion);
   EXPECT_FALSE(options->graphs);
   EXPECT_EQ(options->fault, (Fault{Fault::Action::kKill, "warmup/exchange"}));
@@ -94,9 +110,12 @@ TEST(WorkerOptions, HelpNamesEveryFlagAndAsksForNothingElse) {
   ASSERT_OK_AND_ASSIGN(const auto options, ParseWords({"--help"}, help));
   EXPECT_FALSE(options.has_value());
   for (const char* flag :
-       {"--coordinator", "--listen", "--worker-id", "--model", "--dtype", "--threads",
-        "--kv-memory", "--device-ordinal", "--no-fusion", "--no-graphs", "--fault", "--log-level",
-        "--die-with-parent", "--insecure", "--client-lease", "--unix-socket", "Exit status"}) {
+       {"--coordinator",     "--listen",    "--worker-id",       "--model",
+        "--dtype",           "--threads",   "--kv-memory",       "--device-ordinal",
+        "--no-fusion",       "--no-graphs", "--fault",           "--log-level",
+        "--die-with-parent", "--insecure",  "--client-lease",    "--unix-socket",
+        "--load-format",     "--device ",   "--memory-fraction", "--oversubscribe",
+        "Exit status"}) {
     EXPECT_NE(help.str().find(flag), std::string::npos) << flag << "\n" << help.str();
   }
 }
@@ -127,7 +146,17 @@ TEST(WorkerOptions, RefusalsNameFlagValueAndLimitInOneLine) {
       {"--kv-memory", "0", "from 4KiB to 16TiB"},
       {"--kv-memory", "17TiB", "from 4KiB to 16TiB"},
       {"--kv-memory", "99999999999999TiB", "from 4KiB to 16TiB"},
-      {"--dtype", "float16", "auto, float32, bfloat16"},
+      {"--dtype", "int8", "auto, float32, bfloat16, float16"},
+      {"--load-format", "pt", "auto, safetensors, dummy"},
+      {"--device", "gpu", "auto, cpu, cuda, cuda:ORDINAL or cuda:UUID"},
+      {"--device", "cuda:", "auto, cpu, cuda, cuda:ORDINAL or cuda:UUID"},
+      {"--device", "cuda:1024", "auto, cpu, cuda, cuda:ORDINAL or cuda:UUID"},
+      {"--memory-fraction", "0.04", "from 0.05 to 0.98"},
+      {"--memory-fraction", "0.99", "from 0.05 to 0.98"},
+      {"--memory-fraction", "nan", "from 0.05 to 0.98"},
+      {"--memory-fraction", "90%", "from 0.05 to 0.98"},
+      {"--oversubscribe", "0", "from 1 to 16"},
+      {"--oversubscribe", "17", "from 1 to 16"},
       {"--log-level", "loud", "debug, info, warning, error, off"},
       {"--listen", "nowhere", "HOST:PORT"},
       {"--listen", "127.0.0.1:70000", "to 65535"},

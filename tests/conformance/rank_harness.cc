@@ -36,12 +36,13 @@ Variant DecodeVariant(const std::string& text) {
 
 absl::Status RankHarness::Run(RankContext& context, const Case& body) {
   const Variant variant = DecodeVariant(context.args);
-  const int descriptors = OpenDescriptors();
+  int descriptors = 0;
   {
     RankHarness harness(context, variant);
     // No rank is its device's ordinal.
     const DeviceOrdinal ordinal(context.world - context.rank.value());
     MUSTER_RETURN_IF_ERROR(harness.UseBackend({.ordinal = ordinal}));
+    descriptors = OpenDescriptors();  // a GPU's driver opens its own once, for good
     MUSTER_RETURN_IF_ERROR(body(harness));
     MUSTER_RETURN_IF_ERROR(harness.AgreeOnWitnesses());
     for (const LedgerEntry& entry : harness.ledger_.Entries()) {

@@ -19,13 +19,19 @@ absl::StatusOr<std::unique_ptr<KvCache>> KvCache::Create(const Options& options,
   }
   auto cache = absl::WrapUnique(new KvCache(options, device, ledger));
   const int64_t entries = int64_t{options.max_sequences} * options.max_local_blocks;
-  MUSTER_ASSIGN_OR_RETURN(cache->tables_, device.Allocate(entries * sizeof(int32_t), "kv", ledger));
+  const size_t bytes = entries * sizeof(int32_t);
+  MUSTER_ASSIGN_OR_RETURN(cache->host_tables_, device.AllocateHost(bytes, "kv", ledger));
+  MUSTER_ASSIGN_OR_RETURN(cache->tables_, device.Allocate(bytes, "kv", ledger));
+  MUSTER_ASSIGN_OR_RETURN(cache->host_descriptor_,
+                          device.AllocateHost(sizeof(KvDescriptor), "kv", ledger));
   MUSTER_ASSIGN_OR_RETURN(cache->descriptor_, device.Allocate(sizeof(KvDescriptor), "kv", ledger));
-  std::fill_n(cache->block_tables(), entries, -1);
-  *cache->descriptor() = {.base = nullptr,
-                          .num_blocks = 0,
-                          .block_tables = cache->block_tables(),
-                          .max_local_blocks = options.max_local_blocks};
+  std::fill_n(cache->host_tables_.as<int32_t>(), entries, -1);
+  *cache->host_descriptor_.as<KvDescriptor>() = {.base = nullptr,
+                                                 .num_blocks = 0,
+                                                 .block_tables = cache->tables_.as<int32_t>(),
+                                                 .max_local_blocks = options.max_local_blocks};
+  cache->changed_.assign(options.max_sequences, {.begin = 0, .end = options.max_local_blocks});
+  for (int slot = 0; slot < options.max_sequences; ++slot) cache->changed_slots_.push_back(slot);
   return cache;
 }
 
@@ -44,8 +50,10 @@ absl::Status KvCache::Attach(std::shared_ptr<KvArena> arena) {
   arena_ = std::move(arena);
   ledger_.Charge("kv", arena_->bytes());
   holders_.resize(static_cast<size_t>(arena_->blocks()), 0);
-  descriptor()->num_blocks = arena_->blocks();
-  descriptor()->base = arena_->data();
+  auto* const descriptor = host_descriptor_.as<KvDescriptor>();
+  descriptor->num_blocks = arena_->blocks();
+  descriptor->base = arena_->data();
+  descriptor_changed_ = true;
   return absl::OkStatus();
 }
 
@@ -63,10 +71,35 @@ absl::Status KvCache::CheckEntry(int sequence, int local_index) const {
                                             options_.max_local_blocks));
 }
 
-void KvCache::Write(int32_t& entry, int32_t block) {
+void KvCache::Write(int sequence, int local_index, int32_t block) {
+  int32_t& entry = Row(sequence)[local_index];
+  if (entry == block) return;
   if (entry >= 0 && --holders_[entry] == 0) --used_blocks_;
   if (block >= 0 && ++holders_[block] == 1) ++used_blocks_;
   entry = block;
+  Changed& changed = changed_[sequence];
+  if (changed.begin == changed.end) {
+    changed = {.begin = local_index, .end = local_index};
+    changed_slots_.push_back(sequence);
+  }
+  changed.begin = std::min(changed.begin, local_index);
+  changed.end = std::max(changed.end, local_index + 1);
+}
+
+absl::Status KvCache::Flush(Stream& stream) {
+  if (std::exchange(descriptor_changed_, false)) {
+    MUSTER_RETURN_IF_ERROR(
+        device_.Copy(stream, descriptor_.data(), host_descriptor_.data(), sizeof(KvDescriptor)));
+  }
+  for (const int slot : changed_slots_) {
+    const Changed changed = std::exchange(changed_[slot], Changed());
+    const int64_t first = RowOffset(slot) + changed.begin;
+    MUSTER_RETURN_IF_ERROR(device_.Copy(stream, tables_.as<int32_t>() + first,
+                                        host_tables_.as<int32_t>() + first,
+                                        sizeof(int32_t) * (changed.end - changed.begin)));
+  }
+  changed_slots_.clear();
+  return absl::OkStatus();
 }
 
 absl::Status KvCache::SetBlock(int sequence, int local_index, int block) {
@@ -74,7 +107,7 @@ absl::Status KvCache::SetBlock(int sequence, int local_index, int block) {
   if (block < 0 || block >= blocks()) {
     return absl::OutOfRangeError(absl::StrCat("KV block ", block, " of an arena of ", blocks()));
   }
-  Write(Row(sequence)[local_index], block);
+  Write(sequence, local_index, block);
   return absl::OkStatus();
 }
 
@@ -98,14 +131,13 @@ absl::Status KvCache::ShareBlocks(int sequence, int parent, int local_blocks) {
     return absl::OutOfRangeError(absl::StrCat("slot ", sequence, " cannot share ", local_blocks,
                                               " KV blocks of slot ", parent));
   }
-  for (int i = 0; i < local_blocks; ++i) Write(Row(sequence)[i], Row(parent)[i]);
+  for (int i = 0; i < local_blocks; ++i) Write(sequence, i, Row(parent)[i]);
   return absl::OkStatus();
 }
 
 absl::Status KvCache::ClearSequence(int sequence) {
   MUSTER_RETURN_IF_ERROR(CheckSequence(sequence));
-  int32_t* const row = Row(sequence);
-  for (int i = 0; i < options_.max_local_blocks; ++i) Write(row[i], -1);
+  for (int i = 0; i < options_.max_local_blocks; ++i) Write(sequence, i, -1);
   return absl::OkStatus();
 }
 

@@ -14,8 +14,8 @@
 namespace muster {
 
 // One rank's paged KV cache: the block tables and the descriptor that kernels read, at addresses
-// that never change, and later its blocks. Written between steps only, by the device thread. Device
-// and ledger outlive it. Ledger tag "kv".
+// that never change, and later its blocks. Written between steps only, by the device thread, on the
+// host: Flush brings the changes to the device. Device and ledger outlive it. Ledger tag "kv".
 class KvCache {
  public:
   struct Options {
@@ -46,13 +46,19 @@ class KvCache {
   // Forgets all blocks of a sequence.
   absl::Status ClearSequence(int sequence);
 
+  // Enqueues the copies that show kernels what was changed since the last Flush. Nothing is changed
+  // before they have run.
+  absl::Status Flush(Stream& stream);
+
   const Options& options() const { return options_; }
-  int64_t blocks() const { return descriptor()->num_blocks; }
+  int64_t blocks() const { return arena_ == nullptr ? 0 : arena_->blocks(); }
   const std::shared_ptr<KvArena>& arena() const { return arena_; }
   // Blocks of the arena that stand in a table.
   int64_t used_blocks() const { return used_blocks_; }
-  KvDescriptor* descriptor() const { return descriptor_.as<KvDescriptor>(); }
-  int32_t* block_tables() const { return tables_.as<int32_t>(); }
+  // Of the device: what kernels are given.
+  const KvDescriptor* descriptor() const { return descriptor_.as<KvDescriptor>(); }
+  // As the host has it: the arena block at `local_index` of a sequence, -1 where there is none.
+  int32_t BlockAt(int sequence, int local_index) const { return Row(sequence)[local_index]; }
 
  private:
   KvCache(const Options& options, Device& device, Ledger& ledger)
@@ -61,10 +67,9 @@ class KvCache {
   absl::Status CheckSequence(int sequence) const;
   absl::Status CheckEntry(int sequence, int local_index) const;
   // Writes an entry of the tables, -1 where there is to be none, and counts.
-  void Write(int32_t& entry, int32_t block);
-  int32_t* Row(int sequence) const {
-    return block_tables() + int64_t{sequence} * options_.max_local_blocks;
-  }
+  void Write(int sequence, int local_index, int32_t block);
+  int64_t RowOffset(int sequence) const { return int64_t{sequence} * options_.max_local_blocks; }
+  int32_t* Row(int sequence) const { return host_tables_.as<int32_t>() + RowOffset(sequence); }
 
   // Constant after construction.
   const Options options_;
@@ -72,8 +77,18 @@ class KvCache {
   Ledger& ledger_;
 
   // Device thread only.
-  Buffer tables_;      // int32_t [max_sequences, max_local_blocks], -1 where none
-  Buffer descriptor_;  // one KvDescriptor
+  Buffer host_tables_;      // int32_t [max_sequences, max_local_blocks], -1 where none
+  Buffer tables_;           // the same on the device
+  Buffer host_descriptor_;  // one KvDescriptor
+  Buffer descriptor_;       // the same on the device
+  // What has yet to be flushed.
+  struct Changed {
+    int begin = 0;
+    int end = 0;
+  };
+  std::vector<Changed> changed_;    // [max_sequences]: local indices
+  std::vector<int> changed_slots_;  // whose range is not empty
+  bool descriptor_changed_ = true;
   std::shared_ptr<KvArena> arena_;
   std::vector<int32_t> holders_;  // [blocks]: entries of the tables that name it
   int64_t used_blocks_ = 0;

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "tests/support/status_matchers.h"
+#include "worker/device/cpu/cpu_block_copier.h"
 #include "worker/device/cpu/cpu_device.h"
 
 namespace muster {
@@ -25,17 +26,32 @@ class KvCacheTest : public ::testing::Test {
   }
 
   absl::Status AttachArena(KvCache& cache, int64_t blocks) {
-    auto arena = KvArena::Create(cache.options().layout, blocks, device_);
+    auto arena = KvArena::Create(cache.options().layout, blocks,
+                                 {.device = device_, .host = device_, .copier = copier_});
     return arena.ok() ? cache.Attach(*std::move(arena)) : arena.status();
   }
 
+  // What kernels see after a flush.
+  absl::Status Flush(KvCache& cache) {
+    if (stream_ == nullptr) stream_ = *device_.CreateStream();
+    const absl::Status flushed = cache.Flush(*stream_);
+    return flushed.ok() ? stream_->Synchronize() : flushed;
+  }
+  static std::vector<int32_t> TablesOf(const KvCache& cache, int entries) {
+    const int32_t* const tables = cache.descriptor()->block_tables;
+    return {tables, tables + entries};
+  }
+
   CpuDevice device_{CpuDeviceOptions{}};
+  CpuBlockCopier copier_;
   Ledger ledger_;
+  std::unique_ptr<Stream> stream_;
 };
 
 TEST_F(KvCacheTest, KernelsFindNoBlockBeforeTheArenaIsThere) {
   const auto cache = Create();
   EXPECT_EQ(cache->blocks(), 0);
+  ASSERT_OK(Flush(*cache));
   EXPECT_EQ(KvBlock(*cache->descriptor(), kLayout, 0, 0), nullptr);
   EXPECT_STATUS(cache->SetBlock(0, 0, 0), absl::StatusCode::kOutOfRange,
                 "KV block 0 of an arena of 0");
@@ -46,8 +62,12 @@ TEST_F(KvCacheTest, TheDescriptorStaysWhereItIsAndComesAlive) {
   const KvDescriptor* const descriptor = cache->descriptor();
   ASSERT_OK(AttachArena(*cache, 5));
   EXPECT_EQ(cache->descriptor(), descriptor);
+  ASSERT_OK(Flush(*cache));
   EXPECT_EQ(descriptor->num_blocks, 5);
   ASSERT_OK(cache->SetBlock(2, 3, 4));
+  EXPECT_EQ(KvBlock(*descriptor, kLayout, 2, 3), nullptr);
+  EXPECT_EQ(cache->BlockAt(2, 3), 4);
+  ASSERT_OK(Flush(*cache));
   EXPECT_EQ(KvBlock(*descriptor, kLayout, 2, 3),
             static_cast<std::byte*>(descriptor->base) + 4 * KvBlockBytes(kLayout));
   EXPECT_EQ(KvBlock(*descriptor, kLayout, 2, 2), nullptr);
@@ -60,9 +80,10 @@ TEST_F(KvCacheTest, ClearingASequenceLeavesItsNeighbours) {
   for (int sequence = 0; sequence < 3; ++sequence) {
     for (int i = 0; i < 4; ++i) ASSERT_OK(cache->SetBlock(sequence, i, sequence));
   }
+  ASSERT_OK(Flush(*cache));
   ASSERT_OK(cache->ClearSequence(1));
-  const std::vector<int32_t> tables(cache->block_tables(), cache->block_tables() + 12);
-  EXPECT_EQ(tables, (std::vector<int32_t>{0, 0, 0, 0, -1, -1, -1, -1, 2, 2, 2, 2}));
+  ASSERT_OK(Flush(*cache));
+  EXPECT_EQ(TablesOf(*cache, 12), (std::vector<int32_t>{0, 0, 0, 0, -1, -1, -1, -1, 2, 2, 2, 2}));
 }
 
 TEST_F(KvCacheTest, ASharedBlockIsUsedOnce) {
@@ -74,8 +95,8 @@ TEST_F(KvCacheTest, ASharedBlockIsUsedOnce) {
   EXPECT_EQ(cache->used_blocks(), 3);
   ASSERT_OK(cache->ShareBlocks(1, 0, 2));  // what slot 1 had is gone
   EXPECT_EQ(cache->used_blocks(), 2);
-  const std::vector<int32_t> tables(cache->block_tables(), cache->block_tables() + 8);
-  EXPECT_EQ(tables, (std::vector<int32_t>{3, 1, -1, -1, 3, 1, -1, -1}));
+  ASSERT_OK(Flush(*cache));
+  EXPECT_EQ(TablesOf(*cache, 8), (std::vector<int32_t>{3, 1, -1, -1, 3, 1, -1, -1}));
   ASSERT_OK(cache->ClearSequence(0));
   EXPECT_EQ(cache->used_blocks(), 2);
   ASSERT_OK(cache->ClearSequence(1));
@@ -92,10 +113,12 @@ TEST_F(KvCacheTest, AReplacedBlockKeepsItsContents) {
   ASSERT_OK(AttachArena(*cache, 5));
   ASSERT_OK(cache->SetBlock(0, 0, 3));
   ASSERT_OK(cache->ShareBlocks(1, 0, 1));
+  ASSERT_OK(Flush(*cache));
   const size_t bytes = static_cast<size_t>(KvBlockBytes(kLayout));
   std::memset(KvBlock(*cache->descriptor(), kLayout, 0, 0), 7, bytes);
   ASSERT_OK(cache->ReplaceBlock(**stream, 1, 0, 2));
   ASSERT_OK((*stream)->Synchronize());
+  ASSERT_OK(Flush(*cache));
   EXPECT_EQ(cache->used_blocks(), 2);
   const std::byte* copy = KvBlock(*cache->descriptor(), kLayout, 1, 0);
   EXPECT_EQ(copy, static_cast<std::byte*>(cache->descriptor()->base) + 2 * bytes);

@@ -15,18 +15,19 @@ namespace muster {
 // axes that the producer's weight was sharded over.
 template <GroupKind K>
 struct Partial {
-  const float* data = nullptr;  // [tokens, hidden]
+  const void* data = nullptr;  // [tokens, hidden] in dtype
   int tokens = 0;
   int hidden = 0;
+  DType dtype = DType::kFloat32;
 };
 
-// What follows the sum; see FusedAllReduceRmsNorm.
+// What follows the sum; see FusedAllReduceRmsNorm. Residual and norm have the type of the partial.
 struct ResidualNorm {
-  const float* residual_in = nullptr;  // null means zeros
-  const float* weight = nullptr;       // [hidden]
+  const void* residual_in = nullptr;  // null means zeros
+  const float* weight = nullptr;      // [hidden]
   float eps = 0;
-  float* residual_out = nullptr;  // null when not wanted
-  float* norm_out = nullptr;
+  void* residual_out = nullptr;  // null when not wanted
+  void* norm_out = nullptr;
 };
 
 // Reduces partial sums of kind K, and no others. The workspace, fused or not, outlives it.
@@ -52,7 +53,7 @@ class Reducer {
                                                              .tokens = partial.tokens,
                                                              .hidden = partial.hidden,
                                                              .eps = norm.eps,
-                                                             .dtype = DType::kFloat32});
+                                                             .dtype = partial.dtype});
   }
 
  private:

@@ -30,12 +30,13 @@ struct FusedAllReduceRmsNorm {
 // Merges the partial attention of all ranks by their LSE and leaves slice
 // `group rank` of the flattened heads here.
 struct CpCombine {
-  const float* partial = nullptr;  // [tokens, heads * head_dim], normalised over this rank's keys
-  const float* lse = nullptr;      // [tokens, heads], natural log; -inf where the rank held no key
-  float* out = nullptr;            // [tokens, heads * head_dim / size]
-  int tokens = 0;                  // the same on all ranks
+  const void* partial = nullptr;  // [tokens, heads * head_dim] in dtype, over this rank's keys
+  const float* lse = nullptr;     // [tokens, heads], natural log; -inf where the rank held no key
+  void* out = nullptr;            // [tokens, heads * head_dim / size] in dtype
+  int tokens = 0;                 // the same on all ranks
   int heads = 0;
-  int head_dim = 0;  // size divides heads * head_dim
+  int head_dim = 0;               // size divides heads * head_dim
+  DType dtype = DType::kFloat32;  // on the CPU always
 };
 
 // One per ordered rank list of an epoch, shared by every use of the same ranks.

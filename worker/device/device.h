@@ -26,12 +26,18 @@ class Device {
   // Kind, ordinal, name, memory now.
   virtual DeviceReport Report() const = 0;
 
-  // Zeroed memory, aligned to 256 bytes and really committed, so that a success
-  // cannot fail later. RESOURCE_EXHAUSTED names wanted and free bytes.
+  // Zeroed memory of the device, aligned to 256 bytes and really committed, so that a success
+  // cannot fail later. Only the device reads and writes it: the host copies. RESOURCE_EXHAUSTED
+  // names wanted and free bytes.
   virtual absl::StatusOr<Buffer> Allocate(size_t bytes, absl::string_view tag, Ledger& ledger) = 0;
 
-  // The same in memory that other processes of this host can open until it is freed: an allocation
-  // of its own, charged with what exporting takes.
+  // Host memory that the host reads and writes like any other, and copies to and from the device
+  // take no detour to (pinned); zeroed, aligned to 256 bytes. RESOURCE_EXHAUSTED.
+  virtual absl::StatusOr<Buffer> AllocateHost(size_t bytes, absl::string_view tag,
+                                              Ledger& ledger) = 0;
+
+  // As Allocate, in memory that other processes of this host can open until it is freed: an
+  // allocation of its own, charged with what exporting takes.
   virtual absl::StatusOr<ExportedBuffer> AllocateExported(size_t bytes, absl::string_view tag,
                                                           Ledger& ledger) = 0;
   // Maps what another process (or this one) exported. UNAVAILABLE when it cannot be opened or is
@@ -45,8 +51,9 @@ class Device {
   virtual absl::StatusOr<std::unique_ptr<Graph>> Capture(
       Stream& stream, absl::FunctionRef<absl::Status()> record) = 0;
 
-  // Enqueues a copy; either side may be host or device memory, and stays valid
-  // until it has run.
+  // Enqueues a copy; either side may be memory of the device or of the host, and stays valid until
+  // it has run. Host memory that is not of AllocateHost may make the call wait, and cannot be
+  // captured.
   virtual absl::Status Copy(Stream& stream, void* to, const void* from, size_t bytes) = 0;
 };
 

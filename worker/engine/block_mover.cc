@@ -1,26 +1,28 @@
 #include "worker/engine/block_mover.h"
 
-#include "base/status_macros.h"
-
 namespace muster {
 
-void SealBlocks(const Step& step, int cp_rank, KvArena& arena) {
+absl::Status SealBlocks(const Step& step, int cp_rank, KvArena& arena) {
+  std::vector<BlockSeal> seals;
   for (const StepMove& move : step.moves) {
-    if (move.from == cp_rank) arena.Seal(move.from_arena, static_cast<uint64_t>(move.stamp));
+    if (move.from != cp_rank) continue;
+    seals.push_back({.block = move.from_arena, .stamp = static_cast<uint64_t>(move.stamp)});
   }
+  return arena.Seal(seals);
 }
 
 absl::Status BlockMover::Pull(const Step& step, absl::Time deadline) {
-  absl::MutexLock lock(&mu_);
+  std::vector<BlockPull> pulls;
   for (const StepMove& move : step.moves) {
     if (move.to != cp_rank_) continue;
-    if (stopped_) return absl::AbortedError("the move of KV blocks was given up");
     const KvArenaPeer* const source = sources_[static_cast<size_t>(move.from)].get();
     if (source == nullptr) continue;
-    MUSTER_RETURN_IF_ERROR(PullBlock(*source, move.from_arena, static_cast<uint64_t>(move.stamp),
-                                     *arena_, move.to_arena, deadline, &stopped_));
+    pulls.push_back({.from = source,
+                     .seal = {.block = move.from_arena, .stamp = static_cast<uint64_t>(move.stamp)},
+                     .to_block = move.to_arena});
   }
-  return absl::OkStatus();
+  absl::MutexLock lock(&mu_);
+  return PullBlocks(pulls, *arena_, deadline, &stopped_);
 }
 
 void BlockMover::Stop() {

@@ -16,9 +16,10 @@
 
 namespace muster {
 
-// Seals what leaves this rank. Used by the thread that runs the epoch's steps, so that a block is
-// sealed exactly as the steps before it left it.
-void SealBlocks(const Step& step, int cp_rank, KvArena& arena);
+// Seals what leaves this rank. Used by the thread that runs the epoch's steps, once they have ended
+// on the device, so that a block is sealed exactly as the steps before it left it. Errors of the
+// arena's copier.
+absl::Status SealBlocks(const Step& step, int cp_rank, KvArena& arena);
 
 // Copies what comes to this rank of the next epoch. A block counts only once its bytes have the
 // digest that its source sealed it with.
@@ -32,7 +33,7 @@ class BlockMover {
 
   // Copies the step's blocks, and waits for their seals. `deadline` bounds it all. DATA_LOSS
   // (KV_CORRUPT: a copy is not what was sealed), DEADLINE_EXCEEDED (a seal is missing), ABORTED
-  // (stopped).
+  // (stopped), errors of the arena's copier.
   absl::Status Pull(const Step& step, absl::Time deadline) ABSL_LOCKS_EXCLUDED(mu_);
 
   // Returns when nothing is being copied; from now on nothing is. Any thread.

@@ -4,6 +4,7 @@
 #include <memory>
 
 #include "worker/collective/shm/shm_backend.h"
+#include "worker/device/cpu/cpu_block_copier.h"
 #include "worker/device/cpu/cpu_device.h"
 #include "worker/engine/engine_backend.h"
 #include "worker/engine/shm_step_ring.h"
@@ -16,6 +17,8 @@ class CpuEngineBackend final : public EngineBackend {
   CpuEngineBackend(const CpuDeviceOptions& device, const ShmBackend::Options& collectives);
 
   Device& device() override { return device_; }
+  Device& host() override { return device_; }
+  BlockCopier& copier() override { return copier_; }
   CollectiveBackend& collectives() override { return collectives_; }
   StepRingBackend& rings() override { return rings_; }
   std::unique_ptr<Ops> MakeOps(Ledger& ledger) override;
@@ -23,6 +26,7 @@ class CpuEngineBackend final : public EngineBackend {
 
  private:
   CpuDevice device_;
+  CpuBlockCopier copier_;
   ShmBackend collectives_;
   ShmStepRingBackend rings_;
 };

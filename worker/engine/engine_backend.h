@@ -6,7 +6,9 @@
 
 #include "absl/status/statusor.h"
 #include "kernels/dtype.h"
+#include "worker/cache/kv_arena.h"
 #include "worker/collective/collective_backend.h"
+#include "worker/device/block_copier.h"
 #include "worker/device/device.h"
 #include "worker/device/device_speed.h"
 #include "worker/engine/step_ring.h"
@@ -20,6 +22,11 @@ class EngineBackend {
   virtual ~EngineBackend() = default;
 
   virtual Device& device() = 0;
+  // Whose memory the host reads and writes, and exports to the other processes of this host.
+  virtual Device& host() = 0;
+  // Of device().
+  virtual BlockCopier& copier() = 0;
+  KvMeans kv_means() { return {.device = device(), .host = host(), .copier = copier()}; }
   virtual CollectiveBackend& collectives() = 0;
   virtual StepRingBackend& rings() = 0;
   // The operations of one rank of one epoch; `ledger` outlives them.

@@ -87,7 +87,7 @@ absl::StatusOr<EpochContext::Captured> EpochContext::Capture(absl::Duration time
                  .block_tokens = kKvBlockTokens,
                  .block_bytes = kv_->arena()->block_bytes(),
                  .agreement_digest = digest,
-                 .copy_rate = leads() ? CopyBandwidth() : 0};
+                 .copy_rate = leads() ? assignment_.backend.copier().Bandwidth() : 0};
     MakeEngine();
     // The leader of an epoch that follows another starts in TakeOver.
     if (!leads() || !follows()) Start();
@@ -115,9 +115,11 @@ absl::Status EpochContext::BuildModel() {
       loaded_->BuildModel(
           {.ops = *ops_, .kv = *kv_, .stage = *stage, .cp = cp, .limits = options_.limits}));
   MUSTER_ASSIGN_OR_RETURN(Communicator* const all, collectives_->communicator(GroupKind::kStage));
-  MUSTER_ASSIGN_OR_RETURN(sampler_, Sampler::Create({.max_outputs = options_.limits.max_outputs,
-                                                     .vocabulary = model().spec.vocabulary},
-                                                    *all, device, ledger_));
+  MUSTER_ASSIGN_OR_RETURN(
+      sampler_,
+      Sampler::Create(
+          {.max_outputs = options_.limits.max_outputs, .vocabulary = model().spec.vocabulary},
+          {.stage = *all, .ops = *ops_, .device = device, .ledger = ledger_}));
   return absl::OkStatus();
 }
 
@@ -167,7 +169,7 @@ absl::Status EpochContext::AttachArena(int64_t blocks) {
   if (InheritsArena()) return kv_->Attach(former()->estate().arena);
   MUSTER_ASSIGN_OR_RETURN(
       std::shared_ptr<KvArena> arena,
-      KvArena::Create(loaded_->kv_layout(), blocks, assignment_.backend.device()));
+      KvArena::Create(loaded_->kv_layout(), blocks, assignment_.backend.kv_means()));
   if (options_.falsify_seals) arena->FalsifySeals();
   return kv_->Attach(std::move(arena));
 }

@@ -312,7 +312,7 @@ absl::StatusOr<bool> EpochContext::Obey(const Step& step) {
       if (next != nullptr) next->Park();
       break;
     case StepKind::kSeal:
-      SealBlocks(step, shape_.cp_rank, *kv_->arena());
+      MUSTER_RETURN_IF_ERROR(SealBlocks(step, shape_.cp_rank, *kv_->arena()));
       break;
     case StepKind::kHold:
       break;  // whatever comes next is waited for anyway

@@ -17,6 +17,8 @@ namespace {
 
 // Of a thread that prepares: a tenth of the processor time of one that serves, where both want it.
 constexpr int kPreparingNice = 10;
+// That the former epoch seals between two steps.
+constexpr uint64_t kBatchesPerPart = 4;
 
 }  // namespace
 
@@ -113,7 +115,7 @@ absl::Status EpochContext::OpenSources(absl::Span<const std::string> handles) {
     if (InheritsArena() && source == rank().value()) continue;
     MUSTER_ASSIGN_OR_RETURN(
         peer, KvArenaPeer::Open(handles[static_cast<size_t>(source)], loaded_->kv_layout(),
-                                assignment_.backend.device()));
+                                assignment_.backend.kv_means()));
   }
   mover_ = std::make_shared<BlockMover>(shape_.cp_rank, kv_->arena(), std::move(sources));
   if (const auto former = this->former()) former->SetMover(mover_);
@@ -175,6 +177,7 @@ absl::StatusOr<Takeover> EpochContext::TakeOver(const TakeoverOrder& order,
             Migration::Options{.epoch = epoch(),
                                .next = Deal(),
                                .block_bytes = static_cast<uint64_t>(kv_->arena()->block_bytes()),
+                               .part_bytes = kBatchesPerPart * kv_->arena()->copier().batch_bytes(),
                                .drop = order.drop,
                                .on_progress = [this](const Progress& made) { SetProgress(made); }},
             former());

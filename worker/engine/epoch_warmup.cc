@@ -2,7 +2,6 @@
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
 #include "base/status_macros.h"
-#include "worker/cache/kv_arena.h"
 #include "worker/engine/epoch_context.h"
 #include "worker/model/registry.h"
 
@@ -12,7 +11,7 @@ absl::Status EpochContext::Load() {
   return RunPhase(WorkerState::kAssigned, WorkerState::kLoaded, [this]() -> absl::Status {
     EnterPhase("load");
     StandBack();
-    if (leads()) CopyBandwidth();
+    if (leads()) assignment_.backend.copier().Bandwidth();
     const std::shared_ptr<Handover> former = this->former();
     if (former == nullptr) return LoadWeights(nullptr);
     return former->Use([&] { return LoadWeights(former->estate().loaded); });

@@ -170,7 +170,8 @@ absl::Status Migration::StartPart(Step part, const Engine::Means& means) {
     seal.kind = StepKind::kSeal;
     seal.moves = part.moves;
     MUSTER_RETURN_IF_ERROR(means.relay.Send(seal, means.step_timeout));
-    SealBlocks(seal, 0, *handover_->estate().arena);  // the leader has cp rank 0
+    // The leader has cp rank 0.
+    MUSTER_RETURN_IF_ERROR(SealBlocks(seal, 0, *handover_->estate().arena));
   }
   absl::MutexLock lock(&mu_);
   for (const StepMove& move : part.moves) {

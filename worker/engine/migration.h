@@ -34,8 +34,8 @@ class Migration : public std::enable_shared_from_this<Migration> {
   struct Options {
     Epoch epoch;  // the next one
     NextDeal next;
-    uint64_t block_bytes = 0;       // of one rank
-    uint64_t part_bytes = 8 << 20;  // that are sealed between two steps, about
+    uint64_t block_bytes = 0;  // of one rank
+    uint64_t part_bytes = 0;   // that are sealed between two steps, about
     std::vector<SequenceName> drop;
     std::function<void(const Progress&)> on_progress = [](const Progress&) {};
   };

@@ -32,23 +32,27 @@ CollectiveUse Sampler::GatherUse(const Options& options, int stage_size) {
   return CollectiveUse::AllGather(GroupKind::kStage, MaxSendBytes(options, stage_size));
 }
 
-Sampler::Sampler(const Options& options, Communicator& stage)
+Sampler::Sampler(const Options& options, const Parts& parts)
     : options_(options),
-      stage_(stage),
-      size_(stage.group().size()),
-      shard_begin_(ShardOf(options.vocabulary, size_, stage.group().rank().value()).begin),
-      shard_size_(ShardOf(options.vocabulary, size_, stage.group().rank().value()).size()),
+      stage_(parts.stage),
+      ops_(parts.ops),
+      device_(parts.device),
+      size_(stage_.group().size()),
+      shard_begin_(ShardOf(options.vocabulary, size_, stage_.group().rank().value()).begin),
+      shard_size_(ShardOf(options.vocabulary, size_, stage_.group().rank().value()).size()),
       longest_shard_(ShardOf(options.vocabulary, size_, 0).size()) {}
 
 absl::StatusOr<std::unique_ptr<Sampler>> Sampler::Create(const Options& options,
-                                                         Communicator& stage, Device& device,
-                                                         Ledger& ledger) {
-  static_assert(sizeof(Summary) <= 64, "MaxSendBytes allows 64");
-  auto sampler = absl::WrapUnique(new Sampler(options, stage));
+                                                         const Parts& parts) {
+  static_assert(sizeof(Summary) <= 64 && sizeof(Summary) % 8 == 0, "MaxSendBytes allows 64");
+  auto sampler = absl::WrapUnique(new Sampler(options, parts));
   const size_t bytes = MaxSendBytes(options, sampler->size_);
-  MUSTER_ASSIGN_OR_RETURN(sampler->send_, device.Allocate(bytes, "sampling", ledger));
+  const size_t all = bytes * static_cast<size_t>(sampler->size_);
+  MUSTER_ASSIGN_OR_RETURN(sampler->send_, parts.device.Allocate(bytes, "sampling", parts.ledger));
+  MUSTER_ASSIGN_OR_RETURN(sampler->gathered_, parts.device.Allocate(all, "sampling", parts.ledger));
   MUSTER_ASSIGN_OR_RETURN(sampler->received_,
-                          device.Allocate(bytes * sampler->size_, "sampling", ledger));
+                          parts.device.AllocateHost(all, "sampling", parts.ledger));
+  sampler->shards_.reserve(options.max_outputs);
   return sampler;
 }
 
@@ -63,10 +67,9 @@ absl::Status Sampler::GatherWhole(Stream& stream, const Step& step, const float*
   whole_.clear();
   for (size_t i = 0; i < step.outputs.size(); ++i) {
     if (step.outputs[i].whole == 0) continue;
-    std::copy_n(logits + i * shard_size_, shard_size_, send_.as<float>());
     MUSTER_RETURN_IF_ERROR(
-        stage_.AllGather(stream, send_.data(), received_.data(), longest_shard_ * sizeof(float)));
-    MUSTER_RETURN_IF_ERROR(stream.Synchronize());
+        device_.Copy(stream, send_.data(), logits + i * shard_size_, shard_size_ * sizeof(float)));
+    MUSTER_RETURN_IF_ERROR(GatherToHost(stream, send_.data(), longest_shard_ * sizeof(float)));
     if (stage_.group().rank() != GroupRank(0)) continue;
     for (int rank = 0; rank < size_; ++rank) {
       const float* shard = received_.as<float>() + int64_t{rank} * longest_shard_;
@@ -78,29 +81,37 @@ absl::Status Sampler::GatherWhole(Stream& stream, const Step& step, const float*
 
 absl::Status Sampler::GatherCandidates(Stream& stream, const Step& step, const float* logits) {
   candidate_bytes_ = 0;
+  shards_.clear();
   for (size_t i = 0; i < step.outputs.size(); ++i) {
     const StepOutput& output = step.outputs[i];
     if (output.whole != 0) continue;
-    SummariseShard(output, logits + i * shard_size_, send_.as<std::byte>() + candidate_bytes_);
+    shards_.push_back(
+        TopKOf(output, logits + i * shard_size_, send_.as<std::byte>() + candidate_bytes_));
     candidate_bytes_ += BytesOf(output);
   }
   if (candidate_bytes_ == 0) return absl::OkStatus();
+  MUSTER_RETURN_IF_ERROR(ops_.ShardTopK(stream, shards_));
+  return GatherToHost(stream, send_.data(), candidate_bytes_);
+}
+
+absl::Status Sampler::GatherToHost(Stream& stream, const void* send, size_t bytes) {
+  MUSTER_RETURN_IF_ERROR(stage_.AllGather(stream, send, gathered_.data(), bytes));
   MUSTER_RETURN_IF_ERROR(
-      stage_.AllGather(stream, send_.data(), received_.data(), candidate_bytes_));
+      device_.Copy(stream, received_.data(), gathered_.data(), bytes * static_cast<size_t>(size_)));
   return stream.Synchronize();
 }
 
-void Sampler::SummariseShard(const StepOutput& output, const float* logits, std::byte* to) const {
-  Summary summary;
-  ShardTopKCpu({.logits = logits,
-                .vocab_local = shard_size_,
-                .vocab_begin = shard_begin_,
-                .k = output.candidates,
-                .inverse_temperature = output.inverse_temperature,
-                .candidates = reinterpret_cast<Candidate*>(to + sizeof(Summary)),
-                .candidate_count = &summary.candidates,
-                .summary = &summary.logits});
-  std::memcpy(to, &summary, sizeof(summary));
+ShardTopKParams Sampler::TopKOf(const StepOutput& output, const float* logits,
+                                std::byte* to) const {
+  auto* const summary = reinterpret_cast<Summary*>(to);
+  return {.logits = logits,
+          .vocab_local = shard_size_,
+          .vocab_begin = shard_begin_,
+          .k = output.candidates,
+          .inverse_temperature = output.inverse_temperature,
+          .candidates = reinterpret_cast<Candidate*>(to + sizeof(Summary)),
+          .candidate_count = &summary->candidates,
+          .summary = &summary->logits};
 }
 
 LogitSummary Sampler::Merge(const Step& step, int index) {

@@ -15,11 +15,13 @@
 #include "worker/device/device.h"
 #include "worker/engine/batch.h"
 #include "worker/engine/step.h"
+#include "worker/model/ops.h"
 
 namespace muster {
 
 // One rank's part in sampling. What is gathered stands in the step, so all ranks gather the same.
-// Used by the device thread, on logits in host memory.
+// Used by the device thread, on logits in the device's memory: candidates are found there, and
+// only they come to the host.
 class Sampler {
  public:
   struct Options {
@@ -30,13 +32,17 @@ class Sampler {
   // For the plan of the workspaces.
   static CollectiveUse GatherUse(const Options& options, int stage_size);
 
-  // `stage`, the communicator of the STAGE group, outlives it. Ledger tag "sampling".
+  struct Parts {          // all outlive it
+    Communicator& stage;  // of the STAGE group
+    Ops& ops;
+    Device& device;
+    Ledger& ledger;  // tag "sampling"
+  };
   static absl::StatusOr<std::unique_ptr<Sampler>> Create(const Options& options,
-                                                         Communicator& stage, Device& device,
-                                                         Ledger& ledger);
+                                                         const Parts& parts);
 
-  // Collective. `logits` [outputs of the step, local vocabulary] are there. Errors as of
-  // Communicator.
+  // Collective. What was enqueued before leaves `logits` [outputs of the step, local vocabulary].
+  // Returns when all that was enqueued has run. Errors as of Communicator.
   absl::Status Gather(Stream& stream, const Step& step, const float* logits);
 
   // On group rank 0, after Gather: what `slice` asked for at output `index` of the step. INTERNAL
@@ -44,20 +50,23 @@ class Sampler {
   absl::StatusOr<SliceOutput> Answer(const Step& step, int index, const SequenceSlice& slice);
 
  private:
-  // What one rank says of one output; its candidates follow.
+  // What one rank says of one output; its candidates follow. All at multiples of 8 bytes.
   struct Summary {
     LogitSummary logits;
     int64_t candidates = 0;
   };
 
-  Sampler(const Options& options, Communicator& stage);
+  Sampler(const Options& options, const Parts& parts);
 
   static size_t BytesOf(const StepOutput& output) {
     return sizeof(Summary) + static_cast<size_t>(output.candidates) * sizeof(Candidate);
   }
   absl::Status GatherCandidates(Stream& stream, const Step& step, const float* logits);
   absl::Status GatherWhole(Stream& stream, const Step& step, const float* logits);
-  void SummariseShard(const StepOutput& output, const float* logits, std::byte* to) const;
+  // What finds the candidates of `output`, and where it leaves them on the device.
+  ShardTopKParams TopKOf(const StepOutput& output, const float* logits, std::byte* to) const;
+  // Brings `bytes` of every rank to received_.
+  absl::Status GatherToHost(Stream& stream, const void* send, size_t bytes);
   // Candidates and summary over the whole vocabulary of output `index`, in merged_.
   LogitSummary Merge(const Step& step, int index);
   LogitSummary RankWhole(const float* logits, int candidates);
@@ -70,14 +79,18 @@ class Sampler {
   // Constant after construction.
   const Options options_;
   Communicator& stage_;
+  Ops& ops_;
+  Device& device_;
   const int size_;
   const int shard_begin_;
   const int shard_size_;
   const int longest_shard_;
 
   // Device thread only.
-  Buffer send_;                     // of this rank
-  Buffer received_;                 // of all ranks
+  Buffer send_;      // of this rank, on the device
+  Buffer gathered_;  // of all ranks, on the device
+  Buffer received_;  // the same on the host
+  std::vector<ShardTopKParams> shards_;
   size_t candidate_bytes_ = 0;      // of one rank, in the latest step
   std::vector<float> whole_;        // rank 0: [whole outputs, vocabulary]
   std::vector<Candidate> scratch_;  // rank 0: [vocabulary]

@@ -21,6 +21,7 @@ void Pad(int32_t* entries, int used, int count, int32_t padding) {
 
 absl::Status StepRunner::Capture(const std::function<void(int done, int total)>& on_graph) {
   const Step padding;
+  MUSTER_RETURN_IF_ERROR(parts_.kv.Flush(parts_.stream));
   const int total = static_cast<int>(options_.buckets.size());
   for (const int bucket : options_.buckets) {
     on_graph(static_cast<int>(graphs_.size()), total);
@@ -54,6 +55,7 @@ absl::Status StepRunner::RunRows(const Step& step, HiddenStates hidden) {
   rows_run_ = padded ? step.bucket : static_cast<int>(step.rows.size());
   const int outputs = graph != nullptr ? step.output_bucket : static_cast<int>(step.outputs.size());
   FillBuffers(step, rows_run_, outputs);
+  MUSTER_RETURN_IF_ERROR(parts_.kv.Flush(parts_.stream));
   if (graph != nullptr) {
     MUSTER_RETURN_IF_ERROR(graph->Launch(parts_.stream));
   } else {
@@ -65,8 +67,10 @@ absl::Status StepRunner::RunRows(const Step& step, HiddenStates hidden) {
                                              .from_hidden = step.from_hidden != 0,
                                              .hidden_of = step.hidden_of}));
   }
-  MUSTER_RETURN_IF_ERROR(parts_.stream.Synchronize());
-  return parts_.sampler.Gather(parts_.stream, step, parts_.model.buffers().logits);
+  // The sampler waits for what it gathers, and so for all.
+  return step.outputs.empty()
+             ? parts_.stream.Synchronize()
+             : parts_.sampler.Gather(parts_.stream, step, parts_.model.buffers().logits);
 }
 
 absl::Status StepRunner::ApplyTables(const Step& step) {

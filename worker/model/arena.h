@@ -6,6 +6,7 @@
 
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
+#include "kernels/dtype.h"
 #include "worker/device/device.h"
 
 namespace muster {
@@ -18,19 +19,36 @@ class Arena {
   template <typename T>
   void Add(T** array, int64_t count) {
     arrays_.push_back({reinterpret_cast<void**>(array), end_});
-    end_ += (count * static_cast<int64_t>(sizeof(T)) + kAlignment - 1) / kAlignment * kAlignment;
+    end_ += Rounded(count * static_cast<int64_t>(sizeof(T)));
   }
 
-  // Once. The buffer owns the arrays.
+  // The same of elements whose type is known at run time only.
+  void Add(void** array, DType dtype, int64_t count) {
+    arrays_.push_back({array, end_});
+    end_ += Rounded(count * static_cast<int64_t>(SizeOf(dtype)));
+  }
+
+  // Once, one of the two: on the device, or in memory of the host that it copies with. The buffer
+  // owns the arrays.
   absl::StatusOr<Buffer> Allocate(Device& device, absl::string_view tag, Ledger& ledger) {
-    absl::StatusOr<Buffer> buffer = device.Allocate(static_cast<size_t>(end_), tag, ledger);
-    if (!buffer.ok()) return buffer;
-    for (const Array& array : arrays_) *array.pointer = buffer->as<char>() + array.offset;
-    return buffer;
+    return Place(device.Allocate(static_cast<size_t>(end_), tag, ledger));
+  }
+  absl::StatusOr<Buffer> AllocateHost(Device& device, absl::string_view tag, Ledger& ledger) {
+    return Place(device.AllocateHost(static_cast<size_t>(end_), tag, ledger));
   }
 
  private:
   static constexpr int64_t kAlignment = 256;
+
+  static int64_t Rounded(int64_t bytes) {
+    return (bytes + kAlignment - 1) / kAlignment * kAlignment;
+  }
+
+  absl::StatusOr<Buffer> Place(absl::StatusOr<Buffer> buffer) const {
+    if (!buffer.ok()) return buffer;
+    for (const Array& array : arrays_) *array.pointer = buffer->as<char>() + array.offset;
+    return buffer;
+  }
 
   struct Array {
     void** pointer;

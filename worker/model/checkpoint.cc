@@ -1,14 +1,15 @@
 #include "worker/model/checkpoint.h"
 
+#include <map>
 #include <nlohmann/json.hpp>
 #include <optional>
 
-#include "absl/memory/memory.h"
 #include "absl/strings/str_cat.h"
 #include "base/status_macros.h"
 #include "worker/model/json_object.h"
 #include "worker/model/model_error.h"
 #include "worker/model/model_file.h"
+#include "worker/model/safetensors.h"
 
 namespace muster {
 namespace {
@@ -24,34 +25,48 @@ bool IsPlainName(const std::string& name) {
          name.find_first_of(std::string("/\\\0", 3)) == std::string::npos;
 }
 
-}  // namespace
+class SafetensorsCheckpoint final : public Checkpoint {
+ public:
+  absl::Status OpenAll(const std::string& directory);
 
-absl::StatusOr<std::unique_ptr<Checkpoint>> Checkpoint::Open(const std::string& directory) {
+  absl::StatusOr<TensorView> Find(absl::string_view tensor,
+                                  const std::vector<int64_t>& shape) const override;
+  DType dtype() const override;
+  void AddTo(Digest& digest) const override;
+
+ private:
+  absl::Status OpenFile(const std::string& directory, const std::string& name);
+  absl::Status OpenIndex(const std::string& directory, absl::string_view json);
+  absl::Status AddTensor(const std::string& name, const SafetensorsFile& file);
+
+  std::map<std::string, std::unique_ptr<SafetensorsFile>> files_;
+  std::map<std::string, const SafetensorsFile*, std::less<>> tensors_;
+};
+
+absl::Status SafetensorsCheckpoint::OpenAll(const std::string& directory) {
   MUSTER_RETURN_IF_ERROR(CheckModelDirectory(directory));
-  auto checkpoint = absl::WrapUnique(new Checkpoint());
   MUSTER_ASSIGN_OR_RETURN(const auto index, ReadModelFile(directory, kIndexFile, kMaxIndexBytes));
-  if (index.has_value()) {
-    MUSTER_RETURN_IF_ERROR(checkpoint->OpenIndex(directory, *index));
-    return checkpoint;
-  }
-  absl::Status status = checkpoint->OpenFile(directory, kSingleFile);
+  if (index.has_value()) return OpenIndex(directory, *index);
+  absl::Status status = OpenFile(directory, kSingleFile);
   if (absl::IsNotFound(status)) {
     return ModelIncomplete(directory, ": neither ", kSingleFile, " nor ", kIndexFile);
   }
   MUSTER_RETURN_IF_ERROR(status);
-  const SafetensorsFile& file = *checkpoint->files_.at(kSingleFile);
-  for (const auto& [name, entry] : file.tensors()) checkpoint->tensors_[name] = &file;
-  return checkpoint;
+  const SafetensorsFile& file = *files_.at(kSingleFile);
+  for (const auto& [name, entry] : file.tensors()) tensors_[name] = &file;
+  return absl::OkStatus();
 }
 
-absl::Status Checkpoint::OpenFile(const std::string& directory, const std::string& name) {
+absl::Status SafetensorsCheckpoint::OpenFile(const std::string& directory,
+                                             const std::string& name) {
   if (files_.count(name) != 0) return absl::OkStatus();
   MUSTER_ASSIGN_OR_RETURN(files_[name],
                           SafetensorsFile::Open(absl::StrCat(directory, "/", name), name));
   return absl::OkStatus();
 }
 
-absl::Status Checkpoint::OpenIndex(const std::string& directory, absl::string_view json) {
+absl::Status SafetensorsCheckpoint::OpenIndex(const std::string& directory,
+                                              absl::string_view json) {
   MUSTER_ASSIGN_OR_RETURN(const auto parsed, ParseJson(json, kIndexFile));
   MUSTER_ASSIGN_OR_RETURN(const JsonObject index, JsonObject::Create(*parsed, kIndexFile));
   MUSTER_ASSIGN_OR_RETURN(const JsonObject map, index.Object("weight_map"));
@@ -70,7 +85,8 @@ absl::Status Checkpoint::OpenIndex(const std::string& directory, absl::string_vi
   return absl::OkStatus();
 }
 
-absl::Status Checkpoint::AddTensor(const std::string& name, const SafetensorsFile& file) {
+absl::Status SafetensorsCheckpoint::AddTensor(const std::string& name,
+                                              const SafetensorsFile& file) {
   if (file.tensors().count(name) == 0) {
     return ModelUnusable(file.name(), ": tensor '", name, "', which ", kIndexFile,
                          " says is here, is missing");
@@ -79,8 +95,8 @@ absl::Status Checkpoint::AddTensor(const std::string& name, const SafetensorsFil
   return absl::OkStatus();
 }
 
-absl::StatusOr<TensorView> Checkpoint::Find(absl::string_view tensor,
-                                            const std::vector<int64_t>& shape) const {
+absl::StatusOr<TensorView> SafetensorsCheckpoint::Find(absl::string_view tensor,
+                                                       const std::vector<int64_t>& shape) const {
   const auto it = tensors_.find(tensor);
   if (it == tensors_.end()) {
     const std::string where = files_.size() == 1 ? files_.begin()->first : kIndexFile;
@@ -99,16 +115,7 @@ absl::StatusOr<TensorView> Checkpoint::Find(absl::string_view tensor,
   return TensorView{.dtype = *entry.dtype, .shape = entry.shape, .data = file.data(entry)};
 }
 
-uint64_t Checkpoint::tensor_bytes() const {
-  uint64_t bytes = 0;
-  for (const auto& [name, file] : tensors_) {
-    const TensorEntry& entry = file->tensors().find(name)->second;
-    bytes += entry.end - entry.begin;
-  }
-  return bytes;
-}
-
-DType Checkpoint::dtype() const {
+DType SafetensorsCheckpoint::dtype() const {
   std::map<DType, uint64_t> bytes;
   for (const auto& [name, file] : tensors_) {
     const TensorEntry& entry = file->tensors().find(name)->second;
@@ -121,12 +128,20 @@ DType Checkpoint::dtype() const {
   return most;
 }
 
-void Checkpoint::AddTo(Digest& digest) const {
+void SafetensorsCheckpoint::AddTo(Digest& digest) const {
   for (const auto& [name, file] : files_) {
     digest.Add(absl::string_view(name));
     digest.Add(file->file_bytes());
     digest.Add(file->header());
   }
+}
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<Checkpoint>> Checkpoint::Open(const std::string& directory) {
+  auto checkpoint = std::make_unique<SafetensorsCheckpoint>();
+  MUSTER_RETURN_IF_ERROR(checkpoint->OpenAll(directory));
+  return checkpoint;
 }
 
 }  // namespace muster

@@ -52,7 +52,6 @@ TEST_F(CheckpointTest, ReadsOneFile) {
   float values[2];
   std::memcpy(values, b->data, sizeof(values));
   EXPECT_EQ(values[1], 4);
-  EXPECT_EQ((*checkpoint)->tensor_bytes(), 12u);
   EXPECT_EQ((*checkpoint)->dtype(), DType::kFloat32);
 }
 
@@ -146,8 +145,9 @@ TEST_F(CheckpointTest, SpecSaysWhatPlanningNeeds) {
   EXPECT_EQ(spec.kv_heads, 1);
   EXPECT_EQ(spec.eos_token_ids, std::vector<int>{2});
   EXPECT_EQ(spec.digest.size(), 16u);
-  // All in float32: twice the file's bytes.
-  EXPECT_EQ(spec.weight_bytes, 2 * (*checkpoint)->tensor_bytes());
+  uint64_t elements = 0;
+  for (const auto& [name, tensor] : tensors) elements += tensor.values.size();
+  EXPECT_EQ(spec.weight_bytes, elements * sizeof(float));
 
   EXPECT_EQ(*ChooseDType("auto", config, **checkpoint), DType::kBFloat16);
   ModelConfig half = config;
@@ -155,7 +155,12 @@ TEST_F(CheckpointTest, SpecSaysWhatPlanningNeeds) {
   EXPECT_EQ(*ChooseDType("auto", half, **checkpoint), DType::kFloat32);
   EXPECT_EQ(*ChooseDType("bfloat16", half, **checkpoint), DType::kBFloat16);
   EXPECT_STATUS(ChooseDType("float16", half, **checkpoint).status(),
-                absl::StatusCode::kInvalidArgument, "none of auto, float32, bfloat16");
+                absl::StatusCode::kInvalidArgument, "'float16' needs a CUDA device");
+  EXPECT_STATUS(ChooseDType("int8", half, **checkpoint).status(),
+                absl::StatusCode::kInvalidArgument, "none of auto, float32, bfloat16, float16");
+  for (const char* option : {"auto", "float16"}) {
+    EXPECT_EQ(*ChooseDType(option, half, **checkpoint, /*has_float16=*/true), DType::kFloat16);
+  }
 }
 
 }  // namespace

@@ -21,8 +21,9 @@
 #include "kernels/benchmark_timer.h"
 #include "kernels/streaming_read.h"
 #include "tests/support/local_rendezvous.h"
+#include "tests/support/model_rank.h"
+#include "worker/device/cpu/cpu_device.h"
 #include "worker/model/checkpoint_writer.h"
-#include "worker/model/model_rank.h"
 
 namespace muster {
 namespace {

@@ -2,14 +2,16 @@
 
 #include <algorithm>
 #include <cmath>
+#include <optional>
 #include <utility>
+#include <vector>
 
 #include "absl/memory/memory.h"
 #include "absl/strings/str_cat.h"
 #include "base/status_macros.h"
 #include "worker/cache/block_allocator.h"
 #include "worker/collective/partial.h"
-#include "worker/model/arena.h"
+#include "worker/model/dense_decoder_memory.h"
 #include "worker/model/dense_decoder_weights.h"
 #include "worker/model/rope_table.h"
 
@@ -37,43 +39,33 @@ struct DenseRank {
   }
 };
 
-// Arrays at fixed addresses; rows are tokens of a step.
-struct Activations {
-  float* residual = nullptr;   // [rows, hidden]
-  float* normed = nullptr;     // [rows, hidden]
-  float* partial = nullptr;    // [rows, hidden], this rank's summand
-  float* qkv = nullptr;        // [rows, (heads + 2 kv_heads) head_dim]
-  float* attention = nullptr;  // [rows, heads * head_dim], over the blocks that this rank holds
-  float* lse = nullptr;        // [rows, heads]
-  float* combined = nullptr;   // [rows, o_columns]; is `attention` where cp is 1
-  float* gate_up = nullptr;    // [rows, 2 ffn]
-  float* ffn = nullptr;        // [rows, ffn]
-  float* hidden = nullptr;     // [rows, hidden], what enters the layer that was asked for
-  float* outputs = nullptr;    // [max_outputs, hidden]
-  float* logits = nullptr;     // [max_outputs, vocabulary]
-  float* cos = nullptr;        // [positions, head_dim / 2]
-  float* sin = nullptr;        // [positions, head_dim / 2]
-};
-
 class DenseDecoder final : public Model {
  public:
   static absl::StatusOr<std::unique_ptr<Model>> Create(const DenseRank& rank,
                                                        const ModelParts& parts);
 
-  const StepBuffers& buffers() const override { return buffers_; }
+  const StepBuffers& buffers() const override { return memory_->step(); }
   int layers() const override { return rank_.config.layers; }
   int hidden() const override { return rank_.config.hidden; }
   absl::Status Forward(Stream& stream, const ForwardPass& pass) override;
 
  private:
   DenseDecoder(const DenseRank& rank, const ModelParts& parts, StageReducer stage)
-      : rank_(rank), weights_(rank.weights), parts_(parts), ops_(parts.ops), stage_(stage) {}
+      : rank_(rank),
+        weights_(rank.weights),
+        parts_(parts),
+        ops_(parts.ops),
+        dtype_(parts.ops.Activation(rank.dtype)),
+        stage_(stage) {}
 
   absl::Status Allocate();
+  absl::Status FillRopeTables(int64_t positions);
   absl::Status PrepareOps();
 
   absl::Status CheckPass(const ForwardPass& pass) const;
 
+  // Brings the hidden states over that take the place of embeddings.
+  absl::Status CopyHiddenIn(Stream& stream, int rows);
   // Writes this rank's part of the rows' embeddings to `partial`.
   absl::Status Embed(Stream& stream, int rows);
   // residual = sum over STAGE of partial; normed = rmsnorm(residual) * norm.
@@ -83,13 +75,17 @@ class DenseDecoder final : public Model {
 
   // Norms of heads where there are any, rotation, and the write to the cache.
   absl::Status RopeKv(Stream& stream, int rows, int layer);
-  absl::Status Attend(Stream& stream, int rows, int layer);
+  PagedAttentionParams AttentionOf(int layer) const;
   absl::Status CombineCp(Stream& stream, int rows);
   absl::Status SwiGlu(Stream& stream, int rows);
   // residual += sum over STAGE of partial; normed = rmsnorm(residual) * norm.
   absl::Status ReduceAddNorm(Stream& stream, int rows, const float* norm);
-  absl::Status Linear(Stream& stream, int rows, const float* x, const Projection& by, float* y) {
-    return ops_.Linear(stream, {.x = x, .weights = by.weights, .bias = by.bias, .y = y}, rows);
+  absl::Status Linear(Stream& stream, int rows, const void* x, const Projection& by, void* y) {
+    return ops_.Linear(
+        stream, {.x = x, .weights = by.weights, .bias = by.bias, .y = y, .y_dtype = dtype_}, rows);
+  }
+  StagePartial PartialOf(int rows) const {
+    return {.data = act_.partial, .tokens = rows, .hidden = rank_.config.hidden, .dtype = dtype_};
   }
   // Keeps the residual where `layer` is the one that was asked for.
   absl::Status KeepHidden(Stream& stream, const ForwardPass& pass, int layer);
@@ -109,9 +105,10 @@ class DenseDecoder final : public Model {
   const DenseWeights& weights_;
   const ModelParts parts_;
   Ops& ops_;
+  const DType dtype_;  // of activations
   StageReducer stage_;
-  Buffer memory_;  // of buffers_ and act_
-  StepBuffers buffers_;
+  std::optional<DenseDecoderMemory> memory_;
+  StepInputs inputs_;  // of memory_
   Activations act_;
 };
 
@@ -129,39 +126,33 @@ absl::StatusOr<std::unique_ptr<Model>> DenseDecoder::Create(const DenseRank& ran
 }
 
 absl::Status DenseDecoder::Allocate() {
-  const ModelConfig& config = rank_.config;
-  const int64_t rows = parts_.limits.max_rows;
-  const int64_t outputs = parts_.limits.max_outputs;
   const int64_t held = int64_t{parts_.kv.options().max_local_blocks} * kKvBlockTokens;
-  const int64_t positions = std::min<int64_t>(config.max_positions, held * rank_.shape.cp_size);
-  Arena arena;
-  arena.Add(&buffers_.token_ids, rows);
-  arena.Add(&buffers_.positions, rows);
-  arena.Add(&buffers_.row_sequences, rows);
-  arena.Add(&buffers_.output_rows, outputs);
-  arena.Add(&act_.residual, rows * config.hidden);
-  arena.Add(&act_.normed, rows * config.hidden);
-  arena.Add(&act_.partial, rows * config.hidden);
-  arena.Add(&act_.qkv, rows * qkv_width());
-  arena.Add(&act_.attention, rows * attention_width());
-  arena.Add(&act_.lse, rows * rank_.shape.heads.size());
-  if (rank_.shape.cp_size > 1) arena.Add(&act_.combined, rows * rank_.shape.o_columns.size());
-  arena.Add(&act_.gate_up, rows * 2 * rank_.shape.ffn.size());
-  arena.Add(&act_.ffn, rows * rank_.shape.ffn.size());
-  arena.Add(&act_.hidden, rows * config.hidden);
-  arena.Add(&act_.outputs, outputs * config.hidden);
-  arena.Add(&act_.logits, outputs * rank_.shape.vocabulary.size());
-  arena.Add(&act_.cos, positions * config.head_dim / 2);
-  arena.Add(&act_.sin, positions * config.head_dim / 2);
-  MUSTER_ASSIGN_OR_RETURN(memory_, arena.Allocate(rank_.device, "activations", rank_.ledger));
-  if (rank_.shape.cp_size == 1) act_.combined = act_.attention;
-  buffers_.block_tables = parts_.kv.block_tables();
-  buffers_.kv = parts_.kv.descriptor();
-  buffers_.hidden_in = act_.partial;
-  buffers_.hidden_out = act_.hidden;
-  buffers_.logits = act_.logits;
-  FillRopeTable(config.rope, config.head_dim, positions, act_.cos, act_.sin);
-  return absl::OkStatus();
+  const DenseWidths widths = {
+      .hidden = rank_.config.hidden,
+      .qkv = qkv_width(),
+      .heads = rank_.shape.heads.size(),
+      .attention = attention_width(),
+      .combined = rank_.shape.cp_size > 1 ? rank_.shape.o_columns.size() : 0,
+      .ffn = rank_.shape.ffn.size(),
+      .vocabulary = rank_.shape.vocabulary.size(),
+      .rope = rank_.config.head_dim / 2,
+      .positions = std::min<int64_t>(rank_.config.max_positions, held * rank_.shape.cp_size)};
+  MUSTER_ASSIGN_OR_RETURN(memory_, DenseDecoderMemory::Allocate(widths, parts_.limits, dtype_,
+                                                                rank_.device, rank_.ledger));
+  inputs_ = memory_->inputs();
+  act_ = memory_->activations();
+  return FillRopeTables(widths.positions);
+}
+
+absl::Status DenseDecoder::FillRopeTables(int64_t positions) {
+  const size_t count = static_cast<size_t>(positions * rank_.config.head_dim / 2);
+  std::vector<float> cos(count), sin(count);
+  FillRopeTable(rank_.config.rope, rank_.config.head_dim, positions, cos.data(), sin.data());
+  MUSTER_ASSIGN_OR_RETURN(const auto stream, rank_.device.CreateStream());
+  const size_t bytes = count * sizeof(float);
+  MUSTER_RETURN_IF_ERROR(rank_.device.Copy(*stream, act_.cos, cos.data(), bytes));
+  MUSTER_RETURN_IF_ERROR(rank_.device.Copy(*stream, act_.sin, sin.data(), bytes));
+  return stream->Synchronize();
 }
 
 absl::Status DenseDecoder::PrepareOps() {
@@ -171,6 +162,7 @@ absl::Status DenseDecoder::PrepareOps() {
       MUSTER_RETURN_IF_ERROR(ops_.Prepare(it->weights, rows));
     }
   }
+  if (layers() > 0) MUSTER_RETURN_IF_ERROR(ops_.PrepareAttention(AttentionOf(0), rows));
   return ops_.Prepare(weights_.lm_head.weights, parts_.limits.max_outputs);
 }
 
@@ -190,7 +182,9 @@ absl::Status DenseDecoder::CheckPass(const ForwardPass& pass) const {
 
 absl::Status DenseDecoder::Forward(Stream& stream, const ForwardPass& pass) {
   MUSTER_RETURN_IF_ERROR(CheckPass(pass));
-  if (!pass.from_hidden) MUSTER_RETURN_IF_ERROR(Embed(stream, pass.rows));
+  MUSTER_RETURN_IF_ERROR(memory_->CopyInputs(rank_.device, stream));
+  MUSTER_RETURN_IF_ERROR(pass.from_hidden ? CopyHiddenIn(stream, pass.rows)
+                                          : Embed(stream, pass.rows));
   MUSTER_RETURN_IF_ERROR(Enter(stream, pass.rows, NormBefore(pass.layers.begin)));
   for (int layer = pass.layers.begin; layer < pass.layers.end; ++layer) {
     MUSTER_RETURN_IF_ERROR(KeepHidden(stream, pass, layer));
@@ -200,17 +194,26 @@ absl::Status DenseDecoder::Forward(Stream& stream, const ForwardPass& pass) {
   return Logits(stream, pass.outputs);
 }
 
+absl::Status DenseDecoder::CopyHiddenIn(Stream& stream, int rows) {
+  const int64_t count = int64_t{rows} * hidden();
+  MUSTER_RETURN_IF_ERROR(
+      rank_.device.Copy(stream, act_.hidden, buffers().hidden_in, sizeof(float) * count));
+  return ops_.Convert(stream, {.from = act_.hidden, .to = act_.partial, .to_dtype = dtype_}, count);
+}
+
 absl::Status DenseDecoder::KeepHidden(Stream& stream, const ForwardPass& pass, int layer) {
   if (pass.hidden_of != layer) return absl::OkStatus();
-  return rank_.device.Copy(stream, act_.hidden, act_.residual,
-                           sizeof(float) * static_cast<size_t>(pass.rows) * hidden());
+  const int64_t count = int64_t{pass.rows} * hidden();
+  MUSTER_RETURN_IF_ERROR(ops_.Convert(
+      stream, {.from = act_.residual, .from_dtype = dtype_, .to = act_.hidden}, count));
+  return rank_.device.Copy(stream, memory_->hidden_out(), act_.hidden, sizeof(float) * count);
 }
 
 absl::Status DenseDecoder::Layer(Stream& stream, int rows, int index) {
   const DenseLayerWeights& layer = weights_.layers[index];
   MUSTER_RETURN_IF_ERROR(Linear(stream, rows, act_.normed, layer.qkv, act_.qkv));
   MUSTER_RETURN_IF_ERROR(RopeKv(stream, rows, index));
-  MUSTER_RETURN_IF_ERROR(Attend(stream, rows, index));
+  MUSTER_RETURN_IF_ERROR(ops_.Attend(stream, AttentionOf(index), rows));
   MUSTER_RETURN_IF_ERROR(CombineCp(stream, rows));
   MUSTER_RETURN_IF_ERROR(Linear(stream, rows, act_.combined, layer.o, act_.partial));
   MUSTER_RETURN_IF_ERROR(ReduceAddNorm(stream, rows, layer.post_norm));
@@ -221,18 +224,19 @@ absl::Status DenseDecoder::Layer(Stream& stream, int rows, int index) {
 }
 
 absl::Status DenseDecoder::Embed(Stream& stream, int rows) {
-  const EmbeddingParams params = {.ids = buffers_.token_ids,
+  const EmbeddingParams params = {.ids = inputs_.token_ids,
                                   .table = weights_.embedding.data,
                                   .dtype = weights_.embedding.dtype,
                                   .vocab_begin = rank_.shape.vocabulary.begin,
                                   .vocab_end = rank_.shape.vocabulary.end,
                                   .hidden = rank_.config.hidden,
-                                  .out = act_.partial};
+                                  .out = act_.partial,
+                                  .activation = dtype_};
   return ops_.Embed(stream, params, rows);
 }
 
 absl::Status DenseDecoder::Enter(Stream& stream, int rows, const float* norm) {
-  return stage_.ReduceAddNorm(stream, StagePartial{act_.partial, rows, rank_.config.hidden},
+  return stage_.ReduceAddNorm(stream, PartialOf(rows),
                               {.residual_in = nullptr,
                                .weight = norm,
                                .eps = static_cast<float>(rank_.config.rms_norm_eps),
@@ -244,38 +248,38 @@ absl::Status DenseDecoder::RopeKv(Stream& stream, int rows, int layer) {
   const RopeKvParams params = {.qkv = act_.qkv,
                                .row_stride = qkv_width(),
                                .heads = rank_.shape.heads.size(),
-                               .positions = buffers_.positions,
-                               .row_sequences = buffers_.row_sequences,
+                               .positions = inputs_.positions,
+                               .row_sequences = inputs_.row_sequences,
                                .cos = act_.cos,
                                .sin = act_.sin,
-                               .kv = buffers_.kv,
+                               .kv = parts_.kv.descriptor(),
                                .layout = rank_.kv_layout(),
                                .ownership = ownership(),
                                .layer = layer,
                                .q_norm = weights_.layers[layer].q_norm,
                                .k_norm = weights_.layers[layer].k_norm,
-                               .norm_eps = static_cast<float>(rank_.config.rms_norm_eps)};
+                               .norm_eps = static_cast<float>(rank_.config.rms_norm_eps),
+                               .activation = dtype_};
   return ops_.RopeKv(stream, params, rows);
 }
 
-absl::Status DenseDecoder::Attend(Stream& stream, int rows, int layer) {
-  const PagedAttentionParams params = {
-      .q = act_.qkv,
-      .q_row_stride = qkv_width(),
-      .heads = rank_.shape.heads.size(),
-      .positions = buffers_.positions,
-      .row_sequences = buffers_.row_sequences,
-      .kv = buffers_.kv,
-      .layout = rank_.kv_layout(),
-      .ownership = ownership(),
-      .layer = layer,
-      .scale = 1.0f / std::sqrt(static_cast<float>(rank_.config.head_dim)),
-      .out = act_.attention,
-      .out_row_stride = attention_width(),
-      .lse = act_.lse,
-      .lse_row_stride = rank_.shape.heads.size(),
-      .window = rank_.config.WindowOf(layer)};
-  return ops_.Attend(stream, params, rows);
+PagedAttentionParams DenseDecoder::AttentionOf(int layer) const {
+  return {.q = act_.qkv,
+          .q_row_stride = qkv_width(),
+          .heads = rank_.shape.heads.size(),
+          .positions = inputs_.positions,
+          .row_sequences = inputs_.row_sequences,
+          .kv = parts_.kv.descriptor(),
+          .layout = rank_.kv_layout(),
+          .ownership = ownership(),
+          .layer = layer,
+          .scale = 1.0f / std::sqrt(static_cast<float>(rank_.config.head_dim)),
+          .out = act_.attention,
+          .out_row_stride = attention_width(),
+          .lse = act_.lse,
+          .lse_row_stride = rank_.shape.heads.size(),
+          .window = rank_.config.WindowOf(layer),
+          .activation = dtype_};
 }
 
 absl::Status DenseDecoder::CombineCp(Stream& stream, int rows) {
@@ -285,7 +289,8 @@ absl::Status DenseDecoder::CombineCp(Stream& stream, int rows) {
                                               .out = act_.combined,
                                               .tokens = rows,
                                               .heads = rank_.shape.heads.size(),
-                                              .head_dim = rank_.config.head_dim});
+                                              .head_dim = rank_.config.head_dim,
+                                              .dtype = dtype_});
 }
 
 absl::Status DenseDecoder::SwiGlu(Stream& stream, int rows) {
@@ -294,12 +299,13 @@ absl::Status DenseDecoder::SwiGlu(Stream& stream, int rows) {
                                .row_stride = 2 * width,
                                .width = width,
                                .out = act_.ffn,
-                               .out_row_stride = width};
+                               .out_row_stride = width,
+                               .activation = dtype_};
   return ops_.SwiGlu(stream, params, rows);
 }
 
 absl::Status DenseDecoder::ReduceAddNorm(Stream& stream, int rows, const float* norm) {
-  return stage_.ReduceAddNorm(stream, StagePartial{act_.partial, rows, rank_.config.hidden},
+  return stage_.ReduceAddNorm(stream, PartialOf(rows),
                               {.residual_in = act_.residual,
                                .weight = norm,
                                .eps = static_cast<float>(rank_.config.rms_norm_eps),
@@ -310,11 +316,17 @@ absl::Status DenseDecoder::ReduceAddNorm(Stream& stream, int rows, const float* 
 absl::Status DenseDecoder::Logits(Stream& stream, int outputs) {
   if (outputs == 0) return absl::OkStatus();
   const GatherRowsParams gather = {.x = act_.normed,
-                                   .index = buffers_.output_rows,
+                                   .index = inputs_.output_rows,
                                    .hidden = rank_.config.hidden,
-                                   .out = act_.outputs};
+                                   .out = act_.outputs,
+                                   .dtype = dtype_};
   MUSTER_RETURN_IF_ERROR(ops_.GatherRows(stream, gather, outputs));
-  return Linear(stream, outputs, act_.outputs, weights_.lm_head, act_.logits);
+  return ops_.Linear(stream,
+                     {.x = act_.outputs,
+                      .weights = weights_.lm_head.weights,
+                      .y = act_.logits,
+                      .y_dtype = DType::kFloat32},
+                     outputs);
 }
 
 class LoadedDenseDecoder final : public LoadedModel {

@@ -13,11 +13,11 @@
 #include "base/status_macros.h"
 #include "tests/support/allocation_count.h"
 #include "tests/support/local_rendezvous.h"
+#include "tests/support/model_rank.h"
 #include "tests/support/run_ranks.h"
 #include "tests/support/status_matchers.h"
 #include "worker/model/checkpoint_writer.h"
 #include "worker/model/golden.h"
-#include "worker/model/model_rank.h"
 
 namespace muster {
 namespace {

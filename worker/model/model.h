@@ -35,18 +35,17 @@ struct ForwardPass {
   int hidden_of = -1;        // what enters this layer goes to StepBuffers::hidden_out; -1: nothing
 };
 
-// What the engine writes before a step and reads after it. Addresses are fixed
-// for the life of the model; contents change between steps only.
+// What the engine writes before a step and reads after it. Addresses are fixed for the life of the
+// model; contents change between steps only. All but the logits is memory of the host: Forward
+// begins and ends with its copies.
 struct StepBuffers {
-  int32_t* token_ids = nullptr;  // [max_rows]; -1 in padded rows
-  float* hidden_in = nullptr;    // [max_rows, hidden]; consumed; 0 but on group rank 0 of the stage
-  int32_t* positions = nullptr;  // [max_rows]; 0 in padded rows
-  int32_t* row_sequences = nullptr;  // [max_rows]: sequence slot, -1 in padded rows
-  int32_t* output_rows = nullptr;    // [max_outputs]: row of the step, any valid row where unused
-  int32_t* block_tables = nullptr;  // [max_sequences, max_local_blocks]: arena block, -1 where none
-  KvDescriptor* kv = nullptr;       // base is null until the arena exists
-  const float* logits = nullptr;    // [max_outputs, local vocabulary], written by Forward
+  int32_t* token_ids = nullptr;       // [max_rows]; -1 in padded rows
+  float* hidden_in = nullptr;         // [max_rows, hidden]; 0 but on group rank 0 of the stage
+  int32_t* positions = nullptr;       // [max_rows]; 0 in padded rows
+  int32_t* row_sequences = nullptr;   // [max_rows]: sequence slot, -1 in padded rows
+  int32_t* output_rows = nullptr;     // [max_outputs]: row of the step, any valid row where unused
   const float* hidden_out = nullptr;  // [max_rows, hidden], equal on all ranks, written by Forward
+  const float* logits = nullptr;      // [max_outputs, local vocabulary], on the device
 };
 
 // One rank's part of a model. Used by the device thread.

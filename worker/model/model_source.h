@@ -1,4 +1,4 @@
-// A model directory as a worker opened it: facts and mapped files, no weights yet.
+// A model as a worker opened it: facts and mapped files, no weights yet.
 #ifndef MUSTER_WORKER_MODEL_MODEL_SOURCE_H_
 #define MUSTER_WORKER_MODEL_MODEL_SOURCE_H_
 
@@ -14,16 +14,36 @@
 
 namespace muster {
 
+// Where the weights come from.
+enum class LoadFormat {
+  kSafetensors,  // the directory's files
+  kDummy,        // made up from config.json alone (dummy_checkpoint.h)
+};
+
+// "auto" (the directory's files), "safetensors" or "dummy". INVALID_ARGUMENT: another.
+absl::StatusOr<LoadFormat> ParseLoadFormat(absl::string_view text);
+
 // Immutable, and shared by all epochs of a worker.
 struct ModelSource {
+  struct Options {
+    std::string directory;
+    std::string dtype = "auto";  // as of ChooseDType
+    LoadFormat load_format = LoadFormat::kSafetensors;
+    bool has_float16 = false;  // the device computes in it
+  };
+
   ModelConfig config;
   std::unique_ptr<const Checkpoint> checkpoint;
   DType dtype = DType::kFloat32;  // of weights and KV
   ModelSpec spec;
 
-  // Reads config.json and the headers of the weight files; `dtype` as of ChooseDType. Errors of
-  // ReadModelConfig, Checkpoint::Open and ChooseDType.
-  static absl::StatusOr<ModelSource> Open(const std::string& directory, absl::string_view dtype);
+  // Reads config.json and the headers of the weight files. Errors of ReadModelConfig,
+  // Checkpoint::Open and ChooseDType.
+  static absl::StatusOr<ModelSource> Open(const Options& options);
+  // The directory's files on a device without float16.
+  static absl::StatusOr<ModelSource> Open(const std::string& directory, absl::string_view dtype) {
+    return Open({.directory = directory, .dtype = std::string(dtype)});
+  }
 };
 
 }  // namespace muster

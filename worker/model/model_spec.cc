@@ -38,15 +38,19 @@ int CommonWindow(const ModelConfig& config) {
 }  // namespace
 
 absl::StatusOr<DType> ChooseDType(absl::string_view option, const ModelConfig& config,
-                                  const Checkpoint& checkpoint) {
-  if (option == Name(DType::kFloat32)) return DType::kFloat32;
-  if (option == Name(DType::kBFloat16)) return DType::kBFloat16;
-  if (option != "auto") {
-    return absl::InvalidArgumentError(
-        absl::StrCat("dtype '", option, "' is none of auto, float32, bfloat16"));
+                                  const Checkpoint& checkpoint, bool has_float16) {
+  if (option == "auto") {
+    const DType dtype = config.dtype.value_or(checkpoint.dtype());
+    return dtype == DType::kFloat16 && !has_float16 ? DType::kFloat32 : dtype;
   }
-  const DType dtype = config.dtype.value_or(checkpoint.dtype());
-  return dtype == DType::kBFloat16 ? DType::kBFloat16 : DType::kFloat32;
+  for (const DType dtype : {DType::kFloat32, DType::kBFloat16, DType::kFloat16}) {
+    if (option != Name(dtype)) continue;
+    if (dtype != DType::kFloat16 || has_float16) return dtype;
+    return absl::InvalidArgumentError(
+        "dtype 'float16' needs a CUDA device; on the CPU it can be auto, float32, bfloat16");
+  }
+  return absl::InvalidArgumentError(
+      absl::StrCat("dtype '", option, "' is none of auto, float32, bfloat16, float16"));
 }
 
 ModelSpec ToSpec(const ModelConfig& config, const Checkpoint& checkpoint, DType dtype) {

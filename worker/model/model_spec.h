@@ -10,11 +10,12 @@
 
 namespace muster {
 
-// The type in which a rank holds weights and KV. `option`: "float32", "bfloat16", or "auto": the
-// checkpoint's own, as config.json or else the files say it, and float32 for float16.
-// INVALID_ARGUMENT: another option.
+// The type in which a rank holds weights and KV. `option`: "float32", "bfloat16", "float16", or
+// "auto": the checkpoint's own, as config.json or else the files say it. Where the device has no
+// float16, "auto" makes it float32. INVALID_ARGUMENT: another option, or float16 where there is
+// none.
 absl::StatusOr<DType> ChooseDType(absl::string_view option, const ModelConfig& config,
-                                  const Checkpoint& checkpoint);
+                                  const Checkpoint& checkpoint, bool has_float16 = false);
 
 // What planning and agreement need to know; the digest covers config.json and the files' headers.
 ModelSpec ToSpec(const ModelConfig& config, const Checkpoint& checkpoint, DType dtype);

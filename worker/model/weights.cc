@@ -2,15 +2,14 @@
 
 #include <utility>
 
+#include "absl/time/clock.h"
 #include "base/digest.h"
 #include "base/status_macros.h"
-#include "worker/model/convert.h"
 
 namespace muster {
 namespace {
 
 constexpr uint64_t kAlignment = 256;
-constexpr uint64_t kProgressBytes = uint64_t{8} << 20;
 
 int64_t RowsOf(const std::vector<TensorSlice>& slices) {
   int64_t rows = 0;
@@ -27,19 +26,6 @@ int64_t ElementsOf(const std::vector<TensorSlice>& slices) {
 }
 
 }  // namespace
-
-struct WeightLoader::Reading {
-  const LoadProgress& progress;
-  uint64_t total = 0;
-  uint64_t done = 0;
-  uint64_t reported = 0;
-
-  absl::Status Add(uint64_t bytes) {
-    done += bytes;
-    if (!progress || done - reported < kProgressBytes) return absl::OkStatus();
-    return progress(reported = done, total);
-  }
-};
 
 void WeightLoader::AddMatrix(WeightGroup group, std::vector<TensorSlice> slices, Matrix* matrix) {
   *matrix = {.n = RowsOf(slices), .k = slices.front().column_shard.size(), .dtype = dtype_};
@@ -111,30 +97,22 @@ void WeightLoader::Publish(WeightGroup group, const WeightMemory& memory) {
   }
 }
 
-absl::Status WeightLoader::FillSource(const Source& source, DType dtype, std::byte*& to,
-                                      Reading& reading) {
-  const ShardRange columns = source.slice.column_shard;
-  const int64_t element = SizeOf(source.view.dtype);
-  const int64_t row_bytes = columns.size() * SizeOf(dtype);
-  for (int64_t row = source.slice.row_shard.begin; row < source.slice.row_shard.end; ++row) {
-    const int64_t first = row * source.slice.columns + columns.begin;
-    ConvertElements(source.view.data + first * element, source.view.dtype, to, dtype,
-                    columns.size());
-    to += row_bytes;
-    MUSTER_RETURN_IF_ERROR(reading.Add(row_bytes));
-  }
-  return absl::OkStatus();
-}
-
-absl::Status WeightLoader::Fill(WeightGroup group, std::byte* data, Reading& reading) {
+void WeightLoader::AppendTransfers(WeightGroup group, std::byte* data,
+                                   std::vector<WeightTransfer>& transfers) const {
   for (const Target& target : targets_) {
     if (target.group != group) continue;
     std::byte* to = data + target.offset;
     for (const Source& source : target.sources) {
-      MUSTER_RETURN_IF_ERROR(FillSource(source, target.dtype, to, reading));
+      const TensorSlice& slice = source.slice;
+      transfers.push_back({.view = source.view,
+                           .tensor_columns = slice.columns,
+                           .rows = slice.row_shard,
+                           .columns = slice.column_shard,
+                           .dtype = target.dtype,
+                           .to = to});
+      to += ElementsOf({slice}) * SizeOf(target.dtype);
     }
   }
-  return absl::OkStatus();
 }
 
 absl::StatusOr<HeldWeights> WeightLoader::Load(Device& device, Ledger& ledger,
@@ -142,9 +120,8 @@ absl::StatusOr<HeldWeights> WeightLoader::Load(Device& device, Ledger& ledger,
                                                const LoadProgress& progress) {
   MUSTER_RETURN_IF_ERROR(Resolve());
   HeldWeights held;
-  std::array<std::shared_ptr<WeightMemory>, kWeightGroups> to_read;
-  Reading reading = {.progress = progress};
-  uint64_t bytes = 0;
+  std::vector<WeightTransfer> transfers;
+  uint64_t bytes = 0, to_read = 0;
   for (size_t i = 0; i < kWeightGroups; ++i) {
     const auto group = static_cast<WeightGroup>(i);
     const uint64_t size = Place(group), key = KeyOf(group);
@@ -153,22 +130,22 @@ absl::StatusOr<HeldWeights> WeightLoader::Load(Device& device, Ledger& ledger,
       held.groups[i] = previous->groups[i];
       held.shared_bytes += size;
     } else {
-      to_read[i] = std::make_shared<WeightMemory>();
-      MUSTER_ASSIGN_OR_RETURN(to_read[i]->buffer,
-                              device.Allocate(size, "weights", to_read[i]->ledger));
-      to_read[i]->key = key;
-      held.groups[i] = to_read[i];
-      reading.total += size;
+      auto memory = std::make_shared<WeightMemory>();
+      MUSTER_ASSIGN_OR_RETURN(memory->buffer, device.Allocate(size, "weights", memory->ledger));
+      memory->key = key;
+      to_read += size;
+      AppendTransfers(group, memory->buffer.as<std::byte>(), transfers);
+      held.groups[i] = std::move(memory);
     }
     Publish(group, *held.groups[i]);
   }
   held.charge = LedgerCharge(ledger, "weights", bytes);
-  for (size_t i = 0; i < kWeightGroups; ++i) {
-    if (to_read[i] == nullptr) continue;
-    MUSTER_RETURN_IF_ERROR(
-        Fill(static_cast<WeightGroup>(i), to_read[i]->buffer.as<std::byte>(), reading));
-  }
-  if (progress) MUSTER_RETURN_IF_ERROR(progress(reading.total, reading.total));
+  const absl::Time start = absl::Now();
+  MUSTER_RETURN_IF_ERROR(StreamWeights(transfers, device, [&](uint64_t done) {
+    return progress ? progress(done, to_read) : absl::OkStatus();
+  }));
+  held.read_time = absl::Now() - start;
+  if (progress) MUSTER_RETURN_IF_ERROR(progress(to_read, to_read));
   return held;
 }
 

@@ -12,11 +12,13 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "absl/time/time.h"
 #include "kernels/dtype.h"
 #include "worker/device/device.h"
 #include "worker/model/checkpoint.h"
 #include "worker/model/matrix.h"
 #include "worker/model/rank_shape.h"
+#include "worker/model/weight_stream.h"
 
 namespace muster {
 
@@ -55,6 +57,7 @@ struct HeldWeights {
   std::array<std::shared_ptr<const WeightMemory>, kWeightGroups> groups;  // by WeightGroup
   LedgerCharge charge;                                                    // tag "weights"
   uint64_t shared_bytes = 0;  // of the above, what another model had loaded before
+  absl::Duration read_time;   // that reading the rest took
 
   uint64_t bytes() const { return charge.bytes(); }
 };
@@ -78,8 +81,8 @@ class WeightLoader {
 
   // Once. Holds all that was added. A group that `previous` (null: none; on the same device) has
   // under the same key is shared; the others are read, and `progress` counts only them. Errors of
-  // Checkpoint::Find and Device::Allocate; nothing is allocated when a tensor is missing or has the
-  // wrong shape.
+  // Checkpoint::Find, Device::Allocate and StreamWeights; nothing is allocated when a tensor is
+  // missing or has the wrong shape.
   absl::StatusOr<HeldWeights> Load(Device& device, Ledger& ledger, const HeldWeights* previous,
                                    const LoadProgress& progress);
 
@@ -99,16 +102,14 @@ class WeightLoader {
     const float** vector = nullptr;
     bool one_dimension = false;
   };
-  // How much of what is to be read has been.
-  struct Reading;
-
   absl::Status Resolve();
   // Offsets of all targets of a group; returns the buffer's size.
   uint64_t Place(WeightGroup group);
   uint64_t KeyOf(WeightGroup group) const;
   void Publish(WeightGroup group, const WeightMemory& memory);
-  absl::Status Fill(WeightGroup group, std::byte* data, Reading& reading);
-  absl::Status FillSource(const Source& source, DType dtype, std::byte*& to, Reading& reading);
+  // What fills the group's memory at `data`.
+  void AppendTransfers(WeightGroup group, std::byte* data,
+                       std::vector<WeightTransfer>& transfers) const;
 
   const Checkpoint& checkpoint_;
   const DType dtype_;

@@ -8,8 +8,8 @@
 #include "absl/strings/str_join.h"
 #include "base/digest.h"
 #include "base/error.h"
-#include "base/status_macros.h"
 #include "base/spin_wait.h"
+#include "base/status_macros.h"
 #include "worker/device/cpu/futex.h"
 
 namespace muster {

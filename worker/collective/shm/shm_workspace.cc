@@ -123,7 +123,7 @@ absl::Status ShmWorkspace::RunNow(ThreadPool& pool, const CpCombine& op) {
                         .out_row_stride = slice};
   for (int64_t begin = 0; begin < op.tokens; begin += most) {
     const int64_t rows = std::min<int64_t>(most, op.tokens - begin);
-    const float* partial = op.partial + begin * width;
+    const float* partial = static_cast<const float*>(op.partial) + begin * width;
     const float* lse = op.lse + begin * op.heads;
     if (peers_.size() > 1) {
       float* own = reinterpret_cast<float*>(peers_.next_slab());
@@ -137,7 +137,7 @@ absl::Status ShmWorkspace::RunNow(ThreadPool& pool, const CpCombine& op) {
       params.parts[rank] = self ? partial : slab;
       params.lse[rank] = self ? lse : slab + rows * width;
     }
-    params.out = op.out + begin * slice;
+    params.out = static_cast<float*>(op.out) + begin * slice;
     pool.ForRanges(rows, GrainOf(SlabRowBytes(op)), [&](int64_t from, int64_t to) {
       LseMergeCpu(params, {from, to});
     });

@@ -24,6 +24,10 @@ class CpuDevice final : public Device {
 
   DeviceReport Report() const override;
   absl::StatusOr<Buffer> Allocate(size_t bytes, absl::string_view tag, Ledger& ledger) override;
+  absl::StatusOr<Buffer> AllocateHost(size_t bytes, absl::string_view tag,
+                                      Ledger& ledger) override {
+    return Allocate(bytes, tag, ledger);
+  }
   absl::StatusOr<ExportedBuffer> AllocateExported(size_t bytes, absl::string_view tag,
                                                   Ledger& ledger) override;
   absl::StatusOr<PeerMemory> OpenExported(absl::string_view handle) override;

@@ -10,6 +10,7 @@
 #include "kernels/add_bias.h"
 #include "kernels/skinny_matmul.h"
 #include "worker/device/cpu/cpu_stream.h"
+#include "worker/model/convert.h"
 
 namespace muster {
 namespace {
@@ -118,7 +119,7 @@ absl::Status CpuOps::Linear(Stream& stream, const LinearParams& params, int rows
 const void* CpuOps::Operand(ThreadPool& pool, const LinearParams& params, int rows) {
   if (ActivationDType(params.weights.dtype) == DType::kFloat32) return params.x;
   const int64_t k = params.weights.k;
-  const RoundActivationsParams round = {.x = params.x,
+  const RoundActivationsParams round = {.x = static_cast<const float*>(params.x),
                                         .x_row_stride = k,
                                         .k = k,
                                         .out = operand_.as<BFloat16>(),
@@ -139,7 +140,7 @@ void CpuOps::MultiplyFewRows(ThreadPool& pool, const LinearParams& params, const
                                .dtype = weights.dtype,
                                .rows = 0,
                                .k = weights.k,
-                               .y = params.y,
+                               .y = static_cast<float*>(params.y),
                                .y_row_stride = weights.n};
   const int64_t units = (weights.n + kSkinnyColumns - 1) / kSkinnyColumns;
   const int64_t bytes = weights.n * weights.k * static_cast<int64_t>(SizeOf(weights.dtype));
@@ -149,7 +150,7 @@ void CpuOps::MultiplyFewRows(ThreadPool& pool, const LinearParams& params, const
   for (int64_t row = 0; row < rows; row += kSkinnyRows) {
     matmul.rows = std::min<int64_t>(kSkinnyRows, rows - row);
     matmul.x = static_cast<const std::byte*>(x) + row * x_row_bytes;
-    matmul.y = params.y + row * weights.n;
+    matmul.y = static_cast<float*>(params.y) + row * weights.n;
     pool.Run(static_cast<int>(pieces), [&](int piece) {
       const int64_t begin = units * piece / pieces * kSkinnyColumns;
       const int64_t end = units * (piece + 1) / pieces * kSkinnyColumns;
@@ -165,7 +166,7 @@ absl::Status CpuOps::MultiplyManyRows(ThreadPool& pool, OneDnnLinear& gemm,
     const OneDnnLinear::Arguments arguments = {
         .x = x,
         .weights = params.weights.data,
-        .y = params.y,
+        .y = static_cast<float*>(params.y),
         .scratchpad = scratchpad_.as<std::byte>() + part * scratchpad_stride_};
     if (!gemm.Run(rows, part, arguments).ok()) failed_part = part;
   });
@@ -197,11 +198,30 @@ absl::Status CpuOps::SwiGlu(Stream& stream, const SwiGluParams& params, int rows
 absl::Status CpuOps::GatherRows(Stream& stream, const GatherRowsParams& params, int outputs) {
   return CpuStream::From(stream).Run([params, outputs] {
     for (int i = 0; i < outputs; ++i) {
-      std::memcpy(params.out + i * params.hidden, params.x + params.index[i] * params.hidden,
-                  params.hidden * sizeof(float));
+      const size_t bytes = static_cast<size_t>(params.hidden) * SizeOf(params.dtype);
+      std::memcpy(static_cast<std::byte*>(params.out) + i * bytes,
+                  static_cast<const std::byte*>(params.x) + params.index[i] * bytes, bytes);
     }
     return absl::OkStatus();
   });
+}
+
+absl::Status CpuOps::Convert(Stream& stream, const ConvertParams& params, int64_t count) {
+  return CpuStream::From(stream).Run([params, count] {
+    ConvertElements(static_cast<const std::byte*>(params.from), params.from_dtype, params.to,
+                    params.to_dtype, count);
+    return absl::OkStatus();
+  });
+}
+
+absl::Status CpuOps::ShardTopK(Stream& stream, absl::Span<const ShardTopKParams> shards) {
+  for (const ShardTopKParams& shard : shards) {
+    MUSTER_RETURN_IF_ERROR(CpuStream::From(stream).Run([shard] {
+      ShardTopKCpu(shard);
+      return absl::OkStatus();
+    }));
+  }
+  return absl::OkStatus();
 }
 
 }  // namespace muster

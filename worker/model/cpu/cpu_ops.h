@@ -21,13 +21,21 @@ class CpuOps final : public Ops {
 
   CpuOps(CpuDevice& device, Ledger& ledger) : device_(device), ledger_(ledger) {}
 
+  // Whatever the weights are: sums are float32 here.
+  DType Activation(DType) const override { return DType::kFloat32; }
+
   absl::Status Prepare(const Matrix& weights, int max_rows) override;
+  absl::Status PrepareAttention(const PagedAttentionParams&, int) override {
+    return absl::OkStatus();
+  }
   absl::Status Linear(Stream& stream, const LinearParams& params, int rows) override;
   absl::Status Embed(Stream& stream, const EmbeddingParams& params, int rows) override;
   absl::Status RopeKv(Stream& stream, const RopeKvParams& params, int rows) override;
   absl::Status Attend(Stream& stream, const PagedAttentionParams& params, int rows) override;
   absl::Status SwiGlu(Stream& stream, const SwiGluParams& params, int rows) override;
   absl::Status GatherRows(Stream& stream, const GatherRowsParams& params, int outputs) override;
+  absl::Status Convert(Stream& stream, const ConvertParams& params, int64_t count) override;
+  absl::Status ShardTopK(Stream& stream, absl::Span<const ShardTopKParams> shards) override;
 
  private:
   using ShapeKey = std::tuple<int64_t, int64_t, DType>;  // n, k

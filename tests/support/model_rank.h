@@ -1,8 +1,10 @@
 // One rank of a model, set up without an engine: for tests and benchmarks.
-#ifndef MUSTER_WORKER_MODEL_MODEL_RANK_H_
-#define MUSTER_WORKER_MODEL_MODEL_RANK_H_
+#ifndef MUSTER_TESTS_SUPPORT_MODEL_RANK_H_
+#define MUSTER_TESTS_SUPPORT_MODEL_RANK_H_
 
+#include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -13,10 +15,9 @@
 #include "worker/cache/kv_cache.h"
 #include "worker/collective/collective_set.h"
 #include "worker/collective/rendezvous.h"
-#include "worker/collective/shm/shm_backend.h"
-#include "worker/device/cpu/cpu_device.h"
-#include "worker/model/cpu/cpu_ops.h"
+#include "worker/engine/engine_backend.h"
 #include "worker/model/loaded_model.h"
+#include "worker/model/model_source.h"
 
 namespace muster {
 
@@ -34,6 +35,8 @@ class ModelRank {
   struct Options {
     std::string directory;
     std::string dtype = "auto";
+    // Where it computes; null: on the CPU, with so many threads.
+    std::function<absl::StatusOr<std::unique_ptr<EngineBackend>>()> make_backend;
     ParallelConfig config;
     GlobalRank rank;
     int threads = 1;
@@ -57,19 +60,18 @@ class ModelRank {
   // Gives the blocks of a sequence back.
   absl::Status FreeSequence(int sequence);
 
-  const ModelSpec& spec() const { return spec_; }
+  const ModelSpec& spec() const { return source_->spec; }
   const RankShape& shape() const { return shape_; }
   const Ledger& ledger() const { return ledger_; }
-  CpuDevice& device() { return device_; }
+  Device& device() { return backend_->device(); }
   Stream& stream() { return *stream_; }
   Model& model() { return *model_; }
 
  private:
   explicit ModelRank(const Options& options)
-      : options_(options),
-        device_({.threads = options.threads}),
-        allocator_(options.config.cp, options.kv_blocks) {}
+      : options_(options), allocator_(options.config.cp, options.kv_blocks) {}
 
+  absl::Status MakeBackend();
   absl::Status Load();
   absl::Status Warmup(Rendezvous& rendezvous);
   absl::Status Build();
@@ -77,14 +79,13 @@ class ModelRank {
 
   const Options options_;
   Ledger ledger_;
-  CpuDevice device_;
-  ModelSpec spec_;
+  std::unique_ptr<EngineBackend> backend_;
+  std::optional<ModelSource> source_;
   RankShape shape_;
   std::unique_ptr<Stream> stream_;
   std::unique_ptr<LoadedModel> loaded_;
-  std::unique_ptr<ShmBackend> backend_;
   std::unique_ptr<CollectiveSet> collectives_;
-  std::unique_ptr<CpuOps> ops_;
+  std::unique_ptr<Ops> ops_;
   std::unique_ptr<KvCache> kv_;
   std::unique_ptr<Model> model_;
   KvBlockAllocator allocator_;
@@ -95,4 +96,4 @@ class ModelRank {
 
 }  // namespace muster
 
-#endif  // MUSTER_WORKER_MODEL_MODEL_RANK_H_
+#endif  // MUSTER_TESTS_SUPPORT_MODEL_RANK_H_

@@ -1,12 +1,10 @@
-#include "worker/model/model_rank.h"
+#include "tests/support/model_rank.h"
 
 #include <algorithm>
 
 #include "absl/memory/memory.h"
 #include "base/status_macros.h"
-#include "worker/model/checkpoint.h"
-#include "worker/model/config.h"
-#include "worker/model/model_spec.h"
+#include "worker/engine/cpu_engine_backend.h"
 #include "worker/model/registry.h"
 
 namespace muster {
@@ -14,23 +12,31 @@ namespace muster {
 absl::StatusOr<std::unique_ptr<ModelRank>> ModelRank::Create(const Options& options,
                                                              Rendezvous& rendezvous) {
   auto rank = absl::WrapUnique(new ModelRank(options));
+  MUSTER_RETURN_IF_ERROR(rank->MakeBackend());
   MUSTER_RETURN_IF_ERROR(rank->Load());
   MUSTER_RETURN_IF_ERROR(rank->Warmup(rendezvous));
   MUSTER_RETURN_IF_ERROR(rank->Build());
   return rank;
 }
 
+absl::Status ModelRank::MakeBackend() {
+  if (options_.make_backend == nullptr) {
+    backend_ = std::make_unique<CpuEngineBackend>(CpuDeviceOptions{.threads = options_.threads},
+                                                  ShmBackend::Options{});
+    return absl::OkStatus();
+  }
+  MUSTER_ASSIGN_OR_RETURN(backend_, options_.make_backend());
+  return absl::OkStatus();
+}
+
 absl::Status ModelRank::Load() {
-  MUSTER_ASSIGN_OR_RETURN(const ModelConfig config, ReadModelConfig(options_.directory));
-  MUSTER_ASSIGN_OR_RETURN(const auto checkpoint, Checkpoint::Open(options_.directory));
-  MUSTER_ASSIGN_OR_RETURN(const DType dtype, ChooseDType(options_.dtype, config, *checkpoint));
-  spec_ = ToSpec(config, *checkpoint, dtype);
-  MUSTER_ASSIGN_OR_RETURN(shape_, RankShape::Create(spec_, options_.config, options_.rank));
-  MUSTER_ASSIGN_OR_RETURN(loaded_, LoadModel({.config = config,
-                                              .checkpoint = *checkpoint,
+  MUSTER_ASSIGN_OR_RETURN(source_, ModelSource::Open(options_.directory, options_.dtype));
+  MUSTER_ASSIGN_OR_RETURN(shape_, RankShape::Create(spec(), options_.config, options_.rank));
+  MUSTER_ASSIGN_OR_RETURN(loaded_, LoadModel({.config = source_->config,
+                                              .checkpoint = *source_->checkpoint,
                                               .shape = shape_,
-                                              .dtype = dtype,
-                                              .device = device_,
+                                              .dtype = source_->dtype,
+                                              .device = device(),
                                               .ledger = ledger_}));
   return absl::OkStatus();
 }
@@ -42,22 +48,21 @@ absl::Status ModelRank::Warmup(Rendezvous& rendezvous) {
     MUSTER_ASSIGN_OR_RETURN(const Group group, Group::Create(spec, options_.rank));
     groups.push_back(group);
   }
-  backend_ = std::make_unique<ShmBackend>(device_, ShmBackend::Options{});
   CollectiveSet::Options set_options;
   set_options.fusion = options_.fusion;
-  collectives_ =
-      std::make_unique<CollectiveSet>(groups, *backend_, device_, rendezvous, ledger_, set_options);
+  collectives_ = std::make_unique<CollectiveSet>(groups, backend_->collectives(), device(),
+                                                 rendezvous, ledger_, set_options);
   return collectives_->Warmup(loaded_->collectives(options_.limits), absl::Seconds(60));
 }
 
 absl::Status ModelRank::Build() {
-  MUSTER_ASSIGN_OR_RETURN(stream_, device_.CreateStream());
-  ops_ = std::make_unique<CpuOps>(device_, ledger_);
+  MUSTER_ASSIGN_OR_RETURN(stream_, device().CreateStream());
+  ops_ = backend_->MakeOps(ledger_);
   MUSTER_ASSIGN_OR_RETURN(kv_,
                           KvCache::Create({.layout = loaded_->kv_layout(),
                                            .max_sequences = options_.limits.max_sequences,
                                            .max_local_blocks = options_.limits.max_local_blocks},
-                                          device_, ledger_));
+                                          device(), ledger_));
   MUSTER_ASSIGN_OR_RETURN(Workspace* const stage, collectives_->workspace(GroupKind::kStage));
   Workspace* cp = nullptr;
   if (shape_.cp_size > 1) {
@@ -68,8 +73,9 @@ absl::Status ModelRank::Build() {
       loaded_->BuildModel(
           {.ops = *ops_, .kv = *kv_, .stage = *stage, .cp = cp, .limits = options_.limits}));
   blocks_.resize(options_.limits.max_sequences);
-  MUSTER_ASSIGN_OR_RETURN(std::shared_ptr<KvArena> arena,
-                          KvArena::Create(loaded_->kv_layout(), options_.kv_blocks, device_));
+  MUSTER_ASSIGN_OR_RETURN(
+      std::shared_ptr<KvArena> arena,
+      KvArena::Create(loaded_->kv_layout(), options_.kv_blocks, backend_->kv_means()));
   return kv_->Attach(std::move(arena));
 }
 
@@ -104,17 +110,19 @@ absl::Status ModelRank::Stage(const std::vector<TokenSlice>& slices, int rows) {
     buffers.positions[rows_] = 0;
     buffers.row_sequences[rows_] = -1;
   }
-  return absl::OkStatus();
+  return kv_->Flush(*stream_);
 }
 
 absl::StatusOr<std::vector<std::vector<float>>> ModelRank::Run() {
   MUSTER_RETURN_IF_ERROR(model_->Forward(*stream_, model_->Whole(rows_, outputs_)));
   MUSTER_RETURN_IF_ERROR(stream_->Synchronize());
-  std::vector<std::vector<float>> logits;
-  const float* row = model_->buffers().logits;
-  for (int i = 0; i < outputs_; ++i, row += shape_.vocabulary.size()) {
-    logits.emplace_back(row, row + shape_.vocabulary.size());
+  const size_t width = static_cast<size_t>(shape_.vocabulary.size());
+  std::vector<std::vector<float>> logits(outputs_, std::vector<float>(width));
+  for (int i = 0; i < outputs_; ++i) {
+    MUSTER_RETURN_IF_ERROR(device().Copy(
+        *stream_, logits[i].data(), model_->buffers().logits + i * width, width * sizeof(float)));
   }
+  MUSTER_RETURN_IF_ERROR(stream_->Synchronize());
   return logits;
 }
 

@@ -1,4 +1,4 @@
-#include "worker/cache/block_digest.h"
+#include "worker/device/block_digest.h"
 
 #include <cstdint>
 #include <cstring>

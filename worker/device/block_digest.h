@@ -1,5 +1,5 @@
-#ifndef MUSTER_WORKER_CACHE_BLOCK_DIGEST_H_
-#define MUSTER_WORKER_CACHE_BLOCK_DIGEST_H_
+#ifndef MUSTER_WORKER_DEVICE_BLOCK_DIGEST_H_
+#define MUSTER_WORKER_DEVICE_BLOCK_DIGEST_H_
 
 #include <cstddef>
 #include <cstdint>
@@ -36,4 +36,4 @@ class BlockDigest {
 
 }  // namespace muster
 
-#endif  // MUSTER_WORKER_CACHE_BLOCK_DIGEST_H_
+#endif  // MUSTER_WORKER_DEVICE_BLOCK_DIGEST_H_

@@ -1,0 +1,294 @@
+#include "kernels/all_reduce_rms_norm.h"
+#include "kernels/peer_exchange.cuh"
+#include "kernels/rms_norm_row.cuh"
+
+namespace muster {
+namespace {
+
+using Params = AllReduceRmsNormCudaParams;
+
+template <typename T>
+__device__ const T* Element(const void* array, int64_t index) {
+  return static_cast<const T*>(array) + index;
+}
+
+template <typename T>
+__device__ RowNorm<T> NormOf(const Params& params, int64_t row) {
+  const int64_t offset = row * params.hidden;
+  T* residual_out = static_cast<T*>(params.residual_out);
+  return {.weight = params.weight,
+          .eps = params.eps,
+          .hidden = params.hidden,
+          .residual_out = residual_out == nullptr ? nullptr : residual_out + offset,
+          .norm_out = static_cast<T*>(params.norm_out) + offset};
+}
+
+// ---- One shot
+
+template <typename T, bool kAligned, int kWords>
+__device__ void PushRow(const Params& params, const PeerOperation& op, const RowTeam& team,
+                        int64_t row) {
+  const int64_t words = RowWords(params.hidden, sizeof(T));
+#pragma unroll
+  for (int k = 0; k < kWords; ++k) {
+    const int64_t w = team.Word(k);
+    if (w >= words) break;
+    const int64_t column = w * kWordElements<T>;
+    const uint4 word = MarkNotEmpty(LoadWord<kAligned>(
+        Element<T>(params.partial, row * params.hidden + column), params.hidden - column));
+    for (int peer = 0; peer < op.world(); ++peer) {
+      if (peer != op.rank()) StoreVolatile(op.Outbox(peer) + row * words + w, word);
+    }
+  }
+}
+
+template <typename T, bool kAligned, int kRanks, int kWords>
+__device__ void ReduceRow(const Params& params, PeerOperation& op, const RowTeam& team, int64_t row,
+                          RowSum& row_sum) {
+  const int64_t words = RowWords(params.hidden, sizeof(T));
+  uint4 residual[kWords];
+#pragma unroll
+  for (int k = 0; k < kWords; ++k) {
+    const int64_t w = team.Word(k);
+    if (w >= words) break;
+    const int64_t column = w * kWordElements<T>, i = row * params.hidden + column;
+    const int64_t count = params.hidden - column;
+    const uint4 own = MarkNotEmpty(LoadWord<kAligned>(Element<T>(params.partial, i), count));
+    if (params.residual_in != nullptr) {
+      residual[k] = LoadWord<kAligned>(Element<T>(params.residual_in, i), count);
+    }
+    uint4 summands[kRanks];
+#pragma unroll
+    for (int r = 0; r < kRanks; ++r) summands[r] = own;
+    op.AwaitWords(op.Inbox(0) + row * words + w, summands);
+    residual[k] = SumWord<T>(summands, op.world(),
+                             params.residual_in != nullptr ? &residual[k] : nullptr);
+  }
+  op.GlanceAtStamps();
+  NormaliseRow<kAligned, T, kWords>(residual, team, NormOf<T>(params, row), row_sum);
+}
+
+template <typename T, bool kAligned, int kRanks, int kWords>
+__global__ void __launch_bounds__(kRowThreads, 1)
+    OneShotKernel(const __grid_constant__ Params params, int64_t rows) {
+  PeerOperation op(params.peers, params.stamp);
+  if (!op.refused()) {
+    op.PushStamp();
+    const RowTeam team = RowTeam::Own();
+    RowSum row_sum(team);
+    for (int64_t row = team.index; row < rows; row += team.teams) {
+      PushRow<T, kAligned, kWords>(params, op, team, row);
+    }
+    PrefetchWeights<T>(params.weight, params.hidden, team);
+    op.Acknowledge();
+    for (int64_t row = team.index; row < rows; row += team.teams) {
+      ReduceRow<T, kAligned, kRanks, kWords>(params, op, team, row, row_sum);
+    }
+    op.CheckStamps();
+  } else {
+    op.Acknowledge();
+  }
+  op.Finish();
+}
+
+// ---- Two shots
+
+// Each rank reduces a slice of every row. A block's rows depend on the peers' blocks of its index
+// alone, so blocks never wait for each other.
+struct Slices {
+  int64_t words;  // of a row
+  int64_t slice;  // of a row by one rank: the last ranks may have fewer, or none
+  int64_t world;
+
+  __device__ Slices(int64_t row_words, int ranks)
+      : words(row_words), slice((row_words + ranks - 1) / ranks), world(ranks) {}
+  __device__ int64_t Begin(int rank) const { return slice * rank < words ? slice * rank : words; }
+  __device__ int64_t Count(int rank) const { return Begin(rank + 1) - Begin(rank); }
+  // Of row `row` in a Scatter for what `source` sent, and in a Gather.
+  __device__ int64_t ScatterRow(int64_t rows, int source, int64_t row) const {
+    return (source * rows + row) * slice;
+  }
+  __device__ int64_t GatherRow(int64_t row) const { return row * slice * world; }
+};
+
+// Rows of this block: every gridDim.x-th.
+__device__ int64_t BlockRows(int64_t rows) {
+  return (rows - blockIdx.x + gridDim.x - 1) / gridDim.x;
+}
+__device__ int64_t BlockRow(int64_t i) { return blockIdx.x + i * gridDim.x; }
+
+// Words in flight per thread.
+constexpr int kBatch = 4;
+
+template <typename T, bool kAligned>
+__device__ void ScatterSummands(const Params& params, const PeerOperation& op, const Slices& slices,
+                                int64_t rows) {
+  const int64_t block_rows = BlockRows(rows);
+  for (int64_t w = threadIdx.x; w < slices.words; w += blockDim.x) {
+    const int owner = static_cast<int>(w / slices.slice);
+    if (owner == op.rank()) continue;
+    const int64_t column = w * kWordElements<T>;
+    uint4* to = op.Scatter(owner) + w - slices.Begin(owner);
+    for (int64_t first = 0; first < block_rows; first += kBatch) {
+      uint4 batch[kBatch];
+#pragma unroll
+      for (int i = 0; i < kBatch; ++i) {
+        if (first + i >= block_rows) break;
+        const int64_t row = BlockRow(first + i);
+        batch[i] = LoadWord<kAligned>(Element<T>(params.partial, row * params.hidden + column),
+                            params.hidden - column);
+      }
+#pragma unroll
+      for (int i = 0; i < kBatch; ++i) {
+        if (first + i >= block_rows) break;
+        to[slices.ScatterRow(rows, op.rank(), BlockRow(first + i))] = batch[i];
+      }
+    }
+  }
+}
+
+template <typename T, bool kAligned, int kRanks>
+__device__ void ReduceSlice(const Params& params, const PeerOperation& op, const Slices& slices,
+                            int64_t rows) {
+  const uint32_t count = static_cast<uint32_t>(slices.Count(op.rank()));
+  const uint32_t items = static_cast<uint32_t>(BlockRows(rows)) * count;
+  const uint4* arrived = op.Scatter(op.rank());
+  for (uint32_t item = threadIdx.x; item < items; item += blockDim.x) {
+    const int64_t row = BlockRow(item / count), word = item % count;
+    const int64_t w = slices.Begin(op.rank()) + word, column = w * kWordElements<T>;
+    const int64_t i = row * params.hidden + column, left = params.hidden - column;
+    uint4 summands[kRanks], residual;
+#pragma unroll
+    for (int r = 0; r < kRanks; ++r) {
+      if (r >= op.world()) break;
+      summands[r] = r == op.rank() ? LoadWord<kAligned>(Element<T>(params.partial, i), left)
+                                   : __ldcg(arrived + slices.ScatterRow(rows, r, row) + word);
+    }
+    if (params.residual_in != nullptr) {
+      residual = LoadWord<kAligned>(Element<T>(params.residual_in, i), left);
+    }
+    const uint4 sum =
+        SumWord<T>(summands, op.world(), params.residual_in != nullptr ? &residual : nullptr);
+    for (int peer = 0; peer < op.world(); ++peer) op.Gather(peer)[slices.GatherRow(row) + w] = sum;
+  }
+}
+
+template <typename T, bool kAligned, int kRanks, int kWords>
+__global__ void __launch_bounds__(kRowThreads, 1)
+    TwoShotKernel(const __grid_constant__ Params params, int64_t rows) {
+  PeerOperation op(params.peers, params.stamp);
+  op.Acknowledge();
+  if (!op.refused()) {
+    op.PushStamp();
+    const Slices slices(RowWords(params.hidden, sizeof(T)), op.world());
+    ScatterSummands<T, kAligned>(params, op, slices, rows);
+    op.RaiseFlags(0);
+    op.AwaitFlags(0);
+    ReduceSlice<T, kAligned, kRanks>(params, op, slices, rows);
+    op.RaiseFlags(1);
+    const RowTeam team = RowTeam::Own();
+    RowSum row_sum(team);
+    PrefetchWeights<T>(params.weight, params.hidden, team);
+    op.AwaitFlags(1);
+    op.GlanceAtStamps();
+    for (int64_t row = blockIdx.x; row < rows; row += gridDim.x) {
+      uint4 residual[kWords];
+#pragma unroll
+      for (int k = 0; k < kWords; ++k) {
+        if (team.Word(k) >= slices.words) break;
+        residual[k] = __ldcg(op.Gather(op.rank()) + slices.GatherRow(row) + team.Word(k));
+      }
+      NormaliseRow<kAligned, T, kWords>(residual, team, NormOf<T>(params, row), row_sum);
+    }
+    op.CheckStamps();
+  }
+  op.Finish();
+}
+
+// ---- Launching
+
+// Blocks of a row that leave each its share of latency: beyond these threads one is not faster.
+constexpr int64_t kWordsPerBlock = 256;
+
+int BlocksPerRow(const Params& params, int64_t rows) {
+  if (params.blocks_per_row != 0) return params.blocks_per_row;
+  const int64_t words = RowWords(params.hidden, SizeOf(params.dtype));
+  int blocks = 1;
+  while (blocks < kMaxRowBlocks && words > kWordsPerBlock * blocks &&
+         rows * blocks * 2 <= params.peers.max_blocks) {
+    blocks *= 2;
+  }
+  return blocks;
+}
+
+// Calls fn with a bound on the ranks, as std::integral_constant.
+template <typename Fn>
+CudaLaunch WithRanks(int world, const Fn& fn) {
+  if (world <= 2) return fn(std::integral_constant<int, 2>{});
+  if (world <= 4) return fn(std::integral_constant<int, 4>{});
+  if (world <= 8) return fn(std::integral_constant<int, 8>{});
+  return fn(std::integral_constant<int, kMaxPeers>{});
+}
+
+// Calls fn with an element, whether rows are aligned, a bound on the ranks and the words of a thread.
+template <typename Fn>
+CudaLaunch Dispatch(const Params& params, const RowGridPlan& plan, const Fn& fn) {
+  return WithRowShape(plan, [&](auto aligned, auto words) {
+    const auto with_ranks = [&](auto ranks) {
+      return WithElementType(params.dtype, [&](auto element) {
+        return fn(element, aligned, ranks, words);
+      });
+    };
+    if constexpr (!aligned.value) {
+      return with_ranks(std::integral_constant<int, kMaxPeers>{});
+    } else {
+      return WithRanks(params.peers.layout.world, with_ranks);
+    }
+  });
+}
+
+bool IsAligned(const Params& params) {
+  return params.hidden * SizeOf(params.dtype) % 16 == 0 &&
+         AreWordsAligned(params.partial, params.residual_in, params.weight, params.residual_out,
+                         params.norm_out);
+}
+
+}  // namespace
+
+int64_t OneShotBytes(int64_t rows, int64_t hidden, DType dtype) {
+  return rows * RowWords(hidden, SizeOf(dtype)) * 16;
+}
+
+int64_t TwoShotBytes(int64_t rows, int64_t hidden, DType dtype, int world) {
+  return rows * ((RowWords(hidden, SizeOf(dtype)) + world - 1) / world) * world * 16;
+}
+
+CudaLaunch AllReduceRmsNormOneShotCuda(const Params& params, int64_t rows, CudaStream stream) {
+  RowGridPlan plan;
+  if (OneShotBytes(rows, params.hidden, params.dtype) > params.peers.layout.slot_bytes ||
+      !PlanRowGrid(rows, RowWords(params.hidden, SizeOf(params.dtype)), IsAligned(params),
+                   BlocksPerRow(params, rows), params.peers.max_blocks, &plan)) {
+    return {cudaErrorInvalidValue};
+  }
+  return Dispatch(params, plan, [&](auto element, auto aligned, auto ranks, auto words) {
+    return LaunchRows(OneShotKernel<decltype(element), aligned.value, ranks.value, words.value>, plan,
+                      stream, params, rows);
+  });
+}
+
+CudaLaunch AllReduceRmsNormTwoShotCuda(const Params& params, int64_t rows, CudaStream stream) {
+  const PeerLayout& layout = params.peers.layout;
+  RowGridPlan plan;
+  if (TwoShotBytes(rows, params.hidden, params.dtype, layout.world) > layout.slice_bytes ||
+      !PlanRowGrid(rows, RowWords(params.hidden, SizeOf(params.dtype)), IsAligned(params), 1,
+                   params.peers.max_blocks, &plan) ||
+      plan.blocks_per_row != 1) {
+    return {cudaErrorInvalidValue};
+  }
+  return Dispatch(params, plan, [&](auto element, auto aligned, auto ranks, auto words) {
+    return LaunchRows(TwoShotKernel<decltype(element), aligned.value, ranks.value, words.value>, plan,
+                      stream, params, rows);
+  });
+}
+
+}  // namespace muster

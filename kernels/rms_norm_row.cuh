@@ -1,0 +1,226 @@
+// The normalisation of a row with one order of operations: whatever the number of threads and blocks
+// that share it, and whichever kernel does it, the bits are the same.
+#ifndef MUSTER_KERNELS_RMS_NORM_ROW_CUH_
+#define MUSTER_KERNELS_RMS_NORM_ROW_CUH_
+
+#include <cooperative_groups.h>
+
+#include <cstdint>
+#include <type_traits>
+
+#include "kernels/cuda_words.cuh"
+
+namespace muster {
+
+inline constexpr int kRowThreads = 512;   // of a block at most
+inline constexpr int kMaxRowBlocks = 8;   // of a row: a cluster
+inline constexpr int kMaxThreadWords = 8;  // of a row by one thread
+inline constexpr int kMaxRowWords = kRowThreads * kMaxRowBlocks * kMaxThreadWords;
+
+// The blocks that share a row: a cluster, or one block. Word w belongs to thread w % threads of all.
+struct RowTeam {
+  int block;   // within the team
+  int blocks;  // of the team
+  int64_t index;
+  int64_t teams;
+
+  static __device__ RowTeam Own() {
+    const int blocks = static_cast<int>(cooperative_groups::cluster_group::num_blocks());
+    const int block = static_cast<int>(cooperative_groups::cluster_group::block_rank());
+    return {block, blocks, blockIdx.x / blocks, gridDim.x / blocks};
+  }
+  // The k-th word of this thread.
+  __device__ int Word(int k) const {
+    return (k * blocks + block) * static_cast<int>(blockDim.x) + static_cast<int>(threadIdx.x);
+  }
+};
+
+__device__ inline float SumOfWarp(float value) {
+#pragma unroll
+  for (int mask = 16; mask != 0; mask /= 2) {
+    value += __shfl_xor_sync(0xFFFFFFFFu, value, mask);
+  }
+  return value;
+}
+
+// Adds up a row's squares: those of 32 neighbouring words by a butterfly, then these segments.
+class RowSum {
+ public:
+  // Collective in the team, as is Of, to be called at least once: blocks of a cluster write to each
+  // other only once all have begun.
+  __device__ explicit RowSum(const RowTeam& team) {
+    if (team.blocks > 1) asm volatile("barrier.cluster.arrive;" : : : "memory");
+  }
+
+  // squares[k] is of this thread's k-th word, 0 beyond the row.
+  template <int kWords>
+  __device__ float Of(const float (&squares)[kWords], const RowTeam& team, int words) {
+    if (first_ && team.blocks > 1) asm volatile("barrier.cluster.wait;" : : : "memory");
+    first_ = false;
+    turn_ ^= 1;
+#pragma unroll
+    for (int k = 0; k < kWords; ++k) {
+      const float segment = SumOfWarp(squares[k]);
+      const int word = team.Word(k);
+      if (word % 32 < team.blocks && word / 32 * 32 < words) {
+        Publish(team, word % 32, word / 32, segment);
+      }
+    }
+    if (team.blocks == 1) {
+      __syncthreads();
+    } else {
+      cooperative_groups::this_cluster().sync();
+    }
+    float sum = 0;
+    for (int i = threadIdx.x % 32; i < (words + 31) / 32; i += 32) sum += Segments()[turn_][i];
+    return SumOfWarp(sum);
+  }
+
+ private:
+  static constexpr int kMaxSegments = kMaxRowWords / 32;
+  using Buffers = float[2][kMaxSegments];  // in turn, so that one barrier a row suffices
+
+  static __device__ Buffers& Segments() {
+    __shared__ Buffers segments;
+    return segments;
+  }
+  __device__ void Publish(const RowTeam& team, int block, int segment, float value) const {
+    float* own = &Segments()[turn_][segment];
+    *(team.blocks == 1 ? own : cooperative_groups::this_cluster().map_shared_rank(own, block)) =
+        value;
+  }
+
+  bool first_ = true;
+  int turn_ = 0;
+};
+
+// What follows once a row's residuals are known.
+template <typename T>
+struct RowNorm {
+  const float* weight;  // [hidden]
+  float eps;
+  int64_t hidden;
+  T* residual_out;  // of the row, or null
+  T* norm_out;      // of the row
+};
+
+// The weights of word w of a row.
+template <bool kAligned, typename T>
+__device__ void LoadWeights(const RowNorm<T>& row, int w, float (&to)[kWordElements<T>]) {
+#pragma unroll
+  for (int i = 0; i < kWordElements<T>; i += 4) {
+    const int64_t column = int64_t{w} * kWordElements<T> + i;
+    if (column >= row.hidden) return;
+    const uint4 four = LoadWord<kAligned>(row.weight + column, row.hidden - column);
+    UnpackWord<float>(four, *reinterpret_cast<float(*)[4]>(&to[i]));
+  }
+}
+
+// Has them nearer by the time they are loaded.
+template <typename T>
+__device__ void PrefetchWeights(const float* weight, int64_t hidden, const RowTeam& team) {
+  for (int64_t column = int64_t{team.Word(0)} * kWordElements<T>; column < hidden;
+       column += int64_t{team.blocks} * blockDim.x * kWordElements<T>) {
+    asm volatile("prefetch.global.L2 [%0];" : : "l"(weight + column));
+  }
+}
+
+// Collective in the team: stores residual[k], this thread's k-th word, and its norm.
+template <bool kAligned, typename T, int kWords>
+__device__ void NormaliseRow(const uint4 (&residual)[kWords], const RowTeam& team,
+                             const RowNorm<T>& row, RowSum& row_sum) {
+  constexpr int kElements = kWordElements<T>;
+  constexpr bool kWeightsFirst = kWords <= 2;  // more would not fit into registers
+  const int words = static_cast<int>(RowWords(row.hidden, sizeof(T)));
+  float squares[kWords], weights[kWeightsFirst ? kWords : 1][kElements];
+#pragma unroll
+  for (int k = 0; k < kWords; ++k) {
+    squares[k] = 0;
+    if (team.Word(k) >= words) continue;
+    const int64_t column = int64_t{team.Word(k)} * kElements;
+    if constexpr (kWeightsFirst) LoadWeights<kAligned>(row, team.Word(k), weights[k]);
+    if (row.residual_out != nullptr) {
+      StoreWord<kAligned>(residual[k], row.hidden - column, row.residual_out + column);
+    }
+    float values[kElements];
+    UnpackWord<T>(residual[k], values);
+#pragma unroll
+    for (int i = 0; i < kElements; ++i) squares[k] = __fmaf_rn(values[i], values[i], squares[k]);
+  }
+  const float mean = row_sum.Of(squares, team, words) / static_cast<float>(row.hidden);
+  const float scale = 1.0f / sqrtf(mean + row.eps);
+#pragma unroll
+  for (int k = 0; k < kWords; ++k) {
+    if (team.Word(k) >= words) continue;
+    const int64_t column = int64_t{team.Word(k)} * kElements;
+    auto& weight = weights[kWeightsFirst ? k : 0];
+    if constexpr (!kWeightsFirst) LoadWeights<kAligned>(row, team.Word(k), weight);
+    float values[kElements];
+    UnpackWord<T>(residual[k], values);
+#pragma unroll
+    for (int i = 0; i < kElements; ++i) {
+      values[i] = __fmul_rn(__fmul_rn(values[i], scale), weight[i]);
+    }
+    StoreWord<kAligned>(PackWord<T>(values), row.hidden - column, row.norm_out + column);
+  }
+}
+
+// How the blocks of a grid share rows of so many words.
+struct RowGridPlan {
+  int blocks_per_row = 1;
+  int threads = 32;
+  int words_per_thread = 1;
+  int teams = 1;
+  bool aligned = true;
+};
+
+// At least `blocks_per_row` blocks a row and `max_blocks` in all, or half of that in clusters, which
+// find room less easily; false when the row is too long. Unaligned rows have the most words a thread, which spares kernels.
+inline bool PlanRowGrid(int64_t rows, int64_t words, bool aligned, int blocks_per_row,
+                        int max_blocks, RowGridPlan* plan) {
+  int blocks = blocks_per_row;
+  while (words > int64_t{blocks} * kRowThreads * kMaxThreadWords && blocks < kMaxRowBlocks) {
+    blocks *= 2;
+  }
+  int words_per_thread = aligned ? 1 : kMaxThreadWords;
+  while (words > int64_t{blocks} * kRowThreads * words_per_thread) words_per_thread *= 2;
+  const int teams = (blocks == 1 ? max_blocks : max_blocks / 2) / blocks;
+  if (words_per_thread > kMaxThreadWords || teams == 0) return false;
+  if (words_per_thread > 2) words_per_thread = kMaxThreadWords;  // of which there are kernels
+  const int64_t spread = int64_t{blocks} * words_per_thread;
+  plan->blocks_per_row = blocks;
+  plan->words_per_thread = words_per_thread;
+  plan->aligned = aligned;
+  plan->threads = static_cast<int>(((words + spread - 1) / spread + 31) / 32 * 32);
+  plan->teams = static_cast<int>(rows < teams ? rows : teams);
+  return true;
+}
+
+// Calls fn with whether rows are aligned and the words of a row that a thread takes, as integral
+// constants.
+template <typename Fn>
+CudaLaunch WithRowShape(const RowGridPlan& plan, const Fn& fn) {
+  using std::integral_constant;
+  if (!plan.aligned) return fn(std::false_type{}, integral_constant<int, kMaxThreadWords>{});
+  if (plan.words_per_thread == 1) return fn(std::true_type{}, integral_constant<int, 1>{});
+  if (plan.words_per_thread == 2) return fn(std::true_type{}, integral_constant<int, 2>{});
+  return fn(std::true_type{}, integral_constant<int, kMaxThreadWords>{});
+}
+
+template <typename Kernel, typename... Args>
+CudaLaunch LaunchRows(Kernel kernel, const RowGridPlan& plan, CudaStream stream,
+                      const Args&... args) {
+  cudaLaunchAttribute cluster{.id = cudaLaunchAttributeClusterDimension};
+  cluster.val.clusterDim = {static_cast<unsigned>(plan.blocks_per_row), 1, 1};
+  cudaLaunchConfig_t config{};
+  config.gridDim = dim3(static_cast<unsigned>(plan.teams * plan.blocks_per_row));
+  config.blockDim = dim3(static_cast<unsigned>(plan.threads));
+  config.stream = stream;
+  config.attrs = &cluster;
+  config.numAttrs = plan.blocks_per_row > 1 ? 1 : 0;
+  return {static_cast<int>(cudaLaunchKernelEx(&config, kernel, args...))};
+}
+
+}  // namespace muster
+
+#endif  // MUSTER_KERNELS_RMS_NORM_ROW_CUH_

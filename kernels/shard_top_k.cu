@@ -1,0 +1,326 @@
+#include <cuda_runtime.h>
+
+#include <algorithm>
+
+#include "kernels/shard_top_k.h"
+
+namespace muster {
+namespace {
+
+// A block looks at a slice of a shard's logits; one more block per shard merges what they found.
+constexpr int kSliceThreads = 256;
+constexpr int kSliceValues = 16;  // of a thread
+constexpr int kSlice = kSliceThreads * kSliceValues;
+constexpr int kMergeThreads = 1024;
+constexpr unsigned kAllLanes = 0xFFFFFFFFu;
+
+// A candidate as a number that grows as Precedes says: the logit's order above the complement of
+// the id. 0 is none.
+using Key = unsigned long long;
+
+struct SliceSummary {
+  double sum;  // relative to `max`
+  double sum_tempered;
+  float max;
+  int count;
+  int invalid_count;
+};
+
+struct Shards {
+  ShardTopKParams params[kMaxCudaShards];
+  SliceSummary* summaries;  // [count, slices]
+  Key* keys;                // [count, slices, k]: each slice's best in any order, then zeros
+  int slices;               // of the longest shard
+  int k;                    // the largest
+};
+
+__device__ bool IsInvalid(float logit) { return !(logit < INFINITY); }
+
+__device__ bool IsCandidate(float logit) { return logit > -INFINITY && logit < INFINITY; }
+
+__device__ Key KeyOf(float logit, int32_t id) {
+  if (!IsCandidate(logit)) return 0;
+  const uint32_t bits = __float_as_uint(logit == 0 ? 0.0f : logit);
+  const uint32_t order = bits ^ (bits >> 31 != 0 ? 0xFFFFFFFFu : 0x80000000u);
+  return Key{order} << 32 | ~static_cast<uint32_t>(id);
+}
+__device__ int32_t IdOf(Key key) { return static_cast<int32_t>(~static_cast<uint32_t>(key)); }
+
+// Combines the values of all threads of a block in a fixed order; every thread gets the result.
+// Each call needs `room` for as many values as there are warps, that nobody else uses before the
+// next barrier.
+template <typename T, typename Op>
+__device__ T Combine(T value, T* room, const Op& op) {
+  for (int apart = 16; apart > 0; apart /= 2) {
+    value = op(value, __shfl_xor_sync(kAllLanes, value, apart));
+  }
+  if (threadIdx.x % 32 == 0) room[threadIdx.x / 32] = value;
+  __syncthreads();
+  value = room[0];
+  for (unsigned warp = 1; warp < blockDim.x / 32; ++warp) value = op(value, room[warp]);
+  return value;
+}
+
+template <typename T>
+struct Sum {
+  __device__ T operator()(T a, T b) const { return a + b; }
+};
+
+// Counts over a block again and again, with one barrier each.
+class BlockCounter {
+ public:
+  using Room = int[2][32];
+  __device__ explicit BlockCounter(Room& room) : room_(room) {}
+
+  __device__ int Count(int mine) {
+    int(&warps)[32] = room_[turn_ ^= 1];
+    const int warp_count = __reduce_add_sync(kAllLanes, mine);
+    if (threadIdx.x % 32 == 0) warps[threadIdx.x / 32] = warp_count;
+    __syncthreads();
+    const unsigned lane = threadIdx.x % 32;
+    return __reduce_add_sync(kAllLanes, lane < blockDim.x / 32 ? warps[lane] : 0);
+  }
+
+ private:
+  Room& room_;
+  int turn_ = 0;
+};
+
+// The largest number that k or more of the block's values reach, found bit by bit; `reached` is how
+// many do. At least k of them are not 0; k is at least 1.
+template <int kValues, typename Read>
+__device__ uint32_t Reached(const Read& value, int k, BlockCounter& counter, int& reached) {
+  uint32_t threshold = 0;
+  for (int bit = 31; bit >= 0; --bit) {
+    const uint32_t trial = threshold | 1u << bit;
+    int mine = 0;
+#pragma unroll
+    for (int i = 0; i < kValues; ++i) mine += value(i) >= trial;
+    const int count = counter.Count(mine);
+    if (count < k) continue;
+    threshold = trial;
+    reached = count;
+    if (count == k) break;
+  }
+  return threshold;
+}
+
+// The key that exactly k of the block's keys reach. They are distinct, and at least k of them are
+// not 0; k is at least 1.
+template <int kValues>
+__device__ Key Threshold(const Key (&keys)[kValues], int k, BlockCounter& counter) {
+  int reached = 0;
+  const auto order = [&](int i) { return static_cast<uint32_t>(keys[i] >> 32); };
+  const uint32_t high = Reached<kValues>(order, k, counter, reached);
+  if (reached == k) return Key{high} << 32;
+  // Of those that tie at the end, the lowest ids.
+  int mine = 0;
+#pragma unroll
+  for (int i = 0; i < kValues; ++i) mine += order(i) > high;
+  const int above = counter.Count(mine);
+  const auto tied = [&](int i) { return order(i) == high ? static_cast<uint32_t>(keys[i]) : 0u; };
+  return Key{high} << 32 | Reached<kValues>(tied, k - above, counter, reached);
+}
+
+// Writes the block's k best keys in any order, and returns how many those are.
+template <int kValues>
+__device__ int KeepBest(const Key (&keys)[kValues], int k, Key* best) {
+  __shared__ BlockCounter::Room room;
+  __shared__ int kept;
+  if (threadIdx.x == 0) kept = 0;
+  BlockCounter counter(room);
+  int mine = 0;
+#pragma unroll
+  for (int i = 0; i < kValues; ++i) mine += keys[i] != 0;
+  const int count = counter.Count(mine);
+  const Key least = k == 0 ? ~Key{0} : count <= k ? 1 : Threshold(keys, k, counter);
+#pragma unroll
+  for (int i = 0; i < kValues; ++i) {
+    if (keys[i] >= least) best[atomicAdd(&kept, 1)] = keys[i];
+  }
+  return min(count, k);
+}
+
+// exp((logit - max) * scale), rounded as float32 but not hurt by rounding the exponent.
+__device__ float Weight(float logit, float max, float scale) {
+  const float below = logit - max;
+  const float back = below - logit;
+  const float below_rest = (logit - (below - back)) - (max + back);
+  const float power = below * scale;
+  if (!(power >= -104.0f)) return power < 0 ? 0 : power;
+  const float power_rest = fmaf(below, scale, -power) + below_rest * scale;
+  const float weight = expf(power);
+  return fmaf(weight, power_rest, weight);
+}
+
+// Added up as a tree.
+__device__ double SumOf(float (&values)[kSliceValues]) {
+#pragma unroll
+  for (int half = kSliceValues / 2; half > 0; half /= 2) {
+#pragma unroll
+    for (int i = 0; i < half; ++i) values[i] += values[i + half];
+  }
+  return values[0];
+}
+
+__device__ SliceSummary Summarize(const float (&logits)[kSliceValues], float inverse_temperature) {
+  __shared__ float maxima[kSliceThreads / 32];
+  __shared__ int counts[2][kSliceThreads / 32];
+  __shared__ double sums[2][kSliceThreads / 32];
+  SliceSummary summary{0, 0, -INFINITY, 0, 0};
+#pragma unroll
+  for (int i = 0; i < kSliceValues; ++i) {
+    summary.count += IsCandidate(logits[i]);
+    summary.invalid_count += IsInvalid(logits[i]);
+    if (IsCandidate(logits[i])) summary.max = fmaxf(summary.max, logits[i]);
+  }
+  const auto larger = [](float a, float b) { return fmaxf(a, b); };
+  summary.max = Combine(summary.max, maxima, larger);
+  const auto sum_of = [&](float scale) {
+    float weights[kSliceValues];
+#pragma unroll
+    for (int i = 0; i < kSliceValues; ++i) {
+      weights[i] = IsCandidate(logits[i]) ? Weight(logits[i], summary.max, scale) : 0;
+    }
+    return SumOf(weights);
+  };
+  summary.sum = sum_of(1);
+  summary.sum_tempered = inverse_temperature == 1 ? summary.sum : sum_of(inverse_temperature);
+  summary.count = Combine(summary.count, counts[0], Sum<int>());
+  summary.invalid_count = Combine(summary.invalid_count, counts[1], Sum<int>());
+  summary.sum = Combine(summary.sum, sums[0], Sum<double>());
+  summary.sum_tempered = Combine(summary.sum_tempered, sums[1], Sum<double>());
+  return summary;
+}
+
+__global__ void __launch_bounds__(kSliceThreads, 4)
+    SearchSlices(const __grid_constant__ Shards all) {
+  const ShardTopKParams& params = all.params[blockIdx.y];
+  const int64_t slice = int64_t{blockIdx.y} * all.slices + blockIdx.x;
+  const int64_t first = int64_t{blockIdx.x} * kSlice + threadIdx.x;
+  float logits[kSliceValues];
+#pragma unroll
+  for (int i = 0; i < kSliceValues; ++i) {
+    const int64_t index = first + i * kSliceThreads;
+    logits[i] = index < params.vocab_local ? params.logits[index] : -INFINITY;
+  }
+  const SliceSummary summary = Summarize(logits, params.inverse_temperature);
+  if (threadIdx.x == 0) all.summaries[slice] = summary;
+  Key keys[kSliceValues];
+#pragma unroll
+  for (int i = 0; i < kSliceValues; ++i) {
+    const int64_t id = params.vocab_begin + first + i * kSliceThreads;
+    keys[i] = KeyOf(logits[i], static_cast<int32_t>(id));
+  }
+  Key* const best = all.keys + slice * all.k;
+  const int kept = KeepBest(keys, static_cast<int>(params.k), best);
+  for (int i = kept + threadIdx.x; i < all.k; i += kSliceThreads) best[i] = 0;
+}
+
+// By the lanes of a warp, each of every 32nd slice.
+__device__ LogitSummary MergeSlices(const SliceSummary* slices, int count,
+                                    float inverse_temperature) {
+  LogitSummary merged{-INFINITY, 0, 0, 0, 0};
+  const int lane = threadIdx.x % 32;
+  for (int i = lane; i < count; i += 32) {
+    merged.max = fmaxf(merged.max, slices[i].max);
+    merged.count += slices[i].count;
+    merged.invalid_count += slices[i].invalid_count;
+  }
+  for (int apart = 16; apart > 0; apart /= 2) {
+    merged.max = fmaxf(merged.max, __shfl_xor_sync(kAllLanes, merged.max, apart));
+  }
+  for (int i = lane; i < count; i += 32) {
+    if (slices[i].count == 0) continue;
+    const double below = static_cast<double>(slices[i].max) - merged.max;
+    merged.sum += slices[i].sum * exp(below);
+    merged.sum_tempered += slices[i].sum_tempered * exp(below * inverse_temperature);
+  }
+  for (int apart = 16; apart > 0; apart /= 2) {
+    merged.sum += __shfl_xor_sync(kAllLanes, merged.sum, apart);
+    merged.sum_tempered += __shfl_xor_sync(kAllLanes, merged.sum_tempered, apart);
+    merged.count += __shfl_xor_sync(kAllLanes, merged.count, apart);
+    merged.invalid_count += __shfl_xor_sync(kAllLanes, merged.invalid_count, apart);
+  }
+  return merged;
+}
+
+// Puts `count` keys at their places: as many threads as fit work on one.
+__device__ void WriteInOrder(const Key* keys, int count, const ShardTopKParams& params) {
+  constexpr int kThreadsPerKey = kMergeThreads / kMaxCudaCandidates;
+  const int mine = static_cast<int>(threadIdx.x) / kThreadsPerKey;
+  const int part = static_cast<int>(threadIdx.x) % kThreadsPerKey;
+  const Key key = mine < count ? keys[mine] : 0;
+  int place = 0;
+  for (int i = part; i < count; i += kThreadsPerKey) place += keys[i] > key;
+  for (int apart = kThreadsPerKey / 2; apart > 0; apart /= 2) {
+    place += __shfl_xor_sync(kAllLanes, place, apart);
+  }
+  if (part != 0 || mine >= count) return;
+  const int32_t id = IdOf(key);
+  params.candidates[place] = {id, params.logits[id - params.vocab_begin]};
+}
+
+template <int kValues>
+__global__ void __launch_bounds__(kMergeThreads) MergeShards(const __grid_constant__ Shards all) {
+  __shared__ Key best[kMaxCudaCandidates];
+  const ShardTopKParams& params = all.params[blockIdx.x];
+  const int count = all.slices * all.k;
+  const Key* found = all.keys + int64_t{blockIdx.x} * count;
+  Key keys[kValues];
+#pragma unroll
+  for (int i = 0; i < kValues; ++i) {
+    const int index = i * kMergeThreads + static_cast<int>(threadIdx.x);
+    keys[i] = index < count ? found[index] : 0;
+  }
+  const int kept = KeepBest(keys, static_cast<int>(params.k), best);
+  __syncthreads();
+  WriteInOrder(best, kept, params);
+  if (threadIdx.x >= 32) return;
+  const LogitSummary summary =
+      MergeSlices(all.summaries + blockIdx.x * all.slices, all.slices, params.inverse_temperature);
+  if (threadIdx.x != 0) return;
+  *params.candidate_count = kept;
+  *params.summary = summary;
+}
+
+int64_t SlicesOf(int64_t vocab) { return std::max<int64_t>(1, (vocab + kSlice - 1) / kSlice); }
+
+static_assert(kMaxCudaShardVocab / kSlice * kMaxCudaCandidates == 16 * kMergeThreads,
+              "what slices may find is what a merging block holds");
+
+}  // namespace
+
+int64_t ShardTopKScratchBytes(int count, int64_t vocab_local, int64_t k) {
+  const auto bytes = static_cast<int64_t>(sizeof(SliceSummary)) + k * int64_t{sizeof(Key)};
+  return count * SlicesOf(vocab_local) * bytes;
+}
+
+CudaLaunch ShardTopKCuda(const ShardTopKParams* shards, int count, void* scratch,
+                         CudaStream stream) {
+  if (count == 0) return {};
+  if (count > kMaxCudaShards) return {cudaErrorInvalidValue};
+  Shards all{};
+  for (int i = 0; i < count; ++i) {
+    if (shards[i].vocab_local > kMaxCudaShardVocab) return {cudaErrorInvalidValue};
+    if (shards[i].k > kMaxCudaCandidates) return {cudaErrorInvalidValue};
+    all.params[i] = shards[i];
+    all.slices = std::max(all.slices, static_cast<int>(SlicesOf(shards[i].vocab_local)));
+    all.k = std::max(all.k, static_cast<int>(shards[i].k));
+  }
+  all.summaries = static_cast<SliceSummary*>(scratch);
+  all.keys = reinterpret_cast<Key*>(all.summaries + int64_t{count} * all.slices);
+  const dim3 slices(static_cast<unsigned>(all.slices), static_cast<unsigned>(count));
+  SearchSlices<<<slices, kSliceThreads, 0, stream>>>(all);
+  const int found = all.slices * all.k;
+  if (found <= 2 * kMergeThreads) {
+    MergeShards<2><<<count, kMergeThreads, 0, stream>>>(all);
+  } else if (found <= 8 * kMergeThreads) {
+    MergeShards<8><<<count, kMergeThreads, 0, stream>>>(all);
+  } else {
+    MergeShards<16><<<count, kMergeThreads, 0, stream>>>(all);
+  }
+  return {cudaGetLastError()};
+}
+
+}  // namespace muster

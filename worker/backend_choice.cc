@@ -1,0 +1,29 @@
+#include "worker/backend_choice.h"
+
+#include <optional>
+#include <vector>
+
+#include "base/logging.h"
+#include "base/status_macros.h"
+#include "worker/engine/cpu_engine_backend.h"
+#include "worker/engine/cuda_engine_backend.h"
+
+namespace muster {
+
+absl::StatusOr<std::unique_ptr<EngineBackend>> MakeBackend(const WorkerOptions& options) {
+  MUSTER_ASSIGN_OR_RETURN(const DeviceChoice choice, ParseDeviceChoice(options.device));
+  absl::StatusOr<std::vector<CudaGpu>> gpus = std::vector<CudaGpu>();
+  if (choice.kind != DeviceChoice::Kind::kCpu) gpus = ListGpus();
+  MUSTER_ASSIGN_OR_RETURN(const std::optional<CudaGpu> gpu, ChooseDevice(choice, gpus));
+  if (!gpu.has_value()) {
+    if (!gpus.ok()) Logger().Info("on the CPU: ", gpus.status().message());
+    return std::make_unique<CpuEngineBackend>(
+        CpuDeviceOptions{.ordinal = options.device_ordinal, .threads = options.threads},
+        ShmBackend::Options{});
+  }
+  return MakeCudaEngineBackend({.gpu = *gpu,
+                                .memory_fraction = options.memory_fraction,
+                                .ranks_on_gpu = options.oversubscribe});
+}
+
+}  // namespace muster

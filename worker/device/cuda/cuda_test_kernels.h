@@ -1,0 +1,18 @@
+// Work on a GPU for the tests of the device.
+#ifndef MUSTER_WORKER_DEVICE_CUDA_CUDA_TEST_KERNELS_H_
+#define MUSTER_WORKER_DEVICE_CUDA_CUDA_TEST_KERNELS_H_
+
+#include <cstdint>
+
+#include "kernels/cuda_launch.h"
+
+namespace muster::testing {
+
+// *counter += 1.
+CudaLaunch AddOneCuda(uint32_t* counter, CudaStream stream);
+// Ends when *go (host memory) is not 0, or after some seconds.
+CudaLaunch WaitForCuda(const volatile uint32_t* go, CudaStream stream);
+
+}  // namespace muster::testing
+
+#endif  // MUSTER_WORKER_DEVICE_CUDA_CUDA_TEST_KERNELS_H_
