@@ -21,21 +21,22 @@ __global__ void __launch_bounds__(kRowThreads, 1)
       if (params.residual_in == nullptr) continue;
       float sum[kWordElements<T>], added[kWordElements<T>];
       UnpackWord<T>(residual[k], sum);
-      UnpackWord<T>(LoadWord<kAligned>(static_cast<const T*>(params.residual_in) + offset + column, count),
-                    added);
+      UnpackWord<T>(
+          LoadWord<kAligned>(static_cast<const T*>(params.residual_in) + offset + column, count),
+          added);
 #pragma unroll
       for (int i = 0; i < kWordElements<T>; ++i) sum[i] = __fadd_rn(sum[i], added[i]);
       residual[k] = PackWord<T>(sum);
     }
     T* residual_out = static_cast<T*>(params.residual_out);
-    NormaliseRow<kAligned, T, kWords>(residual, team,
-                            {.weight = params.weight,
-                             .eps = params.eps,
-                             .hidden = params.hidden,
-                             .residual_out = residual_out == nullptr ? nullptr
-                                                                     : residual_out + offset,
-                             .norm_out = static_cast<T*>(params.out) + offset},
-                            row_sum);
+    NormaliseRow<kAligned, T, kWords>(
+        residual, team,
+        {.weight = params.weight,
+         .eps = params.eps,
+         .hidden = params.hidden,
+         .residual_out = residual_out == nullptr ? nullptr : residual_out + offset,
+         .norm_out = static_cast<T*>(params.out) + offset},
+        row_sum);
   }
 }
 

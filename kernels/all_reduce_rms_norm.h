@@ -57,8 +57,8 @@ int64_t OneShotBytes(int64_t rows, int64_t hidden, DType dtype);
 int64_t TwoShotBytes(int64_t rows, int64_t hidden, DType dtype, int world);
 
 // One shot: every rank pushes its summand to all and reduces everything. Two: every rank reduces a
-// slice of every row and pushes it to all. cudaErrorInvalidValue when the message is longer than the
-// slot or the slice, or a row than 65,536 float32 values.
+// slice of every row and pushes it to all. cudaErrorInvalidValue when the message is longer than
+// the slot or the slice, or a row than 65,536 float32 values.
 CudaLaunch AllReduceRmsNormOneShotCuda(const AllReduceRmsNormCudaParams& params, int64_t rows,
                                        CudaStream stream);
 CudaLaunch AllReduceRmsNormTwoShotCuda(const AllReduceRmsNormCudaParams& params, int64_t rows,

@@ -1,5 +1,5 @@
-// Times the fused all-reduce + residual + RMSNorm between processes on one GPU (run it under MPS).
-// usage: all_reduce_rms_norm_cuda_benchmark [ranks...]
+// Times the fused all-reduce + residual + RMSNorm between processes, which take turns over the
+// GPUs: several on one want MPS. usage: all_reduce_rms_norm_cuda_benchmark [ranks...]
 #include <cuda_runtime_api.h>
 #include <sys/mman.h>
 #include <sys/wait.h>
@@ -39,7 +39,10 @@ struct Shared {
 class Rank {
  public:
   Rank(Shared& shared, int rank, int world) : shared_(shared), rank_(rank), world_(world) {
-    CudaCheck(cudaSetDevice(0), "device");
+    int gpus = 0;
+    CudaCheck(cudaGetDeviceCount(&gpus), "devices");
+    const int ranks_on_gpu = (world + gpus - 1) / gpus;
+    CudaCheck(cudaSetDevice(rank % gpus), "device");
     layout_ = {.world = world, .slot_bytes = (8 << 20) / world, .slice_bytes = 32 << 20};
     void* region = nullptr;
     CudaCheck(cudaMalloc(&region, layout_.Bytes()), "region");
@@ -63,7 +66,9 @@ class Rank {
     CudaCheck(cudaHostAlloc(reinterpret_cast<void**>(&control), 4, 0), "host");
     *control = 0;
     peers_.control = control;
-    CudaCheck(cudaDeviceGetAttribute(&sms_, cudaDevAttrMultiProcessorCount, 0), "attribute");
+    int sms = 0;
+    CudaCheck(cudaDeviceGetAttribute(&sms, cudaDevAttrMultiProcessorCount, 0), "attribute");
+    peers_.max_blocks = std::min(sms / ranks_on_gpu, kMaxPeerBlocks);
     CudaCheck(cudaStreamCreateWithFlags(&stream_, cudaStreamNonBlocking), "stream");
     Fill();
     Barrier();
@@ -73,8 +78,8 @@ class Rank {
     if (rank_ == 0) {
       std::printf("\n%d processes, bfloat16, graph of %d, median of %d replays, slowest rank, us\n",
                   world_, kOps, kReplays);
-      std::printf("| hidden | tokens | one shot | 1 block | 2 | 4 | 8 | x2 grid | two shots | x2 grid |\n");
-      std::printf("|---|---|---|---|---|---|---|---|---|---|\n");
+      std::printf("| hidden | tokens | one shot | 1 block | 2 | 4 | 8 | two shots |\n");
+      std::printf("|---|---|---|---|---|---|---|---|\n");
     }
     for (int hidden : {4096, 7168}) {
       for (int tokens : {1, 2, 4, 8, 16, 32, 64, 128, 512, 2048}) RunSize(hidden, tokens);
@@ -96,15 +101,15 @@ class Rank {
     for (uint16_t& x : host) x = BFloat16(same.Uniform(-2, 2)).bits;
     CudaCheck(cudaMemcpy(residual_, host.data(), count * 2, cudaMemcpyHostToDevice), "upload");
     std::vector<float> weight(kMostHidden, 1.25f);
-    CudaCheck(cudaMemcpy(weight_, weight.data(), kMostHidden * 4, cudaMemcpyHostToDevice), "upload");
+    CudaCheck(cudaMemcpy(weight_, weight.data(), kMostHidden * 4, cudaMemcpyHostToDevice),
+              "upload");
   }
 
   void RunSize(int hidden, int tokens) {
     if (rank_ == 0) std::printf("| %d | %d |", hidden, tokens);
     unsigned long long digest = 0;
-    for (const auto& [blocks, grids] :
-         {std::pair{0, 1}, {1, 1}, {2, 1}, {4, 1}, {8, 1}, {0, 2}, {-1, 1}, {-1, 2}}) {
-      const double micros = Time(hidden, tokens, blocks, grids);
+    for (const int blocks : {0, 1, 2, 4, 8, -1}) {
+      const double micros = Time(hidden, tokens, blocks);
       if (rank_ != 0) continue;
       if (micros < 0) {
         std::printf(" - |");
@@ -120,8 +125,7 @@ class Rank {
   }
 
   // blocks < 0: two shots. Negative when it does not fit.
-  double Time(int hidden, int tokens, int blocks, int grids) {
-    peers_.max_blocks = std::min(sms_ * grids / world_, kMaxPeerBlocks);
+  double Time(int hidden, int tokens, int blocks) {
     const AllReduceRmsNormCudaParams params{.peers = peers_,
                                             .stamp = {.what = 1,
                                                       .rows = static_cast<uint32_t>(tokens),
@@ -138,9 +142,12 @@ class Rank {
     CudaCheck(cudaStreamBeginCapture(stream_, cudaStreamCaptureModeThreadLocal), "capture");
     bool fits = true;
     for (int i = 0; i < kOps && fits; ++i) {
-      fits = (blocks < 0 ? AllReduceRmsNormTwoShotCuda(params, tokens, stream_)
-                         : AllReduceRmsNormOneShotCuda(params, tokens, stream_))
-                 .ok();
+      if (tokens > 128 && blocks > 1)
+        fits = false;
+      else
+        fits = (blocks < 0 ? AllReduceRmsNormTwoShotCuda(params, tokens, stream_)
+                           : AllReduceRmsNormOneShotCuda(params, tokens, stream_))
+                   .ok();
     }
     cudaGraph_t graph;
     CudaCheck(cudaStreamEndCapture(stream_, &graph), "capture");
@@ -206,15 +213,14 @@ class Rank {
   const int rank_, world_;
   PeerLayout layout_;
   Peers peers_;
-  int sms_ = 0;
   cudaStream_t stream_ = nullptr;
   void *partial_ = nullptr, *residual_ = nullptr, *norm_ = nullptr, *residual_out_ = nullptr;
   void* weight_ = nullptr;
 };
 
 int Spawn(int world) {
-  void* memory = mmap(nullptr, sizeof(Shared), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS,
-                      -1, 0);
+  void* memory =
+      mmap(nullptr, sizeof(Shared), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
   Shared& shared = *new (memory) Shared;
   for (int rank = 0; rank < world; ++rank) {
     if (fork() != 0) continue;  // CUDA has not started

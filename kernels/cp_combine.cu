@@ -61,7 +61,7 @@ __device__ void PushRow(const CpCombineCudaParams& params, const PeerOperation& 
       word = LoadWord<false>(params.lse + row * params.heads + cut.FirstHead(peer) + head,
                              cut.Heads(peer) - head);
     }
-    StoreVolatile(op.Outbox(peer) + row * cut.Words() + w, MarkNotEmpty(word));
+    StoreRelaxed(op.Outbox(peer) + row * cut.Words() + w, MarkNotEmpty(word));
   }
 }
 
@@ -72,8 +72,8 @@ __device__ void ReceiveLse(const CpCombineCudaParams& params, PeerOperation& op,
     const int source = i / cut.lse_words, w = i % cut.lse_words;
     const uint4 word =
         source == op.rank()
-            ? LoadWord<false>(
-                  params.lse + row * params.heads + cut.FirstHead(source) + 4 * w, heads - 4 * w)
+            ? LoadWord<false>(params.lse + row * params.heads + cut.FirstHead(source) + 4 * w,
+                              heads - 4 * w)
             : op.AwaitWord(source, op.Inbox(source) + row * cut.Words() + cut.data_words + w);
     float lse[4];
     UnpackWord<float>(word, lse);
@@ -189,8 +189,8 @@ CudaLaunch CpCombineCuda(const CpCombineCudaParams& params, int64_t rows, CudaSt
       shared_bytes > kMostSharedBytes) {
     return {cudaErrorInvalidValue};
   }
-  const int wanted = cut.data_words > layout.world * cut.lse_words ? cut.data_words
-                                                                   : layout.world * cut.lse_words;
+  const int wanted =
+      cut.data_words > layout.world * cut.lse_words ? cut.data_words : layout.world * cut.lse_words;
   const int threads = wanted >= kThreads ? kThreads : (wanted + 31) / 32 * 32;
   const int64_t most = params.peers.max_blocks;
   const unsigned blocks = static_cast<unsigned>(rows < most ? rows : most);

@@ -1,5 +1,3 @@
-#include "kernels/cp_combine.h"
-
 #include <gtest/gtest.h>
 
 #include <cmath>
@@ -7,6 +5,7 @@
 #include <random>
 #include <vector>
 
+#include "kernels/cp_combine.h"
 #include "kernels/lse_merge.h"
 #include "kernels/peer_test_support.h"
 
@@ -69,8 +68,8 @@ class Combine {
     }
   }
 
-  // An exponential is off by the roundings of its argument, up to 40 here, and by 2 of its own; each
-  // sum by one a rank; the quotient and the store by one each.
+  // An exponential is off by the roundings of its argument, up to 40 here, and by 2 of its own;
+  // each sum by one a rank; the quotient and the store by one each.
   void Check() const {
     const int64_t slice = shape_.width() / world_;
     for (int rank = 0; rank < world_; ++rank) {
@@ -149,13 +148,17 @@ TEST_P(CpCombineCudaTest, LeavesThisRanksSliceOfTheMergedHeads) {
   const uint32_t seed = std::random_device()();
   for (DType dtype : {DType::kFloat32, DType::kBFloat16, DType::kFloat16}) {
     // Slices that are whole heads, parts of heads, neither, and of single elements.
-    for (const Shape& shape :
-         {Shape{1, world, 128, dtype}, {70, 2 * world, 64, dtype}, {5, 2, 8 * world, dtype},
-          {3, 3, 5 * world, dtype}, {2, world, 1, dtype}, {4, 1, world, dtype},
-          {7, 16, 8 * world, dtype, 1}, {3, 32 * world, 8, dtype}}) {
-      SCOPED_TRACE(::testing::Message() << world << " ranks, " << shape.rows << " x " << shape.heads
-                                        << " x " << shape.head_dim << " " << Name(dtype)
-                                        << ", seed " << seed);
+    for (const Shape& shape : {Shape{1, world, 128, dtype},
+                               {70, 2 * world, 64, dtype},
+                               {5, 2, 8 * world, dtype},
+                               {3, 3, 5 * world, dtype},
+                               {2, world, 1, dtype},
+                               {4, 1, world, dtype},
+                               {7, 16, 8 * world, dtype, 1},
+                               {3, 32 * world, 8, dtype}}) {
+      SCOPED_TRACE(::testing::Message()
+                   << world << " ranks, " << shape.rows << " x " << shape.heads << " x "
+                   << shape.head_dim << " " << Name(dtype) << ", seed " << seed);
       const Combine one(world, shape, seed);
       one.LaunchAll(peers);
       one.LaunchAll(peers);

@@ -3,6 +3,8 @@
 
 #include <cstdint>
 
+#include "kernels/cuda_launch.h"
+#include "kernels/dtype.h"
 #include "kernels/index_range.h"
 
 namespace muster {
@@ -15,7 +17,7 @@ inline constexpr int kMaxMergePeers = 16;
 // in rank order and float32. A peer with lse -infinity is left out, whatever its part holds; where
 // all peers are, out is 0. `columns` is the slice of one rank and need not fall on heads.
 struct LseMergeParams {
-  const float* parts[kMaxMergePeers];  // world pointers to [rows, part_row_stride]
+  const void* parts[kMaxMergePeers];  // world pointers to [rows, part_row_stride] in `activation`
   int64_t part_row_stride;
   int64_t part_column;               // the column that element 0 of a part's row holds
   const float* lse[kMaxMergePeers];  // world pointers to [rows, lse_row_stride], all heads
@@ -23,12 +25,14 @@ struct LseMergeParams {
   int32_t world;  // 1 to kMaxMergePeers
   int64_t head_dim;
   IndexRange columns;  // of heads * head_dim
-  float* out;          // [rows, out_row_stride]; element 0 of a row is column columns.begin
+  void* out;           // [rows, out_row_stride] in `activation`; element 0 is column columns.begin
   int64_t out_row_stride;
+  DType activation = DType::kFloat32;  // on the CPU always
 };
 
 void LseMergeReference(const LseMergeParams& params, IndexRange rows);
 void LseMergeCpu(const LseMergeParams& params, IndexRange rows);
+CudaLaunch LseMergeCuda(const LseMergeParams& params, int64_t rows, CudaStream stream);
 
 }  // namespace muster
 

@@ -29,7 +29,8 @@ HWY_INLINE Shares SharesOf(const LseMergeParams& params, int64_t row, int64_t he
     const float lse = params.lse[peer][row * params.lse_row_stride + head];
     if (lse == -std::numeric_limits<float>::infinity()) continue;
     max = lse > max ? lse : max;
-    shares.parts[shares.count] = params.parts[peer] + row * params.part_row_stride;
+    shares.parts[shares.count] =
+        static_cast<const float*>(params.parts[peer]) + row * params.part_row_stride;
     shares.weights[shares.count++] = lse;
   }
   float sum = 0;
@@ -65,7 +66,7 @@ void LseMerge(const LseMergeParams& params, IndexRange rows) {
   const FloatTag d;
   const IndexRange columns = params.columns;
   for (int64_t row = rows.begin; row < rows.end; ++row) {
-    float* out = params.out + row * params.out_row_stride;
+    float* out = static_cast<float*>(params.out) + row * params.out_row_stride;
     for (int64_t column = columns.begin; column < columns.end;) {
       const int64_t head = column / params.head_dim;
       const int64_t end = HWY_MIN((head + 1) * params.head_dim, columns.end);

@@ -2,6 +2,7 @@
 #include <limits>
 
 #include "kernels/lse_merge.h"
+#include "kernels/reference.h"
 
 namespace muster {
 namespace {
@@ -21,8 +22,8 @@ float Merged(const LseMergeParams& params, int64_t row, int64_t column) {
     if (lse == nothing) continue;
     const double weight = std::exp(lse - max);
     weights += weight;
-    weighted +=
-        weight * params.parts[peer][row * params.part_row_stride + column - params.part_column];
+    weighted += weight * LoadElement(params.activation, params.parts[peer],
+                                     row * params.part_row_stride + column - params.part_column);
   }
   return static_cast<float>(weighted / weights);
 }
@@ -32,8 +33,8 @@ float Merged(const LseMergeParams& params, int64_t row, int64_t column) {
 void LseMergeReference(const LseMergeParams& params, IndexRange rows) {
   for (int64_t row = rows.begin; row < rows.end; ++row) {
     for (int64_t column = params.columns.begin; column < params.columns.end; ++column) {
-      params.out[row * params.out_row_stride + column - params.columns.begin] =
-          Merged(params, row, column);
+      StoreElement(Merged(params, row, column), params.activation, params.out,
+                   row * params.out_row_stride + column - params.columns.begin);
     }
   }
 }

@@ -120,7 +120,9 @@ TEST(LseMergeTest, PartsThatHoldTheSliceOnlyGiveTheSame) {
     TestArray<float> actual = Room(columns);
     LseMergeParams params = peers.Params(columns, actual);
     params.part_column = 10;
-    for (int peer = 0; peer < 2; ++peer) params.parts[peer] += 10;
+    for (int peer = 0; peer < 2; ++peer) {
+      params.parts[peer] = static_cast<const float*>(params.parts[peer]) + 10;
+    }
     LseMergeCpu(params, {0, kRows});
     EXPECT_TRUE(AllSame(expected.data(), actual.data(), actual.size()));
   });

@@ -12,7 +12,7 @@ constexpr int32_t kMaxSplits = 32;
 constexpr int32_t kFewSplits = 8;      // of rows that fill the device without
 constexpr int32_t kMixedSplits = 4;    // of decode rows beside prefill
 constexpr int32_t kTypicalTiles = 64;  // 1,024 keys: what a split of such rows should have
-constexpr int32_t kFewestTiles = 4;    // one for each warp
+constexpr int32_t kFewestTiles = 8;  // two for each warp
 constexpr int64_t kAlignment = 256;
 
 int64_t Aligned(int64_t bytes) { return (bytes + kAlignment - 1) / kAlignment * kAlignment; }
@@ -67,9 +67,14 @@ AttentionArgs ArgsOf(const PagedAttentionParams& params, int64_t rows) {
   args.aligned_out = IsVectorAligned(params.out) && params.out_row_stride % 8 == 0;
   const int32_t group = params.heads / layout.kv_heads;
   args.chunks = (group + kMaxChunkHeads - 1) / kMaxChunkHeads;
-  args.chunk_heads = (group + args.chunks - 1) / args.chunks;
+  args.chunk_heads = FastDivisor((group + args.chunks - 1) / args.chunks);
   args.key_offset = KvPageOffset(layout, params.layer, KvPart::kKey, 0);
   args.value_offset = KvPageOffset(layout, params.layer, KvPart::kValue, 0);
+  args.all_chunks = FastDivisor(layout.kv_heads * args.chunks);
+  args.block_size = FastDivisor(layout.block_size);
+  args.units_per_block = FastDivisor(std::max(1, layout.block_size / kUnitKeys));
+  args.ranks = FastDivisor(params.ownership.size);
+  args.block_bytes = KvBlockBytes(layout);
   args.page_bytes = int64_t{layout.block_size} * layout.head_dim * KvElementBytes(layout);
   return args;
 }
@@ -81,7 +86,7 @@ DecodeSplits SplitsFor(const AttentionArgs& args, const ScratchParts& parts, int
   DecodeSplits splits{};
   splits.max_splits =
       args.rows > kMaxDecodeRows ? kMixedSplits : std::min(kMaxSplits, std::max(kFewSplits, each));
-  splits.min_tiles = std::max(kFewestTiles, kTypicalTiles / each);
+  splits.min_tiles = FastDivisor(std::max(kFewestTiles, kTypicalTiles / each));
   splits.slots = kSlots;
   splits.partial_out = parts.partial_out;
   splits.partial_sums = parts.partial_sums;

@@ -13,6 +13,7 @@
 #include <cstdint>
 
 #include "kernels/cuda_elements.cuh"
+#include "kernels/fast_divisor.cuh"
 #include "kernels/paged_attention.h"
 
 namespace muster {
@@ -45,7 +46,7 @@ struct AttentionPlan {
 // have splits where its slots [k * max_splits, (k + 1) * max_splits) exist.
 struct DecodeSplits {
   int32_t max_splits;
-  int32_t min_tiles;  // of a split
+  FastDivisor min_tiles;  // of a split
   int32_t slots;
   float* partial_out;    // [slots, heads, head_dim], not normalised
   float2* partial_sums;  // [slots, heads]: largest score, sum of weights
@@ -60,9 +61,14 @@ struct AttentionArgs {
   bool negate;
   bool aligned_q;  // q and its stride allow vectors
   bool aligned_out;
-  int32_t chunk_heads;  // query heads of a chunk; the last of a KV head may have fewer
-  int32_t chunks;       // of a KV head
-  int64_t key_offset;   // bytes from a block to the page of KV head 0 in this layer
+  FastDivisor chunk_heads;  // query heads of a chunk; the last of a KV head may have fewer
+  int32_t chunks;           // of a KV head
+  FastDivisor all_chunks;   // of all KV heads
+  FastDivisor block_size;
+  FastDivisor units_per_block;
+  FastDivisor ranks;
+  int64_t block_bytes;
+  int64_t key_offset;  // bytes from a block to the page of KV head 0 in this layer
   int64_t value_offset;
   int64_t page_bytes;  // from KV head to KV head
   AttentionPlan plan;  // counts are null in a step without one: decode takes all rows
@@ -79,8 +85,8 @@ struct HeadChunk {
 __device__ inline HeadChunk ChunkOf(const AttentionArgs& args, int32_t number) {
   const int32_t group = args.params.heads / args.params.layout.kv_heads;
   const int32_t kv_head = number / args.chunks;
-  const int32_t first = (number - kv_head * args.chunks) * args.chunk_heads;
-  return {kv_head, kv_head * group + first, min(args.chunk_heads, group - first)};
+  const int32_t first = (number - kv_head * args.chunks) * args.chunk_heads.divisor();
+  return {kv_head, kv_head * group + first, min(args.chunk_heads.divisor(), group - first)};
 }
 
 // Key positions as a row's mask sees them: [start, start + span] unsigned, so that one comparison
@@ -94,63 +100,64 @@ struct KeyRange {
   __device__ bool Has(uint32_t position) const { return position - start <= span; }
 };
 
+// The first position that a row at `position` attends to.
+__device__ inline int32_t StartOf(const AttentionArgs& args, int32_t position) {
+  return static_cast<int32_t>(WindowStart(args.params, position));
+}
+
 __device__ inline KeyRange RangeOf(const AttentionArgs& args, int32_t position) {
-  const auto start = static_cast<uint32_t>(WindowStart(args.params, position));
+  const auto start = static_cast<uint32_t>(StartOf(args, position));
   return {start, static_cast<uint32_t>(position) - start};
 }
 
 // Of a row that is not there.
 __device__ inline KeyRange EmptyRange() { return {0xFFFFFFFFu, 0}; }
 
-// The units of a sequence that this rank holds, numbered as its blocks lie in the block table.
-class LocalUnits {
- public:
-  // Those that have a position in [first, last].
-  __device__ LocalUnits(const AttentionArgs& args, int32_t sequence, int64_t first, int32_t last)
-      : layout_(args.params.layout),
-        ownership_(args.params.ownership),
-        units_per_block_(layout_.block_size / kUnitKeys),
-        kv_(*args.params.kv),
-        sequence_(sequence) {
-    if (sequence < 0 || last < 0 || kv_.base == nullptr) return;
-    const auto first_block = static_cast<int32_t>(first / layout_.block_size);
-    const int32_t last_block = last / layout_.block_size;
-    begin_ = BlocksBefore(first_block) * units_per_block_;
-    const int64_t blocks = min(int64_t{BlocksBefore(last_block + 1)}, kv_.max_local_blocks);
-    end_ = max(begin_, static_cast<int32_t>(blocks) * units_per_block_);
-  }
+// Some units of a sequence that this rank holds, numbered as its blocks lie in the block table.
+struct UnitRange {
+  int32_t begin = 0;
+  int32_t end = 0;
 
-  __device__ int32_t begin() const { return begin_; }
-  __device__ int32_t count() const { return end_ - begin_; }
-
-  // Of the unit's first key, or kNoPosition where there is none; `*bytes` is where its keys and
-  // values begin in their pages.
-  __device__ uint32_t Find(int32_t unit, const std::byte** bytes) const {
-    *bytes = static_cast<const std::byte*>(kv_.base);
-    if (unit >= end_) return kNoPosition;
-    const int32_t local = unit / units_per_block_;
-    const int32_t first_slot = (unit - local * units_per_block_) * kUnitKeys;
-    const std::byte* block = KvBlock(kv_, layout_, sequence_, local);
-    if (block == nullptr) return kNoPosition;
-    *bytes = block + int64_t{first_slot} * layout_.head_dim * KvElementBytes(layout_);
-    return static_cast<uint32_t>(local * ownership_.size + ownership_.rank) *
-               static_cast<uint32_t>(layout_.block_size) +
-           static_cast<uint32_t>(first_slot);
-  }
-
- private:
-  __device__ int32_t BlocksBefore(int32_t block) const {
-    return block <= ownership_.rank ? 0 : (block - ownership_.rank - 1) / ownership_.size + 1;
-  }
-
-  const KvLayout layout_;
-  const KvOwnership ownership_;
-  const int32_t units_per_block_;
-  const KvDescriptor kv_;
-  const int32_t sequence_;
-  int32_t begin_ = 0;
-  int32_t end_ = 0;
+  __device__ int32_t count() const { return end - begin; }
 };
+
+// How many of the blocks before number `block` this rank holds.
+__device__ inline int32_t BlocksBefore(const AttentionArgs& args, int32_t block) {
+  const int32_t others = args.params.ownership.rank;
+  return block <= others ? 0 : args.ranks.Quotient(block - others - 1) + 1;
+}
+
+// Those whose blocks have positions in [first, last].
+__device__ inline UnitRange UnitsBetween(const AttentionArgs& args, const KvDescriptor& kv,
+                                         int32_t sequence, int32_t first, int32_t last) {
+  UnitRange units;
+  if (sequence < 0 || last < 0 || kv.base == nullptr) return units;
+  const int32_t blocks = BlocksBefore(args, args.block_size.Quotient(last) + 1);
+  const auto mapped = static_cast<int32_t>(min(int64_t{blocks}, kv.max_local_blocks));
+  const int32_t units_per_block = args.units_per_block.divisor();
+  units.begin = BlocksBefore(args, args.block_size.Quotient(first)) * units_per_block;
+  units.end = max(units.begin, mapped * units_per_block);
+  return units;
+}
+
+// The position of a unit's first key, or kNoPosition where there is none; `*bytes` is where its
+// keys and values begin in their pages.
+__device__ inline uint32_t FindUnit(const AttentionArgs& args, const KvDescriptor& kv,
+                                    int32_t sequence, int32_t unit, int32_t end,
+                                    const std::byte** bytes) {
+  const auto* base = static_cast<const std::byte*>(kv.base);
+  *bytes = base;
+  if (unit >= end) return kNoPosition;
+  const int32_t local = args.units_per_block.Quotient(unit);
+  const int32_t slot = (unit - local * args.units_per_block.divisor()) * kUnitKeys;
+  const int64_t block = kv.block_tables[sequence * kv.max_local_blocks + local];
+  if (block < 0 || block >= kv.num_blocks) return kNoPosition;
+  *bytes = base + block * args.block_bytes + int64_t{slot * args.params.layout.head_dim} * 2;
+  const KvOwnership& ownership = args.params.ownership;
+  return static_cast<uint32_t>(local * ownership.size + ownership.rank) *
+             static_cast<uint32_t>(args.params.layout.block_size) +
+         static_cast<uint32_t>(slot);
+}
 
 // 2^x; of -infinity 0.
 __device__ inline float Exp2(float x) {
@@ -162,7 +169,12 @@ __device__ inline float Exp2(float x) {
 // A maximum as what is subtracted: 0 where no score was seen.
 __device__ inline float Shift(float max) { return max == -INFINITY ? 0.0f : max; }
 
-// Copies 16 bytes into shared memory asynchronously, or zeros where not `wanted`; `from` is a valid
+// Copies 16 bytes into shared memory asynchronously.
+__device__ inline void CopyAsync(uint32_t to, const void* from) {
+  asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(to), "l"(from) : "memory");
+}
+
+// The same, or zeros where not `wanted`; `from` is a valid
 // address even then.
 __device__ inline void CopyAsync(uint32_t to, const void* from, bool wanted) {
   asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(to), "l"(from),
@@ -180,21 +192,17 @@ __device__ uint32_t PackPair(float low, float high) {
   return CudaElement<T>::Pack(pair);
 }
 
-// Eight elements of row `row`, head `head`, from `column` on; zeros past head_dim.
-template <typename T>
-__device__ uint4 LoadQuery(const AttentionArgs& args, int64_t row, int32_t head, int32_t column) {
-  if (column >= args.params.layout.head_dim) return make_uint4(0, 0, 0, 0);
-  const auto* from = static_cast<const uint16_t*>(args.params.q) + row * args.params.q_row_stride +
-                     int64_t{head} * args.params.layout.head_dim + column;
-  uint4 words;
-  if (args.aligned_q) {
-    words = *reinterpret_cast<const uint4*>(from);
-  } else {
-    const auto pair = [&](int i) { return from[i] | uint32_t{from[i + 1]} << 16; };
-    words = make_uint4(pair(0), pair(2), pair(4), pair(6));
-  }
+// The bits of the first element of a row's head.
+__device__ inline const uint16_t* QueryAt(const AttentionArgs& args, int64_t row, int32_t head) {
+  return static_cast<const uint16_t*>(args.params.q) + row * args.params.q_row_stride +
+         int64_t{head} * args.params.layout.head_dim;
+}
+
+// Eight elements, negated where queries are.
+__device__ inline uint4 LoadQuery(const AttentionArgs& args, const uint16_t* from) {
   const uint32_t signs = args.negate ? 0x80008000u : 0;
-  return make_uint4(words.x ^ signs, words.y ^ signs, words.z ^ signs, words.w ^ signs);
+  const auto pair = [&](int i) { return (from[i] | uint32_t{from[i + 1]} << 16) ^ signs; };
+  return make_uint4(pair(0), pair(2), pair(4), pair(6));
 }
 
 template <typename T>

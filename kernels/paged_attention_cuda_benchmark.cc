@@ -1,7 +1,7 @@
 // Time of PagedAttentionCuda: decoding against reading its KV at the speed of a device copy,
 // prefill in TFLOP/s. bfloat16, 32 / 8 heads of 128, blocks of 16 in random order; medians of
 // launches of a CUDA graph that holds a call for each of several layers.
-//   paged_attention_cuda_benchmark
+//   paged_attention_cuda_benchmark [decode|prefill]
 
 #include <cuda_runtime_api.h>
 
@@ -11,6 +11,7 @@
 #include <memory>
 #include <numeric>
 #include <random>
+#include <string>
 #include <vector>
 
 #include "kernels/cuda_test_support.h"
@@ -197,25 +198,33 @@ void Prefill(const DeviceBytes& arena, const char* name, const std::vector<int32
   std::printf("prefill %-32s  %9.2f us   %7.1f TFLOP/s\n", name, time, bench.flops() / time * 1e-6);
 }
 
-int Main() {
-  const double copy_speed = CopyBytesPerMicrosecond();
-  std::printf("%d multiprocessors, a copy %.0f GB/s\n", Multiprocessors(), copy_speed * 1e-3);
-  const DeviceBytes arena(static_cast<size_t>(kArenaBytes));
-  FillArena(arena);
+void DecodeAll(const DeviceBytes& arena, double copy_speed) {
   for (const int32_t context : {1024, 8192, 32768}) {
     for (const size_t batch : {1, 8, 32}) Decode(arena, copy_speed, batch, context);
   }
   Decode(arena, copy_speed, 64, 1024);
-  Decode(arena, copy_speed, 1, 64);
+  for (const int32_t context : {64, 256, 512}) Decode(arena, copy_speed, 1, context);
+}
+
+void PrefillAll(const DeviceBytes& arena) {
   Prefill(arena, "2048 tokens", {2048}, 2048);
   Prefill(arena, "8192 tokens", {8192}, 8192);
   Prefill(arena, "512 tokens behind 7680", {8192}, 512);
   Prefill(arena, "4 x 512 tokens", {512, 512, 512, 512}, 512);
   Prefill(arena, "64 tokens behind 1984", {2048}, 64);
+}
+
+int Main(const std::string& part) {
+  const double copy_speed = CopyBytesPerMicrosecond();
+  std::printf("%d multiprocessors, a copy %.0f GB/s\n", Multiprocessors(), copy_speed * 1e-3);
+  const DeviceBytes arena(static_cast<size_t>(kArenaBytes));
+  FillArena(arena);
+  if (part != "prefill") DecodeAll(arena, copy_speed);
+  if (part != "decode") PrefillAll(arena);
   return 0;
 }
 
 }  // namespace
 }  // namespace muster
 
-int main() { return muster::Main(); }
+int main(int argc, char** argv) { return muster::Main(argc > 1 ? argv[1] : ""); }

@@ -13,109 +13,117 @@ namespace decode {
 namespace {
 
 template <typename T, int kDim>
-__device__ void RunTask(const AttentionArgs& args, const DecodeTask& task,
+__device__ void RunTask(const AttentionArgs& args, const KvDescriptor& kv, const DecodeTask& task,
                         DecodeShared<kDim>& shared) {
-  const int warp = static_cast<int>(threadIdx.x) / 32;
-  const int32_t sequence = args.params.row_sequences[task.row];
-  const int32_t position = args.params.positions[task.row];
-  const LocalUnits units(args, sequence, WindowStart(args.params, position), position);
-  const int64_t tiles = (units.count() + kTileUnits - 1) / kTileUnits;
-  const int32_t pieces = task.splits * kWarps;
-  const int32_t piece = task.split * kWarps + warp;
+  const auto warp = static_cast<int32_t>(threadIdx.x / 32);
+  const uint32_t tiles = TilesOf(task.units);
+  const uint32_t pieces = task.splits * kWarps;
+  const uint32_t each = tiles / pieces;
+  const uint32_t longer = tiles - each * pieces;  // pieces that are one tile longer, the first ones
+  const uint32_t piece = task.split * kWarps + warp;
+  const auto begin = static_cast<int32_t>(piece * each + min(piece, longer));
+  const auto end = begin + static_cast<int32_t>(each + (piece < longer ? 1 : 0));
   {
-    WarpAttention<T, kDim> attention(args, task, RangeOf(args, position), units,
-                                     shared.stages[warp], shared.positions[warp]);
-    attention.Run(task, static_cast<int32_t>(tiles * piece / pieces),
-                  static_cast<int32_t>(tiles * (piece + 1) / pieces));
+    WarpAttention<T, kDim> attention(args, kv, task, shared);
+    attention.Run(begin, end);
     __syncthreads();
     attention.Store(shared.outs[warp]);
   }
   __syncthreads();
   MergeWarps<T>(args, task, shared);
-  if (task.splits > 1 && ArrivedLast(args, task, shared)) MergeSplits<T>(args, task, shared);
+  if (task.splits > 1 && ArrivedLast(args, task, shared)) MergeSplits<T, kDim>(args, task);
   __syncthreads();
 }
 
-// How many splits the number-th row of those that decode works on has. No other row matters.
-__device__ int32_t SplitsOf(const AttentionArgs& args, int32_t row, int64_t number) {
+// A row that decode works on, as one lane of each warp knows it.
+struct DecodeRow {
+  int32_t row = 0;
+  int32_t sequence = -1;
+  int32_t position = 0;
+  UnitRange units;
+  int32_t splits = 0;  // 0 where there is no row
+};
+
+// The number-th of `rows` rows. Its splits follow from its own keys and from `number` alone.
+__device__ DecodeRow RowOf(const AttentionArgs& args, const KvDescriptor& kv, const int32_t* list,
+                           int32_t number, int32_t rows) {
+  DecodeRow row;
+  if (number >= rows) return row;
+  row.row = list == nullptr ? number : list[number];
+  row.sequence = args.params.row_sequences[row.row];
+  row.position = args.params.positions[row.row];
+  row.units = UnitsBetween(args, kv, row.sequence, StartOf(args, row.position), row.position);
   const DecodeSplits& splits = args.splits;
-  if ((number + 1) * splits.max_splits > splits.slots) return 1;
-  const int32_t position = args.params.positions[row];
-  const LocalUnits units(args, args.params.row_sequences[row], WindowStart(args.params, position),
-                         position);
-  const int32_t tiles = (units.count() + kTileUnits - 1) / kTileUnits;
-  return max(1, min(splits.max_splits, (tiles + splits.min_tiles - 1) / splits.min_tiles));
+  const int32_t wanted =
+      min(splits.max_splits,
+          splits.min_tiles.Quotient(TilesOf(row.units) + splits.min_tiles.divisor() - 1));
+  row.splits = (number + 1) * splits.max_splits > splits.slots ? 1 : max(1, wanted);
+  return row;
 }
 
-// The sum over the threads before this one; `*total` is that over all.
-template <int kDim>
-__device__ int32_t PrefixSum(int32_t value, DecodeShared<kDim>& shared, int32_t* total) {
+// The sum over the lanes up to this one.
+__device__ int32_t PrefixSum(int32_t value) {
   const int lane = static_cast<int>(threadIdx.x) % 32;
-  const int warp = static_cast<int>(threadIdx.x) / 32;
-  int32_t inclusive = value;
 #pragma unroll
   for (int distance = 1; distance < 32; distance *= 2) {
-    const int32_t other = __shfl_up_sync(kAllLanes, inclusive, distance);
-    if (lane >= distance) inclusive += other;
+    const int32_t other = __shfl_up_sync(kAllLanes, value, distance);
+    if (lane >= distance) value += other;
   }
-  if (lane == 31) shared.scan[warp] = inclusive;
-  __syncthreads();
-  int32_t before = inclusive - value;
-  *total = 0;
-#pragma unroll
-  for (int i = 0; i < kWarps; ++i) {
-    if (i < warp) before += shared.scan[i];
-    *total += shared.scan[i];
-  }
-  return before;
+  return value;
+}
+
+// The task of split number `split` of the rows that the lanes know; `before` splits are of rows of
+// lower lanes.
+__device__ DecodeTask TaskOf(const AttentionArgs& args, const DecodeRow& row, int32_t first_number,
+                             int32_t before, int32_t split, int32_t chunk) {
+  const bool mine = split >= before && split < before + row.splits;
+  const int owner = __ffs(static_cast<int>(__ballot_sync(kAllLanes, mine))) - 1;
+  const auto of_owner = [&](int32_t value) { return __shfl_sync(kAllLanes, value, owner); };
+  return {of_owner(row.row),
+          of_owner(row.sequence),
+          of_owner(row.position),
+          {of_owner(row.units.begin), of_owner(row.units.end)},
+          split - of_owner(before),
+          of_owner(row.splits),
+          (first_number + owner) * args.splits.max_splits,
+          ChunkOf(args, chunk),
+          chunk};
 }
 
 // Tasks are numbered by row, split and chunk, chunks fastest, and dealt to the blocks in turn.
-// Every block counts the tasks of all rows, kThreads rows at a time.
+// Every warp counts the tasks of all rows, a lane for each of 32 rows at a time.
 template <typename T, int kDim>
 __global__ void __launch_bounds__(kThreads)
     DecodeKernel(const __grid_constant__ AttentionArgs args) {
   extern __shared__ __align__(128) std::byte memory[];
   auto& shared = *reinterpret_cast<DecodeShared<kDim>*>(memory);
+  const KvDescriptor kv = *args.params.kv;
   const int32_t* list = args.plan.counts == nullptr ? nullptr : args.plan.decode_rows;
-  const int64_t rows = list == nullptr ? args.rows : args.plan.counts[1];
-  const int32_t chunks = args.params.layout.kv_heads * args.chunks;
-  int64_t next = blockIdx.x;
-  for (int64_t window = 0; window < rows; window += kThreads) {
-    const int64_t number = window + threadIdx.x;
-    const bool there = number < rows;
-    const int32_t row = !there ? 0 : list == nullptr ? static_cast<int32_t>(number) : list[number];
-    const int32_t splits = there ? SplitsOf(args, row, number) : 0;
-    int32_t total;
-    const int32_t before = PrefixSum(splits, shared, &total);
-    for (; next < int64_t{total} * chunks; next += gridDim.x) {
-      const auto split = static_cast<int32_t>(next / chunks);
-      if (split >= before && split < before + splits) {
-        shared.task[0] = static_cast<int32_t>(threadIdx.x);
-        shared.task[1] = row;
-        shared.task[2] = split - before;
-        shared.task[3] = splits;
-      }
-      __syncthreads();
-      const auto chunk = static_cast<int32_t>(next % chunks);
-      const int64_t row_number = window + shared.task[0];
-      const DecodeTask task{
-          shared.task[1],       shared.task[2],
-          shared.task[3],       static_cast<int32_t>(row_number * args.splits.max_splits),
-          ChunkOf(args, chunk), chunk};
-      RunTask<T, kDim>(args, task, shared);
+  const int32_t rows = list == nullptr ? static_cast<int32_t>(args.rows) : args.plan.counts[1];
+  auto next = static_cast<int32_t>(blockIdx.x);
+  for (int32_t first = 0; first < rows; first += 32) {
+    const DecodeRow row =
+        RowOf(args, kv, list, first + static_cast<int32_t>(threadIdx.x) % 32, rows);
+    const int32_t through = PrefixSum(row.splits);
+    const int32_t tasks = __shfl_sync(kAllLanes, through, 31) * args.all_chunks.divisor();
+    for (; next < tasks; next += static_cast<int32_t>(gridDim.x)) {
+      const int32_t split = args.all_chunks.Quotient(next);
+      const int32_t chunk = next - split * args.all_chunks.divisor();
+      const DecodeTask task = TaskOf(args, row, first, through - row.splits, split, chunk);
+      RunTask<T, kDim>(args, kv, task, shared);
     }
-    next -= int64_t{total} * chunks;
-    __syncthreads();
+    next -= tasks;
   }
 }
 
 template <typename T, int kDim>
 CudaLaunch LaunchKernel(const AttentionArgs& args, int multiprocessors, CudaStream stream) {
   constexpr size_t kShared = sizeof(DecodeShared<kDim>);
-  const cudaError_t error = cudaFuncSetAttribute(
-      DecodeKernel<T, kDim>, cudaFuncAttributeMaxDynamicSharedMemorySize, kShared);
-  if (error != cudaSuccess) return {static_cast<int>(error)};
+  if (cudaFuncSetAttribute(DecodeKernel<T, kDim>, cudaFuncAttributeMaxDynamicSharedMemorySize,
+                           kShared) != cudaSuccess) {
+    cudaGetLastError();  // a device with less shared memory, which has no prefill kernel either
+    return LaunchPlainAttention(args, stream);
+  }
   constexpr int kResident = std::max<int>(1, static_cast<int>(225 * 1024 / (kShared + 1024)));
   const int64_t most =
       args.rows * args.params.layout.kv_heads * args.chunks * std::max(1, args.splits.max_splits);

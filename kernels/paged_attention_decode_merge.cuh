@@ -82,72 +82,83 @@ __device__ void MergeWarps(const AttentionArgs& args, const DecodeTask& task,
 template <int kDim>
 __device__ bool ArrivedLast(const AttentionArgs& args, const DecodeTask& task,
                             DecodeShared<kDim>& shared) {
-  __threadfence();
   __syncthreads();
   if (threadIdx.x == 0) {
-    const int64_t chunks = int64_t{args.params.layout.kv_heads} * args.chunks;
+    const int64_t chunks = args.all_chunks.divisor();
     int32_t* arrivals = args.splits.arrivals + task.slot * chunks + task.chunk_number;
-    shared.last = atomicAdd(arrivals, 1) == task.splits - 1;
+    int32_t before;
+    asm volatile("atom.acq_rel.gpu.global.add.s32 %0, [%1], 1;"
+                 : "=r"(before)
+                 : "l"(arrivals)
+                 : "memory");
+    shared.last = before == task.splits - 1;
     if (shared.last) *arrivals = 0;
   }
   __syncthreads();
-  if (shared.last) __threadfence();
   return shared.last;
 }
 
-// Of all splits of the row: a lane takes one.
-template <int kDim>
-__device__ void WeighSplits(const AttentionArgs& args, const DecodeTask& task,
-                            DecodeShared<kDim>& shared) {
-  const int lane = static_cast<int>(threadIdx.x) % 32;
-  const float scale = args.score_scale * kLog2E;
-  for (int head = static_cast<int>(threadIdx.x) / 32; head < task.chunk.heads; head += kWarps) {
-    const int32_t query_head = task.chunk.first_head + head;
-    float2 sums = make_float2(-INFINITY, 0);
-    if (lane < task.splits) {
-      sums = __ldcg(args.splits.partial_sums + int64_t{task.slot + lane} * args.params.heads +
-                    query_head);
-    }
-    float max = sums.x;
-    for (int i = 16; i > 0; i /= 2) max = fmaxf(max, __shfl_xor_sync(kAllLanes, max, i));
-    const float weight = Exp2((sums.x - Shift(max)) * scale);
-    float sum = weight * sums.y;
-    for (int i = 16; i > 0; i /= 2) sum += __shfl_xor_sync(kAllLanes, sum, i);
-    shared.weights[head][lane] = weight;
-    if (lane != 0) continue;
-    shared.sums[head] = sum;
-    *LseOf(args, task.row, query_head) = Lse(args, max, sum);
-  }
-  __syncthreads();
-}
+// Four columns of a head, of the splits so far.
+struct MergedQuad {
+  float max = -INFINITY;
+  float sum = 0;
+  float out[4] = {};
 
+  // Adds kCount splits, or `count` where that is less. All loads are under way at once.
+  template <int kCount>
+  __device__ void Add(const float2* sums, int64_t sums_stride, const float* outs,
+                      int64_t outs_stride, int count, float scale) {
+    float2 part_sums[kCount];
+    float4 parts[kCount];
+#pragma unroll
+    for (int i = 0; i < kCount; ++i) {
+      const bool there = i < count;
+      part_sums[i] = there ? __ldcg(sums + i * sums_stride) : make_float2(-INFINITY, 0);
+      parts[i] = there ? __ldcg(reinterpret_cast<const float4*>(outs + i * outs_stride))
+                       : make_float4(0, 0, 0, 0);
+    }
+    float larger = max;
+#pragma unroll
+    for (int i = 0; i < kCount; ++i) larger = fmaxf(larger, part_sums[i].x);
+    const float decay = Exp2((max - Shift(larger)) * scale);
+    max = larger;
+    sum *= decay;
+#pragma unroll
+    for (float& value : out) value *= decay;
+#pragma unroll
+    for (int i = 0; i < kCount; ++i) {
+      const float weight = Exp2((part_sums[i].x - Shift(larger)) * scale);
+      sum += weight * part_sums[i].y;
+      out[0] += weight * parts[i].x;
+      out[1] += weight * parts[i].y;
+      out[2] += weight * parts[i].z;
+      out[3] += weight * parts[i].w;
+    }
+  }
+};
+
+// Merges the splits' results, in their order, into the row's output.
 template <typename T, int kDim>
-__device__ void MergeSplits(const AttentionArgs& args, const DecodeTask& task,
-                            DecodeShared<kDim>& shared) {
-  WeighSplits(args, task, shared);
+__device__ void MergeSplits(const AttentionArgs& args, const DecodeTask& task) {
+  constexpr int kAtATime = 16;
   const int32_t head_dim = args.params.layout.head_dim;
-  const int64_t split_stride = int64_t{args.params.heads} * head_dim;
+  const int64_t heads = args.params.heads;
   for (int i = static_cast<int>(threadIdx.x); i < task.chunk.heads * kDim / 4; i += kThreads) {
-    const int head = i / (kDim / 4);
     const int column = i % (kDim / 4) * 4;
     if (column >= head_dim) continue;
-    const int32_t query_head = task.chunk.first_head + head;
-    const float* from = args.splits.partial_out + task.slot * split_stride +
-                        int64_t{query_head} * head_dim + column;
-    float out[4] = {};
-#pragma unroll 8
-    for (int split = 0; split < task.splits; ++split) {
-      const float4 part = __ldcg(reinterpret_cast<const float4*>(from + split * split_stride));
-      const float weight = shared.weights[head][split];
-      out[0] += weight * part.x;
-      out[1] += weight * part.y;
-      out[2] += weight * part.z;
-      out[3] += weight * part.w;
+    const int32_t head = task.chunk.first_head + i / (kDim / 4);
+    MergedQuad merged;
+    for (int split = 0; split < task.splits; split += kAtATime) {
+      const int64_t place = (task.slot + split) * heads + head;
+      merged.Add<kAtATime>(args.splits.partial_sums + place, heads,
+                           args.splits.partial_out + place * head_dim + column, heads * head_dim,
+                           task.splits - split, args.score_scale * kLog2E);
     }
-    const float norm = shared.sums[head] == 0 ? 0 : 1 / shared.sums[head];
+    if (column == 0) *LseOf(args, task.row, head) = Lse(args, merged.max, merged.sum);
+    const float norm = merged.sum == 0 ? 0 : 1 / merged.sum;
 #pragma unroll
-    for (float& value : out) value *= norm;
-    StoreQuad<T>(args, OutOf<T>(args, task.row, query_head) + column, out);
+    for (float& value : merged.out) value *= norm;
+    StoreQuad<T>(args, OutOf<T>(args, task.row, head) + column, merged.out);
   }
 }
 

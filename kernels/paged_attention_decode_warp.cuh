@@ -14,7 +14,6 @@ constexpr int kThreads = kWarps * 32;
 constexpr int kTileKeys = 16;  // of a warp
 constexpr int kTileUnits = kTileKeys / kUnitKeys;
 constexpr int kTilesPerLookup = 32 / kTileUnits;  // a lane looks up one unit
-constexpr int kMaxSplits = 32;
 constexpr unsigned kAllLanes = 0xFFFFFFFFu;
 
 constexpr int Stages(int dim) { return dim <= 96 ? 4 : 3; }
@@ -45,17 +44,17 @@ struct DecodeShared {
     WarpStages<kDim> stages[kWarps];
     WarpOut<kDim> outs[kWarps];
   };
+  uint16_t queries[kMaxChunkHeads][kDim + 8];
   uint32_t positions[kWarps][Stages(kDim)][kTileUnits];
-  float weights[kMaxChunkHeads][kMaxSplits];
-  float sums[kMaxChunkHeads];
-  int32_t scan[kWarps];
-  int32_t task[4];
   bool last;
 };
 
 // One split of a row, for one chunk of heads.
 struct DecodeTask {
   int32_t row;
+  int32_t sequence;
+  int32_t position;
+  UnitRange units;  // of the row
   int32_t split;
   int32_t splits;
   int32_t slot;  // of the row's first split
@@ -63,21 +62,24 @@ struct DecodeTask {
   int32_t chunk_number;
 };
 
+__device__ inline int32_t TilesOf(const UnitRange& units) {
+  return (units.count() + kTileUnits - 1) / kTileUnits;
+}
+
 // The partial softmax of a warp: 16 heads x the keys so far.
 template <typename T, int kDim>
 class WarpAttention {
  public:
-  using Stages_ = WarpStages<kDim>;
-
-  __device__ WarpAttention(const AttentionArgs& args, const DecodeTask& task, KeyRange range,
-                           const LocalUnits& units, Stages_& stages,
-                           uint32_t (*positions)[kTileUnits])
+  __device__ WarpAttention(const AttentionArgs& args, const KvDescriptor& kv,
+                           const DecodeTask& task, DecodeShared<kDim>& shared)
       : args_(args),
-        units_(units),
-        range_(range),
-        stages_(stages),
-        positions_(positions),
-        lane_(threadIdx.x % 32),
+        kv_(kv),
+        task_(task),
+        range_(RangeOf(args, task.position)),
+        queries_in_(shared.queries),
+        stages_(shared.stages[threadIdx.x / 32]),
+        positions_(shared.positions[threadIdx.x / 32]),
+        lane_(static_cast<int>(threadIdx.x) % 32),
         page_(int64_t{task.chunk.kv_head} * args.page_bytes) {
 #pragma unroll
     for (int pair = 0; pair < kDim / 8; ++pair) {
@@ -86,14 +88,21 @@ class WarpAttention {
     }
   }
 
-  // Attends to tiles [begin, end).
-  __device__ void Run(const DecodeTask& task, int32_t begin, int32_t end) {
+  // Attends to tiles [begin, end). All warps of the block call it together.
+  __device__ void Run(int32_t begin, int32_t end) {
     constexpr int kStages = Stages(kDim);
     first_ = begin;
-#pragma unroll
+    CopyQueries();
+#pragma unroll 1
     for (int i = 0; i < kStages - 1; ++i) Fetch(begin + i, end, i);
-    LoadQueries(task);
+    asm volatile("cp.async.wait_group %0;" ::"n"(kStages - 1) : "memory");
+    __syncthreads();
+    if constexpr (kQueriesStay) {
+#pragma unroll
+      for (int step = 0; step < kDim / 16; ++step) LoadQueries(step, queries_[step]);
+    }
     int stage = 0;
+#pragma unroll 1
     for (int32_t tile = begin; tile < end; ++tile) {
       asm volatile("cp.async.wait_group %0;" ::"n"(kStages - 2) : "memory");
       __syncwarp();
@@ -114,6 +123,7 @@ class WarpAttention {
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
       const int head = lane_ / 4 + half * 8;
+      if (head >= task_.chunk.heads) continue;
       if (lane_ % 4 == 0) {
         to.max[head] = max_[half];
         to.sum[head] = sum_[half];
@@ -156,7 +166,10 @@ class WarpAttention {
 
   __device__ void FetchTile(int32_t tile, int stage) {
     const int32_t ahead = (tile - first_) % kTilesPerLookup;
-    if (ahead == 0) position_ = units_.Find(units_.begin() + tile * kTileUnits + lane_, &bytes_);
+    if (ahead == 0) {
+      position_ = FindUnit(args_, kv_, task_.sequence,
+                           task_.units.begin + tile * kTileUnits + lane_, task_.units.end, &bytes_);
+    }
     static_assert(kTileUnits == 2);
     const Unit units[kTileUnits] = {LookedUp(ahead * kTileUnits), LookedUp(ahead * kTileUnits + 1)};
     const uint32_t positions[kTileUnits] = {units[0].position, units[1].position};
@@ -177,42 +190,54 @@ class WarpAttention {
     const uint32_t keys = SharedAddress(stages_.stages[stage].keys);
     const uint32_t values = SharedAddress(stages_.stages[stage].values);
     const int32_t head_dim = kAll ? kDim : args_.params.layout.head_dim;
-#pragma unroll
+#pragma unroll(kDim > 128 ? 4 : kTileKeys * kPieces / 32)
     for (int i = 0; i < kTileKeys * kPieces / 32; ++i) {
       const int key = (i * 32 + lane_) / kPieces;
       const int column = (i * 32 + lane_) % kPieces * 8;
-      const Unit& unit = key < kUnitKeys ? units[0] : units[1];
+      const bool is_second = key >= kUnitKeys;
+      const uint32_t first_position = is_second ? units[1].position : units[0].position;
+      const std::byte* bytes = is_second ? units[1].bytes : units[0].bytes;
       const bool wanted =
-          kAll || (range_.Has(unit.position + key % kUnitKeys) && column < head_dim);
+          kAll || (range_.Has(first_position + key % kUnitKeys) && column < head_dim);
       const std::byte* from =
-          wanted ? unit.bytes + page_ + (key % kUnitKeys * head_dim + column) * 2 : unit.bytes;
-      const uint32_t offset = (key * Stages_::kPitch + column) * 2;
-      CopyAsync(keys + offset, from + (wanted ? args_.key_offset : 0), wanted);
-      CopyAsync(values + offset, from + (wanted ? args_.value_offset : 0), wanted);
-    }
-  }
-
-  __device__ void LoadQueries(const DecodeTask& task) {
-#pragma unroll
-    for (int step = 0; step < kDim / 16; ++step) {
-#pragma unroll
-      for (int i = 0; i < 4; ++i) {
-        const int head = lane_ / 4 + i % 2 * 8;
-        const int column = step * 16 + i / 2 * 8 + lane_ % 4 * 2;
-        queries_[step][i] =
-            head < task.chunk.heads ? QueryPair(task.row, task.chunk.first_head + head, column) : 0;
+          wanted ? bytes + page_ + (key % kUnitKeys * head_dim + column) * 2 : bytes;
+      const uint32_t offset = (key * kPitch + column) * 2;
+      if constexpr (kAll) {
+        CopyAsync(keys + offset, from + args_.key_offset);
+        CopyAsync(values + offset, from + args_.value_offset);
+      } else {
+        CopyAsync(keys + offset, from + (wanted ? args_.key_offset : 0), wanted);
+        CopyAsync(values + offset, from + (wanted ? args_.value_offset : 0), wanted);
       }
     }
   }
 
-  __device__ uint32_t QueryPair(int32_t row, int32_t head, int32_t column) const {
-    if (column >= args_.params.layout.head_dim) return 0;
-    const auto* from = static_cast<const uint16_t*>(args_.params.q) +
-                       row * args_.params.q_row_stride +
-                       int64_t{head} * args_.params.layout.head_dim + column;
-    const uint32_t pair = args_.aligned_q ? *reinterpret_cast<const uint32_t*>(from)
-                                          : from[0] | uint32_t{from[1]} << 16;
-    return pair ^ (args_.negate ? 0x80008000u : 0);
+  // The block's threads copy the queries together; a group of its own.
+  __device__ void CopyQueries() {
+    constexpr int kPieces = kDim / 8;
+    const int32_t head_dim = args_.params.layout.head_dim;
+    const uint16_t* row = QueryAt(args_, task_.row, task_.chunk.first_head);
+#pragma unroll 1
+    for (int i = static_cast<int>(threadIdx.x); i < kMaxChunkHeads * kPieces; i += kThreads) {
+      const int head = i / kPieces;
+      const int column = i % kPieces * 8;
+      const bool wanted = head < task_.chunk.heads && column < head_dim;
+      const uint16_t* from = wanted ? row + head * head_dim + column : row;
+      if (args_.aligned_q) {
+        CopyAsync(SharedAddress(&queries_in_[head][column]), from, wanted);
+        continue;
+      }
+#pragma unroll 1
+      for (int j = 0; j < 8; ++j) queries_in_[head][column + j] = wanted ? from[j] : 0;
+    }
+    asm volatile("cp.async.commit_group;" ::: "memory");
+  }
+
+  __device__ void LoadQueries(int step, uint32_t (&to)[4]) const {
+    const uint32_t signs = args_.negate ? 0x80008000u : 0;
+    LoadMatrices(to, SharedAddress(&queries_in_[lane_ % 16][step * 16 + lane_ / 16 * 8]));
+#pragma unroll
+    for (uint32_t& pair : to) pair ^= signs;
   }
 
   // To the keys of a stage.
@@ -223,9 +248,11 @@ class WarpAttention {
 #pragma unroll
     for (int step = 0; step < kDim / 16; ++step) {
       uint32_t b[4];
-      LoadMatrices(b, keys + (key_row * Stages_::kPitch + step * 16 + lane_ / 8 % 2 * 8) * 2);
-      Mma<T>(scores[0], queries_[step], b[0], b[1]);
-      Mma<T>(scores[1], queries_[step], b[2], b[3]);
+      LoadMatrices(b, keys + (key_row * kPitch + step * 16 + lane_ / 8 % 2 * 8) * 2);
+      if constexpr (!kQueriesStay) LoadQueries(step, queries_[0]);
+      const uint32_t(&queries)[4] = queries_[kQueriesStay ? step : 0];
+      Mma<T>(scores[0], queries, b[0], b[1]);
+      Mma<T>(scores[1], queries, b[2], b[3]);
     }
     uint32_t weights[4];
     Weigh(scores, stage, weights);
@@ -234,8 +261,7 @@ class WarpAttention {
 #pragma unroll
     for (int pair = 0; pair < kDim / 16; ++pair) {
       uint32_t b[4];
-      LoadMatricesTransposed(
-          b, values + (value_row * Stages_::kPitch + pair * 16 + lane_ / 16 * 8) * 2);
+      LoadMatricesTransposed(b, values + (value_row * kPitch + pair * 16 + lane_ / 16 * 8) * 2);
       Mma<T>(out_[pair * 2], weights, b[0], b[1]);
       Mma<T>(out_[pair * 2 + 1], weights, b[2], b[3]);
     }
@@ -284,17 +310,22 @@ class WarpAttention {
     }
   }
 
+  static constexpr int kPitch = WarpStages<kDim>::kPitch;
+  static constexpr bool kQueriesStay = kDim <= 128;  // in registers
+
   const AttentionArgs& args_;
-  const LocalUnits& units_;
+  const KvDescriptor& kv_;
+  const DecodeTask& task_;
   const KeyRange range_;
-  Stages_& stages_;
+  uint16_t (*const queries_in_)[kDim + 8];
+  WarpStages<kDim>& stages_;
   uint32_t (*const positions_)[kTileUnits];
   const int lane_;
   const int64_t page_;
   int32_t first_ = 0;
   uint32_t position_ = kNoPosition;  // of unit `lane_` of those looked up
   const std::byte* bytes_ = nullptr;
-  uint32_t queries_[kDim / 16][4];
+  uint32_t queries_[kQueriesStay ? kDim / 16 : 1][4];
   float max_[2] = {-INFINITY, -INFINITY};
   float sum_[2] = {0, 0};
   float out_[kDim / 8][4];

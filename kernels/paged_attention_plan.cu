@@ -11,18 +11,25 @@ __device__ int32_t SequenceOf(const AttentionArgs& args, int64_t row) {
   return max(args.params.row_sequences[row], -1);
 }
 
+// How many rows from row + step on, in steps, follow `row` in its run; kMaxShortRun at most.
+__device__ int RowsOfRun(const AttentionArgs& args, int64_t row, int64_t step) {
+  const int32_t sequence = SequenceOf(args, row);
+  int rows = 0;
+  bool same = true;
+#pragma unroll
+  for (int i = 1; i <= kMaxShortRun; ++i) {
+    const int64_t other = row + i * step;
+    const bool there = other >= 0 && other < args.rows;
+    same = (there ? SequenceOf(args, other) : -2) == sequence && same;
+    rows += same ? 1 : 0;
+  }
+  return rows;
+}
+
 // Decode's rows: those of short runs.
 __device__ bool IsShort(const AttentionArgs& args, int64_t row) {
-  const int32_t sequence = SequenceOf(args, row);
-  if (sequence < 0) return false;
-  int length = 1;
-  for (int64_t i = row - 1; i >= 0 && length <= kMaxShortRun; --i, ++length) {
-    if (SequenceOf(args, i) != sequence) break;
-  }
-  for (int64_t i = row + 1; i < args.rows && length <= kMaxShortRun; ++i, ++length) {
-    if (SequenceOf(args, i) != sequence) break;
-  }
-  return length <= kMaxShortRun;
+  return SequenceOf(args, row) >= 0 &&
+         RowsOfRun(args, row, -1) + 1 + RowsOfRun(args, row, 1) <= kMaxShortRun;
 }
 
 // Of the threads up to this one: the largest `start`, and the sums of `counts`' halves.
@@ -63,18 +70,22 @@ __device__ Scanned ScanBlock(Scanned mine, Scanned* total) {
 
 __device__ PrefillTile TileAt(const AttentionArgs& args, int64_t row, int32_t most_rows) {
   PrefillTile tile{static_cast<int32_t>(row), 0, SequenceOf(args, row), INT32_MAX, 0};
-  for (int64_t i = row; i < args.rows && tile.rows < most_rows; ++i, ++tile.rows) {
-    if (SequenceOf(args, i) != tile.sequence) break;
-    const int32_t position = args.params.positions[i];
-    tile.min_position = min(tile.min_position, position);
-    tile.max_position = max(tile.max_position, position);
+  bool same = true;
+#pragma unroll 8
+  for (int32_t i = 0; i < most_rows; ++i) {
+    const bool there = row + i < args.rows;
+    const int32_t position = there ? args.params.positions[row + i] : 0;
+    same = (there ? SequenceOf(args, row + i) : -2) == tile.sequence && same;
+    tile.rows += same ? 1 : 0;
+    tile.min_position = same ? min(tile.min_position, position) : tile.min_position;
+    tile.max_position = same ? max(tile.max_position, position) : tile.max_position;
   }
   return tile;
 }
 
 // Cuts long runs into tiles and lists the rows of short ones, both in order.
 __global__ void __launch_bounds__(kThreads) PlanKernel(const __grid_constant__ AttentionArgs args) {
-  const int32_t tile_rows = kPrefillRows / args.chunk_heads;
+  const int32_t tile_rows = kPrefillRows / args.chunk_heads.divisor();
   int32_t run_start = 0;
   int32_t tiles = 0;
   int32_t decode_rows = 0;

@@ -20,14 +20,19 @@ class Consumer {
         shared_(shared),
         number_(static_cast<int>(threadIdx.x) / kGroupThreads - 1),
         thread_(static_cast<int>(threadIdx.x) % kGroupThreads),
-        scale_(args.score_scale * kLog2E) {}
+        scale_(args.score_scale * kLog2E) {
+    if (number_ == 1) PassTurn();
+  }
 
   __device__ void Run(const PrefillTile& tile, int32_t chunk) {
     tile_ = tile;
     chunk_ = ChunkOf(args_, chunk);
-    const int32_t stages = StagesOf<Shape::kUnits>(UnitsOf(args_, tile));
-    Reset();
+    const int32_t stages = StagesOf<Shape::kUnits>(UnitsOf(args_, *args_.params.kv, tile));
     LoadQueries();
+    Reset();
+    asm volatile("cp.async.wait_all;" ::: "memory");
+    FenceSharedForProducts();
+    Synchronize();
     if (stages > 0) Attend(stages);
     Finish();
   }
@@ -42,8 +47,8 @@ class Consumer {
   // Of query `i` of this consumer's: heads of a row follow each other.
   __device__ Place PlaceOf(int i) const {
     const int query = number_ * kQueries + i;
-    const int row = query / args_.chunk_heads;
-    const int head = query - row * args_.chunk_heads;
+    const int row = args_.chunk_heads.Quotient(query);
+    const int head = query - row * args_.chunk_heads.divisor();
     return {tile_.first_row + row, chunk_.first_head + head,
             row < tile_.rows && head < chunk_.heads};
   }
@@ -62,23 +67,63 @@ class Consumer {
     }
   }
 
+  // With the other threads of this consumer.
   __device__ void Synchronize() const {
     asm volatile("bar.sync %0, %1;" ::"r"(number_ + 1), "n"(kGroupThreads) : "memory");
   }
 
+  // The consumers take turns at starting products: one's run while the other weighs.
+  __device__ void TakeTurn() const {
+    asm volatile("bar.sync %0, %1;" ::"r"(1 + kConsumers + number_), "n"(2 * kGroupThreads)
+                 : "memory");
+  }
+  __device__ void PassTurn() const {
+    static_assert(kConsumers == 2);
+    asm volatile("bar.arrive %0, %1;" ::"r"(1 + kConsumers + 1 - number_), "n"(2 * kGroupThreads)
+                 : "memory");
+  }
+
+  // Calls fn(offset, place) for the eight elements from column piece() * 8 on of those of the
+  // warp's queries that are this lane's; none(offset) where they are not there. `offset` is theirs
+  // in shared memory.
+  template <typename Fn, typename NoneFn>
+  __device__ void ForEachPiece(const Fn& fn, const NoneFn& none) const {
+    constexpr int kAtATime = 32 / Shape::kPieces;
+    const int first = thread_ / 32 * 16 + thread_ % 32 / Shape::kPieces;
+    const bool has_column = piece() * 8 < args_.params.layout.head_dim;
+#pragma unroll
+    for (int i = 0; i < 16; i += kAtATime) {
+      const Place place = PlaceOf(first + i);
+      const uint32_t offset = SwizzledOffset(kQueries, first + i, piece());
+      if (place.there && has_column) {
+        fn(offset, place);
+      } else {
+        none(offset);
+      }
+    }
+  }
+  __device__ int piece() const { return thread_ % 32 % Shape::kPieces; }
+
+  // Asynchronously where it can be.
   __device__ void LoadQueries() {
     std::byte* queries = shared_.queries[number_];
-#pragma unroll 4
-    for (int i = thread_; i < kQueries * Shape::kPieces; i += kGroupThreads) {
-      const int query = i / Shape::kPieces;
-      const int piece = i % Shape::kPieces;
-      const Place place = PlaceOf(query);
-      *reinterpret_cast<uint4*>(queries + SwizzledOffset(kQueries, query, piece)) =
-          place.there ? LoadQuery<T>(args_, place.row, place.head, piece * 8)
-                      : make_uint4(0, 0, 0, 0);
+    const uint32_t to = SharedAddress(queries);
+    const auto at = [&](const Place& place) {
+      return QueryAt(args_, place.row, place.head) + piece() * 8;
+    };
+    const auto clear = [&](uint32_t offset) {
+      *reinterpret_cast<uint4*>(queries + offset) = make_uint4(0, 0, 0, 0);
+    };
+    if (args_.aligned_q && !args_.negate) {
+      ForEachPiece([&](uint32_t offset, const Place& place) { CopyAsync(to + offset, at(place)); },
+                   clear);
+    } else {
+      ForEachPiece(
+          [&](uint32_t offset, const Place& place) {
+            *reinterpret_cast<uint4*>(queries + offset) = LoadQuery(args_, at(place));
+          },
+          clear);
     }
-    FenceSharedForProducts();
-    Synchronize();
   }
 
   // The scores of a stage are computed while the values of the one before are summed.
@@ -95,13 +140,16 @@ class Consumer {
     for (int32_t i = 1; i < stages; ++i) {
       const auto previous = counter_;
       counter_ = counter_.Next();
+      TakeTurn();
       StartScores(scores);
       StartSum(previous);
+      PassTurn();
       WaitForProducts<1>();
       PinRegisters(scores);
       Release(shared_.keys_empty);
       Weigh(scores, weights, decay);
-      PinRegisters(weights);
+      // All lanes, always: keeps the wait for the products behind the weights it overlaps.
+      __syncwarp(__ballot_sync(kAllLanes, !(sum_[0] + sum_[1] < 0)));
       FinishSum(previous);
       Decay(decay);
       Pack(weights);
@@ -165,7 +213,7 @@ class Consumer {
 
   __device__ void Mask(float (&scores)[Shape::kKeys / 2]) const {
     const auto& notes = shared_.notes[counter_.count % Shape::kNotes];
-    const auto last_start = static_cast<uint32_t>(WindowStart(args_.params, tile_.max_position));
+    const auto last_start = static_cast<uint32_t>(StartOf(args_, tile_.max_position));
     if (notes.largest <= static_cast<uint32_t>(tile_.min_position) && notes.least >= last_start) {
       return;
     }
@@ -246,28 +294,29 @@ class Consumer {
             PackPair<T>(out_[i] * norm, out_[i + 1] * norm);
       }
     }
-    Synchronize();
+    __syncwarp();
     StoreResults(results);
-    Synchronize();
+    __syncwarp();
   }
 
   __device__ void StoreResults(const std::byte* results) const {
-#pragma unroll 4
-    for (int i = thread_; i < kQueries * Shape::kPieces; i += kGroupThreads) {
-      const int query = i / Shape::kPieces;
-      const int piece = i % Shape::kPieces;
-      const Place place = PlaceOf(query);
-      if (!place.there || piece * 8 >= args_.params.layout.head_dim) continue;
-      const uint4 words =
-          *reinterpret_cast<const uint4*>(results + SwizzledOffset(kQueries, query, piece));
-      T* to = OutOf<T>(args_, place.row, place.head) + piece * 8;
-      if (args_.aligned_out) {
-        *reinterpret_cast<uint4*>(to) = words;
-        continue;
-      }
-      const auto* elements = reinterpret_cast<const T*>(&words);
-#pragma unroll
-      for (int element = 0; element < 8; ++element) to[element] = elements[element];
+    const auto nothing = [](uint32_t) {};
+    if (args_.aligned_out) {
+      ForEachPiece(
+          [&](uint32_t offset, const Place& place) {
+            *reinterpret_cast<uint4*>(OutOf<T>(args_, place.row, place.head) + piece() * 8) =
+                *reinterpret_cast<const uint4*>(results + offset);
+          },
+          nothing);
+    } else {
+      ForEachPiece(
+          [&](uint32_t offset, const Place& place) {
+            T* to = OutOf<T>(args_, place.row, place.head) + piece() * 8;
+            const auto* from = reinterpret_cast<const T*>(results + offset);
+#pragma unroll 1
+            for (int i = 0; i < 8; ++i) to[i] = from[i];
+          },
+          nothing);
     }
   }
 

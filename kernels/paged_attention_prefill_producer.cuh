@@ -16,40 +16,68 @@ class Producer {
   using Shape = PrefillShape<kDim>;
 
   __device__ Producer(const AttentionArgs& args, PrefillShared<kDim>& shared)
-      : args_(args), shared_(shared), thread_(static_cast<int>(threadIdx.x)) {}
+      : args_(args),
+        shared_(shared),
+        thread_(static_cast<int>(threadIdx.x)),
+        piece_(thread_ % 32 % Shape::kPieces),
+        first_key_(thread_ % 32 / Shape::kPieces) {
+#pragma unroll
+    for (int i = 0; i < kCopies; ++i) {
+      places_[i] = SwizzledOffset(Shape::kKeys,
+                                  thread_ / 32 * kUnitKeys + i * kKeysAtATime + first_key_, piece_);
+    }
+  }
 
   __device__ void Run(const PrefillTile& tile, int32_t chunk) {
-    const LocalUnits units = UnitsOf(args_, tile);
+    const KvDescriptor kv = *args_.params.kv;
+    const UnitRange units = UnitsOf(args_, kv, tile);
     const int32_t stages = StagesOf<Shape::kUnits>(units);
-    const int lane = thread_ % 32;
-    const auto start = static_cast<uint32_t>(WindowStart(args_.params, tile.min_position));
+    const auto start = static_cast<uint32_t>(StartOf(args_, tile.min_position));
     wanted_ = {start, static_cast<uint32_t>(tile.max_position) - start};
-    page_ = int64_t{ChunkOf(args_, chunk).kv_head} * args_.page_bytes;
-    const auto look_up = [&](int32_t i) {
-      position_ = lane < Shape::kUnits
-                      ? units.Find(units.begin() + i * Shape::kUnits + lane, &bytes_)
-                      : kNoPosition;
-    };
-    if (stages > 0) look_up(0);
+    const int64_t page = int64_t{ChunkOf(args_, chunk).kv_head} * args_.page_bytes +
+                         (first_key_ * args_.params.layout.head_dim + piece_ * 8) * 2;
+    Units next = LookUp(kv, tile, units, 0);
     for (int32_t i = 0; i < stages; ++i) {
+      const Units now = next;
       const int stage = counter_.stage();
       WaitForBarrier(SharedAddress(&shared_.keys_empty[stage]), counter_.phase() ^ 1);
-      if (thread_ < 32) WriteNotes(stage);
-      Fetch(args_.key_offset, shared_.keys[stage], shared_.keys_full[stage]);
+      next = LookUp(kv, tile, units, i + 1);
+      if (thread_ < 32) WriteNotes(now, stage);
+      Fetch(now, page + args_.key_offset, shared_.keys[stage], shared_.keys_full[stage]);
       WaitForBarrier(SharedAddress(&shared_.values_empty[stage]), counter_.phase() ^ 1);
-      Fetch(args_.value_offset, shared_.values[stage], shared_.values_full[stage]);
-      look_up(i + 1);
+      Fetch(now, page + args_.value_offset, shared_.values[stage], shared_.values_full[stage]);
       counter_ = counter_.Next();
     }
   }
 
  private:
-  __device__ void WriteNotes(int stage) {
+  static constexpr int kWarps = kGroupThreads / 32;
+  static constexpr int kKeysAtATime = 32 / Shape::kPieces;
+  static constexpr int kCopies = kUnitKeys / kKeysAtATime;  // of a lane, of a unit
+
+  // The units of a stage: a lane knows one.
+  struct Units {
+    uint32_t position;
+    const std::byte* bytes;
+  };
+
+  __device__ Units LookUp(const KvDescriptor& kv, const PrefillTile& tile, const UnitRange& units,
+                          int32_t i) const {
+    const int lane = thread_ % 32;
+    const int32_t unit = units.begin + i * Shape::kUnits + lane;
+    const int32_t end = lane < Shape::kUnits ? units.end : 0;
+    Units found;
+    found.position = FindUnit(args_, kv, tile.sequence, unit, end, &found.bytes);
+    return found;
+  }
+
+  __device__ void WriteNotes(const Units& units, int stage) {
     auto& notes = shared_.notes[counter_.count % Shape::kNotes];
     const bool mine = thread_ < Shape::kUnits;
-    if (mine) notes.positions[thread_] = position_;
-    const uint32_t last = position_ == kNoPosition ? kNoPosition : position_ + kUnitKeys - 1;
-    const uint32_t least = __reduce_min_sync(kAllLanes, mine ? position_ : 0xFFFFFFFFu);
+    if (mine) notes.positions[thread_] = units.position;
+    const uint32_t last =
+        units.position == kNoPosition ? kNoPosition : units.position + kUnitKeys - 1;
+    const uint32_t least = __reduce_min_sync(kAllLanes, mine ? units.position : 0xFFFFFFFFu);
     const uint32_t largest = __reduce_max_sync(kAllLanes, mine ? last : 0);
     __syncwarp();
     if (thread_ != 0) return;
@@ -58,38 +86,66 @@ class Producer {
     Arrive(SharedAddress(&shared_.keys_full[stage]));
   }
 
+  // Whether the tile attends to all keys of a unit.
+  __device__ bool Wants(uint32_t position) const {
+    return wanted_.Has(position) && wanted_.Has(position + kUnitKeys - 1);
+  }
+
   // A warp takes every fourth unit; a lane has the same pieces of all units.
-  __device__ void Fetch(int64_t part, std::byte* to, const uint64_t& full) const {
-    constexpr int kKeysAtATime = 32 / Shape::kPieces;
-    const int32_t head_dim = args_.params.layout.head_dim;
-    const int piece = thread_ % 32 % Shape::kPieces;
-    const int first_key = thread_ % 32 / Shape::kPieces;
-    const int64_t offset = part + page_ + (first_key * head_dim + piece * 8) * 2;
-    const uint32_t base = SharedAddress(to);
-#pragma unroll 2
-    for (int unit = thread_ / 32; unit < Shape::kUnits; unit += kGroupThreads / 32) {
-      const uint32_t position = __shfl_sync(kAllLanes, position_, unit);
-      const std::byte* from = reinterpret_cast<const std::byte*>(
-          __shfl_sync(kAllLanes, reinterpret_cast<unsigned long long>(bytes_), unit));
-#pragma unroll
-      for (int i = 0; i < kUnitKeys / kKeysAtATime; ++i) {
-        const int key = i * kKeysAtATime + first_key;
-        const bool wanted = wanted_.Has(position + key) && piece * 8 < head_dim;
-        CopyAsync(base + SwizzledOffset(Shape::kKeys, unit * kUnitKeys + key, piece),
-                  wanted ? from + offset + i * kKeysAtATime * head_dim * 2 : from, wanted);
-      }
+  __device__ void Fetch(const Units& units, int64_t offset, std::byte* to,
+                        const uint64_t& full) const {
+    const bool mine = thread_ % 32 < Shape::kUnits;
+    if (args_.params.layout.head_dim == kDim &&
+        __all_sync(kAllLanes, !mine || Wants(units.position))) {
+      FetchAll(units, offset, SharedAddress(to));
+    } else {
+      FetchWanted(units, offset, SharedAddress(to));
     }
     ArriveAfterCopies(SharedAddress(&full));
+  }
+
+  static __device__ const std::byte* BytesOf(const Units& units, int unit) {
+    return reinterpret_cast<const std::byte*>(
+        __shfl_sync(kAllLanes, reinterpret_cast<unsigned long long>(units.bytes), unit));
+  }
+
+  __device__ void FetchAll(const Units& units, int64_t offset, uint32_t to) const {
+#pragma unroll
+    for (int round = 0; round < Shape::kUnits / kWarps; ++round) {
+      const std::byte* from = BytesOf(units, round * kWarps + thread_ / 32) + offset;
+#pragma unroll
+      for (int i = 0; i < kCopies; ++i) {
+        CopyAsync(to + places_[i] + round * kWarps * kUnitKeys * kPanelRowBytes,
+                  from + i * kKeysAtATime * kDim * 2);
+      }
+    }
+  }
+
+  // Zeros stand for keys that the tile does not attend to, and for columns that there are not.
+  __device__ void FetchWanted(const Units& units, int64_t offset, uint32_t to) const {
+    const int32_t head_dim = args_.params.layout.head_dim;
+#pragma unroll 2
+    for (int round = 0; round < Shape::kUnits / kWarps; ++round) {
+      const int unit = round * kWarps + thread_ / 32;
+      const std::byte* bytes = BytesOf(units, unit);
+      const uint32_t position = __shfl_sync(kAllLanes, units.position, unit) + first_key_;
+#pragma unroll
+      for (int i = 0; i < kCopies; ++i) {
+        const bool wanted = wanted_.Has(position + i * kKeysAtATime) && piece_ * 8 < head_dim;
+        CopyAsync(to + places_[i] + round * kWarps * kUnitKeys * kPanelRowBytes,
+                  wanted ? bytes + offset + i * kKeysAtATime * head_dim * 2 : bytes, wanted);
+      }
+    }
   }
 
   const AttentionArgs& args_;
   PrefillShared<kDim>& shared_;
   const int thread_;
+  const int piece_;           // of a key, eight elements
+  const int first_key_;       // of a unit
+  uint32_t places_[kCopies];  // of the thread's pieces of its first unit in a stage
   StageCounter<Shape::kStages> counter_;
   KeyRange wanted_;
-  int64_t page_;
-  uint32_t position_;  // of unit `lane` of the stage to come
-  const std::byte* bytes_ = nullptr;
 };
 
 }  // namespace muster::prefill

@@ -19,7 +19,7 @@ template <int kDim>
 struct PrefillShape {
   static constexpr int kKeys = kDim == 256 ? 64 : 128;  // of a stage
   static constexpr int kUnits = kKeys / kUnitKeys;
-  static constexpr int kStages = kDim == 64 ? 3 : 2;
+  static constexpr int kStages = kDim == 64 ? 4 : kDim == 128 ? 3 : 2;
   static constexpr int kPieces = kDim / 8;  // of 16 bytes in a key
   static constexpr int kQueryBytes = kQueries * kDim * 2;
   static constexpr int kStageBytes = kKeys * kDim * 2;
@@ -62,25 +62,34 @@ struct StageCounter {
 // second round is dealt backwards, so that all blocks get about the same.
 template <typename Fn>
 __device__ void ForEachTile(const AttentionArgs& args, const Fn& fn) {
-  const int32_t chunks = args.params.layout.kv_heads * args.chunks;
+  const int32_t chunks = args.all_chunks.divisor();
   const int32_t tiles = args.plan.counts[0];
-  const int64_t total = int64_t{tiles} * chunks;
-  bool backwards = false;
-  for (int64_t round = 0; round < total; round += gridDim.x) {
-    const int64_t number = round + (backwards ? gridDim.x - 1 - blockIdx.x : blockIdx.x);
-    backwards = !backwards;
-    if (number >= total) continue;
-    fn(args.plan.tiles[tiles - 1 - number / chunks], static_cast<int32_t>(number % chunks));
+  const int32_t total = tiles * chunks;
+  const auto blocks = static_cast<int32_t>(gridDim.x);
+  const auto block = static_cast<int32_t>(blockIdx.x);
+  const auto number_in = [&](int32_t round) {
+    return round * blocks + (round % 2 == 0 ? block : blocks - 1 - block);
+  };
+  const auto tile_of = [&](int32_t number) {
+    return number < total ? args.plan.tiles[tiles - 1 - args.all_chunks.Quotient(number)]
+                          : PrefillTile{};
+  };
+  PrefillTile next = tile_of(number_in(0));
+  for (int32_t round = 0; round * blocks < total; ++round) {
+    const PrefillTile tile = next;
+    const int32_t number = number_in(round);
+    next = tile_of(number_in(round + 1));  // early: fn takes longer than the load
+    if (number < total) fn(tile, number - args.all_chunks.Quotient(number) * chunks);
   }
 }
 
-__device__ inline LocalUnits UnitsOf(const AttentionArgs& args, const PrefillTile& tile) {
-  return LocalUnits(args, tile.sequence, WindowStart(args.params, tile.min_position),
-                    tile.max_position);
+__device__ inline UnitRange UnitsOf(const AttentionArgs& args, const KvDescriptor& kv,
+                                    const PrefillTile& tile) {
+  return UnitsBetween(args, kv, tile.sequence, StartOf(args, tile.min_position), tile.max_position);
 }
 
 template <int kUnits>
-__device__ int32_t StagesOf(const LocalUnits& units) {
+__device__ int32_t StagesOf(const UnitRange& units) {
   return (units.count() + kUnits - 1) / kUnits;
 }
 

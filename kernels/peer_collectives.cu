@@ -15,8 +15,8 @@ struct Words {  // of this thread
   }
 };
 
-// Bytes may be anything, kEmpty too: a word carries twelve, and says which of its three 32-bit parts
-// would be kEmpty and are sent as zero instead.
+// Bytes may be anything, kEmpty too: a word carries twelve, and says which of its three 32-bit
+// parts would be kEmpty and are sent as zero instead.
 constexpr int kCarried = 12;
 
 constexpr int64_t GatherWords(int64_t bytes) { return (bytes + kCarried - 1) / kCarried; }
@@ -80,7 +80,7 @@ __global__ void __launch_bounds__(kThreads, 1)
     for (int64_t w = words.first; w < words.end && sends(op.rank()); w += words.step) {
       const uint4 word = LoadCarried(send + w * kCarried, params.bytes - w * kCarried);
       for (int peer = 0; peer < op.world(); ++peer) {
-        if (peer != op.rank()) StoreVolatile(op.Outbox(peer) + w, word);
+        if (peer != op.rank()) StoreRelaxed(op.Outbox(peer) + w, word);
       }
       if (params.root == kAllSend) store(word, w, op.rank());
     }
@@ -112,7 +112,7 @@ __global__ void __launch_bounds__(kThreads, 1)
     op.PushStamp();
     for (int64_t w = words.first; w < words.end; w += words.step) {
       for (int peer = 0; peer < op.world(); ++peer) {
-        if (peer != op.rank()) StoreVolatile(op.Outbox(peer) + w, load(peer, w));
+        if (peer != op.rank()) StoreRelaxed(op.Outbox(peer) + w, load(peer, w));
       }
     }
     for (int64_t w = words.first; w < words.end; w += words.step) {
@@ -132,8 +132,9 @@ __global__ void __launch_bounds__(kThreads, 1)
 
 unsigned Blocks(const Peers& peers, int64_t words) {
   const int64_t wanted = (words + kThreads - 1) / kThreads;
-  return static_cast<unsigned>(wanted < 1 ? 1 : wanted < peers.max_blocks ? wanted
-                                                                          : peers.max_blocks);
+  return static_cast<unsigned>(wanted < 1                  ? 1
+                               : wanted < peers.max_blocks ? wanted
+                                                           : peers.max_blocks);
 }
 
 }  // namespace

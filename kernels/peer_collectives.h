@@ -13,8 +13,8 @@ namespace muster {
 
 inline constexpr int32_t kAllSend = -1;
 
-// receive[r * receive_stride] := rank r's send[bytes], of all ranks or of one. Nothing of `bytes` is
-// a barrier: nobody's operation ends before all have begun it.
+// receive[r * receive_stride] := rank r's send[bytes], of all ranks or of one. Nothing of `bytes`
+// is a barrier: nobody's operation ends before all have begun it.
 struct PeerGatherParams {
   Peers peers;
   PeerStamp stamp;
@@ -25,8 +25,8 @@ struct PeerGatherParams {
   int32_t root = kAllSend;  // or the only rank that sends, which then receives nothing
 };
 
-// receive[count] := sum over ranks of their send[r * send_stride], where r is this rank: float32, in
-// rank order, rounded once. `receive` may be `send`, when the stride is 0.
+// receive[count] := sum over ranks of their send[r * send_stride], where r is this rank: float32,
+// in rank order, rounded once. `receive` may be `send`, when the stride is 0.
 struct PeerReduceParams {
   Peers peers;
   PeerStamp stamp;

@@ -1,5 +1,3 @@
-#include "kernels/peer_collectives.h"
-
 #include <gtest/gtest.h>
 
 #include <cstring>
@@ -7,6 +5,7 @@
 #include <random>
 #include <vector>
 
+#include "kernels/peer_collectives.h"
 #include "kernels/peer_test_support.h"
 #include "kernels/reduce_ranks.h"
 
@@ -31,9 +30,7 @@ Bytes Downloaded(const DeviceBytes& from) {
 class PeerCollectivesCudaTest : public ::testing::TestWithParam<int> {
  protected:
   int world() const { return GetParam(); }
-  void Launched(CudaLaunch launch) {
-    CudaCheck(static_cast<cudaError_t>(launch.error), "launch");
-  }
+  void Launched(CudaLaunch launch) { CudaCheck(static_cast<cudaError_t>(launch.error), "launch"); }
 
   LocalPeers peers_{GetParam(), {}};
 };

@@ -25,7 +25,7 @@ inline constexpr uint32_t kNotEmpty = 0x7FFF7FFFu;
 // Polls between two looks at the clock and the control word, which lies beyond a slow bus.
 inline constexpr uint32_t kPollsPerLook = 1024;
 
-__device__ inline uint4 LoadVolatile(const void* from) {
+__device__ inline uint4 LoadRelaxed(const void* from) {
   uint4 v;
   asm volatile("ld.relaxed.sys.global.v4.u32 {%0, %1, %2, %3}, [%4];"
                : "=r"(v.x), "=r"(v.y), "=r"(v.z), "=r"(v.w)
@@ -34,7 +34,7 @@ __device__ inline uint4 LoadVolatile(const void* from) {
   return v;
 }
 
-__device__ inline void StoreVolatile(void* to, uint4 v) {
+__device__ inline void StoreRelaxed(void* to, uint4 v) {
   asm volatile("st.relaxed.sys.global.v4.u32 [%0], {%1, %2, %3, %4};"
                :
                : "l"(to), "r"(v.x), "r"(v.y), "r"(v.z), "r"(v.w)
@@ -66,7 +66,7 @@ __device__ inline bool SameOperation(const PeerStamp& a, const PeerStamp& b) {
   return a.what == b.what && a.rows == b.rows && a.row_bytes == b.row_bytes;
 }
 
-__device__ inline uint32_t LoadSystem(const uint32_t* from) {
+__device__ inline uint32_t LoadRelaxed(const uint32_t* from) {
   uint32_t value;
   asm volatile("ld.relaxed.sys.global.u32 %0, [%1];" : "=r"(value) : "l"(from) : "memory");
   return value;
@@ -114,8 +114,8 @@ class PeerOperation {
   __device__ PeerOperation(const Peers& peers, const PeerStamp& stamp)
       : peers_(peers), stamp_(stamp) {
     const PeerHeader& own = header(peers.rank);
-    stamp_.sequence = LoadSystem(&own.sequence) + 1;
-    const uint32_t failed = LoadSystem(&own.failed);
+    stamp_.sequence = LoadRelaxed(&own.sequence) + 1;
+    const uint32_t failed = LoadRelaxed(&own.failed);
     refused_ = failed != 0 && failed != stamp_.sequence;
   }
 
@@ -157,18 +157,19 @@ class PeerOperation {
   }
 
   // Waits for the same word of every rank's slot here and empties it. `inbox` is rank 0's; words
-  // beyond the peers' hold anything but kEmpty before. What has not come when waiting ends stays so.
+  // beyond the peers' hold anything but kEmpty before. What has not come when waiting ends stays
+  // so.
   template <int kRanks>
   __device__ void AwaitWords(uint4* inbox, uint4 (&words)[kRanks]) {
     const int64_t stride = peers_.layout.slot_bytes / static_cast<int64_t>(sizeof(uint4));
 #pragma unroll
     for (int r = 0; r < kRanks; ++r) {
-      if (r < world() && r != rank()) words[r] = LoadVolatile(inbox + r * stride);
+      if (r < world() && r != rank()) words[r] = LoadRelaxed(inbox + r * stride);
     }
     for (int missing = Missing(words); missing >= 0 && MayWait(missing); missing = Missing(words)) {
 #pragma unroll
       for (int r = 0; r < kRanks; ++r) {
-        if (!HasArrived(words[r])) words[r] = LoadVolatile(inbox + r * stride);
+        if (!HasArrived(words[r])) words[r] = LoadRelaxed(inbox + r * stride);
       }
     }
 #pragma unroll
@@ -181,8 +182,8 @@ class PeerOperation {
 
   // The same for one word of `source`'s slot.
   __device__ uint4 AwaitWord(int source, uint4* from) {
-    uint4 word = LoadVolatile(from);
-    while (!HasArrived(word) && MayWait(source)) word = LoadVolatile(from);
+    uint4 word = LoadRelaxed(from);
+    while (!HasArrived(word) && MayWait(source)) word = LoadRelaxed(from);
     *from = make_uint4(kEmpty, kEmpty, kEmpty, kEmpty);
     return word;
   }
@@ -273,7 +274,7 @@ class PeerOperation {
 __device__ __noinline__ inline uint64_t PeerOperation::Look(const Peers& peers, PeerStamp stamp,
                                                             int peer, uint64_t deadline) {
   const PeerHeader& own = *reinterpret_cast<const PeerHeader*>(peers.regions[peers.rank]);
-  if (LoadSystem(&own.failed) != 0) return kGaveUp;  // another thread has reported
+  if (LoadRelaxed(&own.failed) != 0) return kGaveUp;  // another thread has reported
   // In this order: what a rank that has left ever did can be seen.
   const uint32_t control = LoadAcquire(peers.control);
   const PeerStamp theirs = LoadStamp(&own.stamps[stamp.sequence & 1][peer]);

@@ -6,12 +6,18 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <cstdlib>
 #include <vector>
 
 #include "kernels/cuda_test_support.h"
 #include "kernels/peer_exchange.h"
 
 namespace muster::testing {
+
+// Before CUDA starts: streams that wait for each other must not share a queue, nor wait for the
+// loading of each other's kernels.
+inline const bool kStreamsAreApart = setenv("CUDA_DEVICE_MAX_CONNECTIONS", "32", 1) == 0 &&
+                                     setenv("CUDA_MODULE_LOADING", "EAGER", 1) == 0;
 
 class LocalPeers {
  public:
@@ -23,7 +29,8 @@ class LocalPeers {
   };
 
   LocalPeers(int world, const Options& options) : options_(options), ranks_(world) {
-    layout_ = {.world = world, .slot_bytes = options.slot_bytes, .slice_bytes = options.slice_bytes};
+    layout_ = {
+        .world = world, .slot_bytes = options.slot_bytes, .slice_bytes = options.slice_bytes};
     cudaDeviceProp properties;
     CudaCheck(cudaGetDeviceProperties(&properties, 0), "properties");
     if (options_.max_blocks == 0) options_.max_blocks = properties.multiProcessorCount / world;

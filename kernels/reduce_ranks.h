@@ -3,6 +3,7 @@
 
 #include <cstdint>
 
+#include "kernels/cuda_launch.h"
 #include "kernels/dtype.h"
 #include "kernels/index_range.h"
 
@@ -15,8 +16,9 @@ inline constexpr int kMaxReduceRanks = 16;
 // float32 and rounded once, so every rank that computes it gets the same bits. The sum of one rank
 // is a copy, -0 included; elsewhere zeros, subnormals, infinities and NaN are as IEEE adds them.
 struct ReduceRanksParams {
-  const void* parts[kMaxReduceRanks];  // world pointers to [elements] in `dtype`
-  int32_t world;                       // 1 to kMaxReduceRanks
+  // world pointers to [elements] in `dtype`; the last one may be a residual.
+  const void* parts[kMaxReduceRanks + 1];
+  int32_t world;  // 1 to kMaxReduceRanks + 1
   DType dtype;
   void* out;  // [elements] in `out_dtype`; may be one of parts when the dtypes are equal
   DType out_dtype;
@@ -24,6 +26,7 @@ struct ReduceRanksParams {
 
 void ReduceRanksReference(const ReduceRanksParams& params, IndexRange elements);
 void ReduceRanksCpu(const ReduceRanksParams& params, IndexRange elements);
+CudaLaunch ReduceRanksCuda(const ReduceRanksParams& params, int64_t elements, CudaStream stream);
 
 }  // namespace muster
 

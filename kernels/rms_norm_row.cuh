@@ -1,5 +1,5 @@
-// The normalisation of a row with one order of operations: whatever the number of threads and blocks
-// that share it, and whichever kernel does it, the bits are the same.
+// The normalisation of a row with one order of operations: whatever the number of threads and
+// blocks that share it, and whichever kernel does it, the bits are the same.
 #ifndef MUSTER_KERNELS_RMS_NORM_ROW_CUH_
 #define MUSTER_KERNELS_RMS_NORM_ROW_CUH_
 
@@ -12,12 +12,13 @@
 
 namespace muster {
 
-inline constexpr int kRowThreads = 512;   // of a block at most
-inline constexpr int kMaxRowBlocks = 8;   // of a row: a cluster
+inline constexpr int kRowThreads = 512;    // of a block at most
+inline constexpr int kMaxRowBlocks = 8;    // of a row: a cluster
 inline constexpr int kMaxThreadWords = 8;  // of a row by one thread
 inline constexpr int kMaxRowWords = kRowThreads * kMaxRowBlocks * kMaxThreadWords;
 
-// The blocks that share a row: a cluster, or one block. Word w belongs to thread w % threads of all.
+// The blocks that share a row: a cluster, or one block. Word w belongs to thread w % threads of
+// all.
 struct RowTeam {
   int block;   // within the team
   int blocks;  // of the team
@@ -174,8 +175,14 @@ struct RowGridPlan {
   bool aligned = true;
 };
 
-// At least `blocks_per_row` blocks a row and `max_blocks` in all, or half of that in clusters, which
-// find room less easily; false when the row is too long. Unaligned rows have the most words a thread, which spares kernels.
+// Blocks of a grid of `max_blocks` that are resident for sure when so many make a cluster: pairs
+// find room wherever there is any, larger clusters may not.
+inline int UsableBlocks(int blocks_per_row, int max_blocks) {
+  return blocks_per_row <= 2 ? max_blocks : max_blocks / 2;
+}
+
+// At least `blocks_per_row` blocks a row, `max_blocks` in all; false when the row is too long.
+// Unaligned rows have the most words a thread, which spares kernels.
 inline bool PlanRowGrid(int64_t rows, int64_t words, bool aligned, int blocks_per_row,
                         int max_blocks, RowGridPlan* plan) {
   int blocks = blocks_per_row;
@@ -184,7 +191,7 @@ inline bool PlanRowGrid(int64_t rows, int64_t words, bool aligned, int blocks_pe
   }
   int words_per_thread = aligned ? 1 : kMaxThreadWords;
   while (words > int64_t{blocks} * kRowThreads * words_per_thread) words_per_thread *= 2;
-  const int teams = (blocks == 1 ? max_blocks : max_blocks / 2) / blocks;
+  const int teams = UsableBlocks(blocks, max_blocks) / blocks;
   if (words_per_thread > kMaxThreadWords || teams == 0) return false;
   if (words_per_thread > 2) words_per_thread = kMaxThreadWords;  // of which there are kernels
   const int64_t spread = int64_t{blocks} * words_per_thread;

@@ -15,11 +15,9 @@ constexpr DType ActivationDType(DType weights) {
   return weights == DType::kBFloat16 ? DType::kBFloat16 : DType::kFloat32;
 }
 
-// y = x W^T + bias for few rows of x: the weights stream from memory once, whatever `rows` is.
-// Meant for 1 to 32 rows; more are right, only slower than a blocked GEMM. Accumulates in float32
-// and rounds once. On the CPU an element of y depends on its row of x and its row of W alone, bit
-// for bit: not on the other rows of the batch, nor on the range of columns. On CUDA the same holds
-// among batches of 1 to 8, of 9 to 16, and of more rows.
+// y = x W^T + bias for few rows of x. Accumulates in float32 and rounds once. An element of y
+// depends on its row of x and its row of W alone, bit for bit: not on the other rows of the batch,
+// nor on the range of columns.
 struct SkinnyMatmulParams {
   const void* x;  // [rows, k] in x_dtype
   int64_t x_row_stride;
@@ -49,10 +47,13 @@ void RoundActivationsCpu(const RoundActivationsParams& params, IndexRange rows);
 
 // Computes y[:, columns] of all rows; `columns` are rows of the weights.
 void SkinnyMatmulReference(const SkinnyMatmulParams& params, IndexRange columns);
+// The weights stream from memory once for 1 to 32 rows; more are right, only slower than a blocked
+// GEMM.
 void SkinnyMatmulCpu(const SkinnyMatmulParams& params, IndexRange columns);
 
-// Computes y of all rows and of `n` columns on a device of that many multiprocessors. Fast where x
-// and W start at multiples of 16 bytes and their strides and k are multiples of 8 elements.
+// Computes y of all rows and of `n` columns on a device of that many multiprocessors. The weights
+// stream from memory once for every 8 rows, fast where they are of a 16-bit type, x and W start at
+// multiples of 16 bytes, and their strides and k are multiples of 8 elements.
 CudaLaunch SkinnyMatmulCuda(const SkinnyMatmulParams& params, int64_t n, int multiprocessors,
                             CudaStream stream);
 

@@ -18,8 +18,8 @@ constexpr int kPanelColumns = 64;
 constexpr int kPanelRowBytes = kPanelColumns * 2;
 
 // Offset in bytes of eight elements, from column `piece` * 8 on, in panels of `rows` rows.
-__device__ inline uint32_t SwizzledOffset(int rows, int row, int piece) {
-  const int panel = piece / 8;
+__device__ inline uint32_t SwizzledOffset(uint32_t rows, uint32_t row, uint32_t piece) {
+  const uint32_t panel = piece / 8;
   return (panel * rows + row) * kPanelRowBytes + (piece % 8 ^ row % 8) * 16;
 }
 

@@ -9,12 +9,25 @@
 #include "worker/engine/cuda_engine_backend.h"
 
 namespace muster {
+namespace {
+
+// Where `--device` names no GPU, `--device-ordinal` deals them out, as many ranks to each as share
+// one.
+DeviceChoice Dealt(DeviceChoice choice, const WorkerOptions& options) {
+  if (choice.kind == DeviceChoice::Kind::kCuda && !choice.ordinal && choice.uuid.empty()) {
+    choice.ordinal = DeviceOrdinal(options.device_ordinal.value() / options.oversubscribe);
+  }
+  return choice;
+}
+
+}  // namespace
 
 absl::StatusOr<std::unique_ptr<EngineBackend>> MakeBackend(const WorkerOptions& options) {
   MUSTER_ASSIGN_OR_RETURN(const DeviceChoice choice, ParseDeviceChoice(options.device));
   absl::StatusOr<std::vector<CudaGpu>> gpus = std::vector<CudaGpu>();
   if (choice.kind != DeviceChoice::Kind::kCpu) gpus = ListGpus();
-  MUSTER_ASSIGN_OR_RETURN(const std::optional<CudaGpu> gpu, ChooseDevice(choice, gpus));
+  MUSTER_ASSIGN_OR_RETURN(const std::optional<CudaGpu> gpu,
+                          ChooseDevice(Dealt(choice, options), gpus));
   if (!gpu.has_value()) {
     if (!gpus.ok()) Logger().Info("on the CPU: ", gpus.status().message());
     return std::make_unique<CpuEngineBackend>(

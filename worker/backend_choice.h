@@ -9,8 +9,8 @@
 
 namespace muster {
 
-// What `--device` means on this machine. "auto" falls back to the CPU, and the log says why. Errors:
-// those of ChooseDevice and MakeCudaEngineBackend.
+// What `--device` means on this machine. "auto" falls back to the CPU, and the log says why.
+// Errors: those of ChooseDevice and MakeCudaEngineBackend.
 absl::StatusOr<std::unique_ptr<EngineBackend>> MakeBackend(const WorkerOptions& options);
 
 }  // namespace muster

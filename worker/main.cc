@@ -3,12 +3,14 @@
 
 #include <future>
 #include <iostream>
+#include <memory>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "base/logging.h"
 #include "base/process.h"
 #include "base/status_macros.h"
+#include "worker/backend_choice.h"
 #include "worker/options.h"
 #include "worker/worker_daemon.h"
 
@@ -20,15 +22,22 @@ constexpr absl::Duration kEnd = absl::Seconds(1);
 
 absl::Status Run(const WorkerOptions& options, pid_t parent, ShutdownSignal& shutdown) {
   if (options.die_with_parent) MUSTER_RETURN_IF_ERROR(DieWithParent(parent));
-  MUSTER_ASSIGN_OR_RETURN(ModelSource model, ModelSource::Open(options.model, options.dtype));
+  MUSTER_ASSIGN_OR_RETURN(std::unique_ptr<EngineBackend> backend, MakeBackend(options));
+  MUSTER_ASSIGN_OR_RETURN(const LoadFormat format, ParseLoadFormat(options.load_format));
+  MUSTER_ASSIGN_OR_RETURN(
+      ModelSource model,
+      ModelSource::Open({.directory = options.model,
+                         .dtype = options.dtype,
+                         .load_format = format,
+                         .has_float16 = backend->device().Report().kind == "cuda"}));
   std::promise<absl::Status> refusal;
   std::future<absl::Status> refused = refusal.get_future();
-  MUSTER_ASSIGN_OR_RETURN(
-      const auto daemon,
-      WorkerDaemon::Start(options, std::move(model), [&refusal](const absl::Status& status) {
-        refusal.set_value(status);
-        ShutdownSignal::Request();
-      }));
+  MUSTER_ASSIGN_OR_RETURN(const auto daemon,
+                          WorkerDaemon::Start(options, std::move(model), std::move(backend),
+                                              [&refusal](const absl::Status& status) {
+                                                refusal.set_value(status);
+                                                ShutdownSignal::Request();
+                                              }));
   shutdown.Wait();
   const bool was_refused = refused.wait_for(std::chrono::seconds(0)) == std::future_status::ready;
   if (!was_refused) Logger().Info("stopping");

@@ -88,9 +88,10 @@ std::optional<uint64_t> ParseSize(absl::string_view text) {
 }
 
 std::string CheckKvMemory(const std::string& value) {
+  if (value == "auto") return "";
   const std::optional<uint64_t> bytes = ParseSize(value);
   if (bytes.has_value() && *bytes >= kMinKvMemory && *bytes <= kMaxKvMemory) return "";
-  return FlagRefusal(value, "a size from 4KiB to 16TiB, such as 512MiB or 536870912");
+  return FlagRefusal(value, "auto or a size from 4KiB to 16TiB, such as 512MiB or 536870912");
 }
 
 std::string CheckDevice(const std::string& value) {
@@ -137,7 +138,7 @@ int UsableProcessors() {
 
 // What is text on the command line and something else in WorkerOptions.
 struct Texts {
-  std::string kv_memory = "512MiB";
+  std::string kv_memory = "auto";
   std::string client_lease = "10m";
   std::string fault;
   int device_ordinal = 0;
@@ -195,8 +196,9 @@ void AddModelFlags(CLI::App& app, WorkerOptions& options, Texts& texts) {
       ->check(OneOf({"auto", "safetensors", "dummy"}))
       ->capture_default_str();
   app.add_option("--kv-memory", texts.kv_memory,
-                 "Memory for KV blocks of this rank, e.g. 512MiB; less when less is free. The rank "
-                 "with the least decides for its replica")
+                 "Memory for KV blocks of this rank, e.g. 2GiB, less when less is free; auto: "
+                 "512MiB on the CPU, on a GPU what --memory-fraction leaves. The rank with the "
+                 "least decides for its replica")
       ->type_name("SIZE")
       ->check(CLI::Validator(CheckKvMemory, ""))
       ->capture_default_str();
@@ -253,7 +255,7 @@ absl::Status Finish(const Texts& texts, WorkerOptions& options) {
     MUSTER_RETURN_IF_ERROR(CheckPlaintext(flag, address, options.insecure));
   }
   if (options.worker_id.empty()) options.worker_id = DefaultWorkerId();
-  options.kv_memory = ParseSize(texts.kv_memory).value_or(options.kv_memory);
+  options.kv_memory = ParseSize(texts.kv_memory);
   absl::ParseDuration(texts.client_lease, &options.client_lease);
   options.fault = ParseFault(texts.fault);
   options.device_ordinal = DeviceOrdinal(texts.device_ordinal);

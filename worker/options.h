@@ -32,7 +32,7 @@ struct WorkerOptions {
   std::string dtype = "auto";          // "auto", "float32", "bfloat16" or "float16"
   std::string load_format = "auto";    // "auto", "safetensors" or "dummy"
   int threads = 1;                     // 1 to 1,024
-  uint64_t kv_memory = 512ull << 20;   // bytes of KV blocks of this rank
+  std::optional<uint64_t> kv_memory;   // bytes of KV blocks of this rank; none: as the device is
   absl::Duration client_lease = absl::Minutes(10);  // of a silent client on its sequences
   std::string device = "auto";                      // as ParseDeviceChoice takes it
   DeviceOrdinal device_ordinal;                     // of a CPU slot

@@ -42,7 +42,7 @@ TEST(WorkerOptions, HaveTheirDefaults) {
   EXPECT_EQ(options->device, "auto");
   EXPECT_EQ(options->memory_fraction, 0.9);
   EXPECT_EQ(options->oversubscribe, 1);
-  EXPECT_EQ(options->kv_memory, uint64_t{512} << 20);
+  EXPECT_EQ(options->kv_memory, std::nullopt);
   EXPECT_EQ(options->client_lease, absl::Minutes(10));
   EXPECT_EQ(options->unix_socket, "");
   EXPECT_GE(options->threads, 1);

@@ -14,7 +14,6 @@
 #include "base/status_macros.h"
 #include "base/unix_socket.h"
 #include "worker/advertised_address.h"
-#include "worker/engine/cpu_engine_backend.h"
 #include "worker/service/coordinator_channel.h"
 #include "worker/service/grpc_rendezvous.h"
 #include "worker/service/inference_service.h"
@@ -33,11 +32,22 @@ Incarnation RandomIncarnation() {
                                              std::numeric_limits<uint64_t>::max()));
 }
 
-EpochContext::Options ContextOptions(const WorkerOptions& options) {
-  return {.fusion = options.fusion ? Fusion::kFused : Fusion::kUnfused,
-          .graphs = options.graphs,
-          .kv_memory = options.kv_memory,
-          .client_lease = options.client_lease};
+// Of KV blocks, unless the operator says otherwise. A GPU is the ranks' own, up to the fraction
+// that they may take; a processor's memory is everybody's.
+constexpr uint64_t kCpuKvMemory = uint64_t{512} << 20;
+constexpr int kGpuSparePercent = 1;
+
+EpochContext::Options ContextOptions(const WorkerOptions& options, const DeviceReport& device) {
+  EpochContext::Options context = {.fusion = options.fusion ? Fusion::kFused : Fusion::kUnfused,
+                                   .graphs = options.graphs,
+                                   .client_lease = options.client_lease};
+  if (device.kind == "cpu") {
+    context.kv_memory = options.kv_memory.value_or(kCpuKvMemory);
+  } else {
+    context.kv_memory = options.kv_memory.value_or(device.total_bytes);
+    context.spare_percent = kGpuSparePercent;
+  }
+  return context;
 }
 
 // "unix:PATH", or nothing.
@@ -66,26 +76,27 @@ absl::Status ExplainRefusal(const absl::Status& status, const std::string& coord
 
 }  // namespace
 
-absl::StatusOr<std::unique_ptr<WorkerDaemon>> WorkerDaemon::Start(const WorkerOptions& options,
-                                                                  ModelSource model,
-                                                                  OnRefused on_refused) {
-  auto daemon = absl::WrapUnique(new WorkerDaemon(options, std::move(model)));
+absl::StatusOr<std::unique_ptr<WorkerDaemon>> WorkerDaemon::Start(
+    const WorkerOptions& options, ModelSource model, std::unique_ptr<EngineBackend> backend,
+    OnUseless on_useless) {
+  auto daemon = absl::WrapUnique(
+      new WorkerDaemon(options, std::move(model), std::move(backend), std::move(on_useless)));
   MUSTER_RETURN_IF_ERROR(daemon->Listen());
-  daemon->Enlist(std::move(on_refused));
+  daemon->Enlist();
   return daemon;
 }
 
-WorkerDaemon::WorkerDaemon(const WorkerOptions& options, ModelSource model)
+WorkerDaemon::WorkerDaemon(const WorkerOptions& options, ModelSource model,
+                           std::unique_ptr<EngineBackend> backend, OnUseless on_useless)
     : options_(options),
       model_(std::move(model)),
       incarnation_(RandomIncarnation()),
       coordinator_(ConnectCoordinator(options.coordinator)),
-      backend_(std::make_unique<CpuEngineBackend>(
-          CpuDeviceOptions{.ordinal = options.device_ordinal, .threads = options.threads},
-          ShmBackend::Options{})),
+      backend_(std::move(backend)),
+      on_useless_(std::move(on_useless)),
       epochs_({.worker_id = options.worker_id,
                .incarnation = incarnation_,
-               .context = ContextOptions(options)},
+               .context = ContextOptions(options, backend_->device().Report())},
               {.model = model_,
                .backend = *backend_,
                .make_rendezvous =
@@ -98,20 +109,31 @@ WorkerDaemon::WorkerDaemon(const WorkerOptions& options, ModelSource model)
 WorkerDaemon::~WorkerDaemon() { Stop(); }
 
 EpochListener WorkerDaemon::Listener() {
-  return {
-      .on_progress = FaultOf(options_),
-      .on_activated = [this](ReplicaIndex replica,
-                             Epoch epoch) { health_.EpochActivated(replica, epoch); },
-      .on_ended = [this](ReplicaIndex replica, Epoch epoch) { health_.EpochEnded(replica, epoch); },
-      .on_client_expired =
-          [this](ReplicaIndex replica, Epoch epoch, const ClientExpiry& expiry) {
-            expiries_.Put({.replica = replica,
-                           .epoch = epoch,
-                           .client_id = expiry.client_id,
-                           .lease = expiry.lease,
-                           .sequences = expiry.sequences,
-                           .kv_blocks = static_cast<uint64_t>(expiry.kv_blocks)});
-          }};
+  return {.on_progress = FaultOf(options_),
+          .on_activated = [this](ReplicaIndex replica,
+                                 Epoch epoch) { health_.EpochActivated(replica, epoch); },
+          .on_ended =
+              [this](ReplicaIndex replica, Epoch epoch) {
+                health_.EpochEnded(replica, epoch);
+                CheckDevice();
+              },
+          .on_client_expired =
+              [this](ReplicaIndex replica, Epoch epoch, const ClientExpiry& expiry) {
+                expiries_.Put({.replica = replica,
+                               .epoch = epoch,
+                               .client_id = expiry.client_id,
+                               .lease = expiry.lease,
+                               .sequences = expiry.sequences,
+                               .kv_blocks = static_cast<uint64_t>(expiry.kv_blocks)});
+              }};
+}
+
+void WorkerDaemon::CheckDevice() {
+  if (const absl::Status lost = backend_->CheckDevice(); !lost.ok()) BeUseless(lost);
+}
+
+void WorkerDaemon::BeUseless(const absl::Status& reason) {
+  if (!useless_.exchange(true)) on_useless_(reason);
 }
 
 absl::Status WorkerDaemon::Listen() {
@@ -133,7 +155,7 @@ absl::Status WorkerDaemon::Listen() {
   return absl::OkStatus();
 }
 
-void WorkerDaemon::Enlist(OnRefused on_refused) {
+void WorkerDaemon::Enlist() {
   membership_.emplace(
       coordinator_,
       WorkerProfile{.worker_id = options_.worker_id,
@@ -160,8 +182,8 @@ void WorkerDaemon::Enlist(OnRefused on_refused) {
                 epochs_.Abort(replica, epoch, reason);
               },
           .on_refused =
-              [this, on_refused = std::move(on_refused)](const absl::Status& status) {
-                on_refused(ExplainRefusal(status, options_.coordinator));
+              [this](const absl::Status& status) {
+                BeUseless(ExplainRefusal(status, options_.coordinator));
               }});
 }
 

@@ -2,6 +2,7 @@
 #ifndef MUSTER_WORKER_WORKER_DAEMON_H_
 #define MUSTER_WORKER_WORKER_DAEMON_H_
 
+#include <atomic>
 #include <functional>
 #include <memory>
 #include <optional>
@@ -21,13 +22,15 @@ namespace muster {
 
 class WorkerDaemon {
  public:
-  // Called once at most, on another thread: no coordinator will ever take this worker in.
-  using OnRefused = std::function<void(const absl::Status&)>;
+  // Called once at most, on another thread: this worker is of no use any more, since no coordinator
+  // will ever take it in, or its device is lost to this process.
+  using OnUseless = std::function<void(const absl::Status&)>;
 
   // It listens, and enlists for as long as it lives. Errors: those of WorkerServer::Start.
   static absl::StatusOr<std::unique_ptr<WorkerDaemon>> Start(const WorkerOptions& options,
                                                              ModelSource model,
-                                                             OnRefused on_refused);
+                                                             std::unique_ptr<EngineBackend> backend,
+                                                             OnUseless on_useless);
   // As Stop.
   ~WorkerDaemon();
 
@@ -36,11 +39,15 @@ class WorkerDaemon {
   void Stop();
 
  private:
-  WorkerDaemon(const WorkerOptions& options, ModelSource model);
+  WorkerDaemon(const WorkerOptions& options, ModelSource model,
+               std::unique_ptr<EngineBackend> backend, OnUseless on_useless);
 
   absl::Status Listen();
-  void Enlist(OnRefused on_refused);
+  void Enlist();
   EpochListener Listener();
+  // Ends the process where the device is lost, so that another worker can take its place.
+  void CheckDevice();
+  void BeUseless(const absl::Status& reason);
 
   // Constant after construction.
   const WorkerOptions options_;
@@ -48,7 +55,9 @@ class WorkerDaemon {
   const Incarnation incarnation_;
   const std::shared_ptr<grpc::Channel> coordinator_;
   const std::unique_ptr<EngineBackend> backend_;
+  const OnUseless on_useless_;
 
+  std::atomic<bool> useless_{false};
   HealthReporter health_;
   ExpiryOutbox expiries_;
   WorkerEpochs epochs_;

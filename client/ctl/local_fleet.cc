@@ -52,6 +52,34 @@ int ThreadsPerWorker(const LocalFleetOptions& options) {
   return std::max(1, cores / options.workers());
 }
 
+// GPUs whose driver is loaded: /dev/nvidia0, ...
+int CountGpus() {
+  int count = 0;
+  while (access(absl::StrCat("/dev/nvidia", count).c_str(), F_OK) == 0) ++count;
+  return count;
+}
+
+// Empty where the worker's default is right.
+std::string DeviceOf(const LocalFleetOptions& options, int index) {
+  if (options.device == "cuda") return absl::StrCat("cuda:", index / options.oversubscribe);
+  if (options.device != "auto") return options.device;
+  const int gpus = options.gpus < 0 ? CountGpus() : options.gpus;
+  return gpus > 0 && options.workers() > gpus * options.oversubscribe ? "cpu" : "";
+}
+
+void AddDevice(const LocalFleetOptions& options, int index, std::vector<std::string>& command) {
+  const std::vector<std::pair<std::string, std::string>> flags = {
+      {"--kv-memory", options.kv_memory},
+      {"--device", DeviceOf(options, index)},
+      {"--oversubscribe",
+       options.oversubscribe > 1 ? absl::StrCat(options.oversubscribe) : std::string()},
+      {"--load-format", options.load_format},
+      {"--memory-fraction", options.memory_fraction}};
+  for (const auto& [flag, value] : flags) {
+    if (!value.empty()) command.insert(command.end(), {flag, value});
+  }
+}
+
 std::vector<std::string> WorkerCommand(const LocalFleetOptions& options, const std::string& path,
                                        const std::string& coordinator, int index) {
   const std::string id = LocalFleet::WorkerId(index);
@@ -70,9 +98,7 @@ std::vector<std::string> WorkerCommand(const LocalFleetOptions& options, const s
                                       absl::StrCat(index),
                                       "--log-level",
                                       LogLevel(options)};
-  if (!options.kv_memory.empty()) {
-    command.insert(command.end(), {"--kv-memory", options.kv_memory});
-  }
+  AddDevice(options, index, command);
   if (options.no_fusion) command.push_back("--no-fusion");
   if (options.no_graphs) command.push_back("--no-graphs");
   if (const auto fault = options.faults.find(id); fault != options.faults.end()) {

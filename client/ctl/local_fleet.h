@@ -30,6 +30,18 @@ struct LocalFleetOptions {
   std::string dtype = "auto";
   // E.g. "512MiB"; empty leaves it to the worker.
   std::string kv_memory;
+  // "auto", "cpu", "cuda", "cuda:N" or "cuda:UUID". With "cuda" each GPU gets `oversubscribe`
+  // workers in turn, the one with the lowest ordinal first. With "auto" all are told "cpu" where
+  // this machine has GPUs but too few for all.
+  std::string device = "auto";
+  // GPUs of this machine; -1: as many as there are device files.
+  int gpus = -1;
+  // Workers that share a GPU.
+  int oversubscribe = 1;
+  // "auto", "safetensors" or "dummy"; empty leaves it to the worker.
+  std::string load_format;
+  // Of the device's memory, e.g. "0.8"; empty leaves it to the worker.
+  std::string memory_fraction;
   bool no_fusion = false;
   bool no_graphs = false;
   // Receives coordinator.log, w0.log, ...; empty keeps them in memory.

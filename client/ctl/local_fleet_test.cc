@@ -1,5 +1,6 @@
 #include "client/ctl/local_fleet.h"
 
+#include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <signal.h>
 #include <sys/stat.h>
@@ -10,6 +11,8 @@
 #include <filesystem>
 #include <fstream>
 
+#include "absl/strings/match.h"
+#include "absl/strings/str_cat.h"
 #include "tests/support/status_matchers.h"
 
 namespace muster::ctl {
@@ -89,6 +92,62 @@ TEST_F(LocalFleetTest, TheCoordinatorIsToldOfTheRange) {
   std::ofstream(options_.bin_dir + "/muster-coordinator") << "#!/bin/sh\necho \"$@\" >&2; exit 1\n";
   EXPECT_STATUS(LocalFleet::Start(options_, signals_), absl::StatusCode::kUnavailable,
                 "--resize-range 1:4");
+}
+
+// What the workers of a fleet of four are told of their devices, in order.
+std::vector<std::string> Devices(LocalFleet& fleet, SignalQueue& signals) {
+  std::vector<std::string> told(4);
+  size_t ended = 0;
+  while (ended < told.size()) {
+    for (const ChildProcess* process : fleet.TakeEnded()) {
+      told[process->name().back() - '0'] = process->Fate();
+      ++ended;
+    }
+    signals.Wait(absl::Milliseconds(1));
+  }
+  return told;
+}
+
+TEST_F(LocalFleetTest, WorkersShareGpusInTurn) {
+  Install("muster-coordinator", kCoordinator);
+  Install("muster-worker", "#!/bin/sh\necho \"$@\" >&2; exit 1\n");
+  options_.cp = 4;
+  options_.device = "cuda";
+  options_.oversubscribe = 2;
+  options_.load_format = "dummy";
+  options_.memory_fraction = "0.5";
+  ASSERT_OK_AND_ASSIGN(auto fleet, LocalFleet::Start(options_, signals_));
+  const std::vector<std::string> told = Devices(*fleet, signals_);
+  for (size_t i = 0; i < told.size(); ++i) {
+    EXPECT_THAT(told[i], ::testing::HasSubstr(absl::StrCat(
+                             "--device cuda:", i / 2,
+                             " --oversubscribe 2 --load-format dummy --memory-fraction 0.5")));
+  }
+}
+
+TEST_F(LocalFleetTest, ADeviceThatIsNamedIsEverybodys) {
+  Install("muster-coordinator", kCoordinator);
+  Install("muster-worker", "#!/bin/sh\necho \"$@\" >&2; exit 1\n");
+  options_.cp = 4;
+  options_.device = "cuda:GPU-1";
+  ASSERT_OK_AND_ASSIGN(auto fleet, LocalFleet::Start(options_, signals_));
+  for (const std::string& words : Devices(*fleet, signals_)) {
+    EXPECT_THAT(words, ::testing::HasSubstr("--device cuda:GPU-1"));
+    EXPECT_THAT(words, ::testing::Not(::testing::HasSubstr("--oversubscribe")));
+  }
+}
+
+TEST_F(LocalFleetTest, AllComputeOnTheCpuWhereGpusAreTooFew) {
+  Install("muster-coordinator", kCoordinator);
+  Install("muster-worker", "#!/bin/sh\necho \"$@\" >&2; exit 1\n");
+  options_.cp = 4;
+  for (const int gpus : {0, 3, 4}) {
+    options_.gpus = gpus;
+    ASSERT_OK_AND_ASSIGN(auto fleet, LocalFleet::Start(options_, signals_));
+    for (const std::string& words : Devices(*fleet, signals_)) {
+      EXPECT_EQ(absl::StrContains(words, "--device cpu"), gpus == 3) << words;
+    }
+  }
 }
 
 TEST_F(LocalFleetTest, EveryWorkerHasASocketInTheUsersOwnDirectoryThatGoesWithTheFleet) {

@@ -220,6 +220,33 @@ std::string CheckRange(const std::string& text) {
   return range ? "" : absl::StrCat("wants MIN:MAX, e.g. 1:4, not '", text, "'");
 }
 
+// Which GPUs there are is for the workers to say.
+std::string CheckDevice(const std::string& text) {
+  const bool known =
+      text == "auto" || text == "cpu" || text == "cuda" || (text.starts_with("cuda:") && text[5]);
+  return known ? "" : absl::StrCat("wants auto, cpu, cuda, cuda:N or cuda:UUID, not '", text, "'");
+}
+
+void AddDeviceOptions(CLI::App& up, LocalFleetOptions& fleet) {
+  up.add_option("--device", fleet.device,
+                "auto (GPUs where there are enough), cpu, cuda, cuda:N or cuda:UUID")
+      ->check(CLI::Validator(CheckDevice, ""))
+      ->type_name("DEVICE")
+      ->capture_default_str();
+  up.add_option("--oversubscribe", fleet.oversubscribe, "Workers that share a GPU, best under MPS")
+      ->check(CLI::Range(1, kMaxWorkers))
+      ->type_name("N")
+      ->capture_default_str();
+  up.add_option("--load-format", fleet.load_format,
+                "auto, safetensors, or dummy: made-up weights, from config.json alone")
+      ->check(CLI::IsMember({"auto", "safetensors", "dummy"}))
+      ->type_name("FORMAT");
+  up.add_option("--memory-fraction", fleet.memory_fraction,
+                "Share of a GPU's memory that its workers may use, e.g. 0.8")
+      ->check(CLI::Range(0.05, 0.98))
+      ->type_name("X");
+}
+
 // Accepts what the daemons accept, so that a mistake costs no fleet.
 std::string CheckFault(const std::string& text) {
   const size_t colon = text.find(':');
@@ -258,12 +285,14 @@ void AddUpCommand(CLI::App& app, const GlobalOptions& global, Command& chosen) {
   up->add_option("--threads", fleet.threads, "Threads per worker (default: cores / workers)")
       ->check(CLI::Range(1, 1024))
       ->type_name("N");
-  up->add_option("--dtype", fleet.dtype, "auto, float32 or bfloat16: type of weights and KV")
-      ->check(CLI::IsMember({"auto", "float32", "bfloat16"}))
+  up->add_option("--dtype", fleet.dtype,
+                 "auto, float32, bfloat16 or float16: type of weights and KV")
+      ->check(CLI::IsMember({"auto", "float32", "bfloat16", "float16"}))
       ->type_name("TYPE")
       ->capture_default_str();
   up->add_option("--kv-memory", fleet.kv_memory, "KV cache per rank, e.g. 512MiB")
       ->type_name("SIZE");
+  AddDeviceOptions(*up, fleet);
   up->add_flag("--no-fusion", fleet.no_fusion, "Separate all-reduce, residual and norm");
   up->add_flag("--no-graphs", fleet.no_graphs, "Run every step eagerly");
   up->add_option("--log-dir", fleet.log_dir, "Where the daemons' logs go (default: nowhere)")

@@ -3,30 +3,30 @@
 #include <utility>
 
 #include "base/status_macros.h"
+#include "worker/collective/ipc/ipc_backend.h"
+#include "worker/device/cpu/cpu_device.h"
 #include "worker/device/cuda/cuda_device.h"
 
 namespace muster::testing {
 namespace {
 
-// Refuses: the device alone is under test.
-class NoCollectives final : public CollectiveBackend {
- public:
-  absl::StatusOr<std::unique_ptr<CollectiveEndpoint>> Allocate(const Group&, const WorkspacePlan&,
-                                                               Ledger&) override {
-    return absl::UnimplementedError("collectives of a GPU");
-  }
-};
+// Processes of the largest group, which may all be on one GPU.
+constexpr int kMostRanks = 16;
 
 class CudaRank final : public RankBackend {
  public:
-  explicit CudaRank(std::unique_ptr<CudaDevice> device) : device_(std::move(device)) {}
+  CudaRank(std::unique_ptr<CudaDevice> device, const RankOptions& options)
+      : device_(std::move(device)),
+        host_({.ordinal = options.ordinal}),
+        collectives_(*device_, host_, {.wait_timeout = options.wait_timeout}) {}
 
   Device& device() override { return *device_; }
   CollectiveBackend& collectives() override { return collectives_; }
 
  private:
   const std::unique_ptr<CudaDevice> device_;
-  NoCollectives collectives_;
+  CpuDevice host_;
+  IpcBackend collectives_;
 };
 
 }  // namespace
@@ -35,8 +35,9 @@ absl::StatusOr<std::unique_ptr<RankBackend>> MakeCudaRank(const RankOptions& opt
   MUSTER_ASSIGN_OR_RETURN(std::unique_ptr<CudaDevice> device,
                           CudaDevice::Create({.ordinal = options.ordinal,
                                               .oversubscribe = true,
-                                              .memory_limit = options.memory_limit}));
-  return std::make_unique<CudaRank>(std::move(device));
+                                              .memory_limit = options.memory_limit,
+                                              .ranks_on_gpu = kMostRanks}));
+  return std::make_unique<CudaRank>(std::move(device), options);
 }
 
 }  // namespace muster::testing

@@ -27,10 +27,10 @@ void AddGroup(std::vector<WorkspacePlan>& plans, const GroupSpec& group) {
     absl::StrAppend(&same->tag, "+", GroupKindName(group.kind));
     return;
   }
-  plans.push_back({group.ranks,
-                   {group.kind},
-                   kMinSlabBytes,
-                   absl::StrCat("workspace/", GroupKindName(group.kind))});
+  plans.push_back({.ranks = group.ranks,
+                   .kinds = {group.kind},
+                   .slab_bytes = kMinSlabBytes,
+                   .tag = absl::StrCat("workspace/", GroupKindName(group.kind))});
 }
 
 }  // namespace
@@ -74,6 +74,7 @@ absl::StatusOr<std::vector<WorkspacePlan>> PlanWorkspaces(const std::vector<Grou
     // At least a row, then as many as the cap allows.
     const uint64_t rows = std::clamp<uint64_t>(kMaxSlabBytes / use.row_bytes, 1, use.max_rows);
     plan->slab_bytes = std::max(plan->slab_bytes, RoundUp(rows * use.row_bytes, kPage));
+    plan->message_bytes = std::max(plan->message_bytes, use.max_rows * use.row_bytes);
   }
   return plans;
 }

@@ -31,6 +31,7 @@ struct WorkspacePlan {
   std::vector<GroupKind> kinds;  // that have exactly these ranks in this order
   uint64_t slab_bytes = 0;       // of one of the two slabs; longer messages go in slices
   std::string tag;               // in the ledger: "workspace/STAGE+CP"
+  uint64_t message_bytes = 0;    // of the longest message of one rank
 
   friend bool operator==(const WorkspacePlan&, const WorkspacePlan&) = default;
 };

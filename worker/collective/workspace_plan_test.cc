@@ -64,6 +64,12 @@ TEST(WorkspacePlanTest, CapsTheSlabAtWholeRows) {
   EXPECT_LE(plans[0].slab_bytes, kMaxSlabBytes);
 }
 
+TEST(WorkspacePlanTest, SaysHowLongTheLongestMessageIs) {
+  const auto plans = Plan({.tp = 1, .cp = 2}, 0, Uses(576, 100000));
+  EXPECT_EQ(plans[0].message_bytes, uint64_t{576} * 4 * 100000);
+  EXPECT_EQ(plans[1].message_bytes, 0u);
+}
+
 TEST(WorkspacePlanTest, FitsARowThatIsLongerThanTheCap) {
   const auto plans = Plan({.tp = 1, .cp = 2}, 0, Uses(1 << 20, 7));
   EXPECT_EQ(plans[0].slab_bytes, uint64_t{4} << 20);

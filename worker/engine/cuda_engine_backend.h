@@ -18,8 +18,8 @@ struct CudaBackendOptions {
   absl::Duration wait_timeout = absl::Seconds(10);  // of one collective
 };
 
-// The GPUs of this process. FAILED_PRECONDITION (this build has no CUDA), UNAVAILABLE (no driver, no
-// GPU, or a driver older than this build needs).
+// The GPUs of this process. FAILED_PRECONDITION (this build has no CUDA), UNAVAILABLE (no driver,
+// no GPU, or a driver older than this build needs).
 absl::StatusOr<std::vector<CudaGpu>> ListGpus();
 
 // One rank's share of a GPU. UNAVAILABLE: the GPU, or a library of CUDA, cannot be used.

@@ -31,6 +31,9 @@ class EngineBackend {
   virtual StepRingBackend& rings() = 0;
   // The operations of one rank of one epoch; `ledger` outlives them.
   virtual std::unique_ptr<Ops> MakeOps(Ledger& ledger) = 0;
+  // OK while the device can compute. Otherwise no epoch of this process ever will again: an error
+  // that CUDA keeps until the process ends, say. Any thread; does not wait for the device.
+  virtual absl::Status CheckDevice() = 0;
   // What the device can do with weights of `dtype`, measured within a second; steps that run
   // meanwhile are slowed down, and slow it down. RESOURCE_EXHAUSTED: no memory for it.
   virtual absl::StatusOr<DeviceSpeed> Measure(DType dtype) = 0;

@@ -19,9 +19,6 @@
 namespace muster {
 namespace {
 
-// Of the memory that is free when KV is sized, what other users of the machine are left.
-constexpr int kFreeShare = 10;
-
 std::string DigestOf(const Topology& topology) {
   Digest digest;
   for (const int64_t value :
@@ -145,14 +142,24 @@ absl::Status EpochContext::CaptureGraphs() {
   });
 }
 
+// What an epoch that follows this one loads, and what it makes beside weights and KV: about as much
+// as this one has made.
+uint64_t EpochContext::ReserveBytes() const {
+  if (options_.reserve_bytes == 0) return 0;
+  uint64_t bytes = options_.reserve_bytes;
+  for (const LedgerEntry& entry : ledger_.Entries()) {
+    if (entry.tag != "weights") bytes += entry.bytes;
+  }
+  return bytes;
+}
+
 absl::StatusOr<int64_t> EpochContext::AffordableBlocks() const {
   const auto block = static_cast<uint64_t>(KvBlockBytes(loaded_->kv_layout()));
   // Blocks of a model without layers take no bytes: as many as the tables can name.
   if (block == 0) return int64_t{options_.limits.max_sequences} * options_.limits.max_local_blocks;
   const uint64_t free = assignment_.backend.device().Report().free_bytes;
-  const uint64_t usable = free - free / kFreeShare;
-  const uint64_t memory =
-      std::min(options_.kv_memory, usable - std::min(usable, options_.reserve_bytes));
+  const uint64_t usable = free - free / 100 * static_cast<uint64_t>(options_.spare_percent);
+  const uint64_t memory = std::min(options_.kv_memory, usable - std::min(usable, ReserveBytes()));
   const uint64_t blocks =
       std::min<uint64_t>(memory / block, std::numeric_limits<int32_t>::max() / 2);
   if (blocks > 0) return static_cast<int64_t>(blocks);
@@ -161,7 +168,7 @@ absl::StatusOr<int64_t> EpochContext::AffordableBlocks() const {
       absl::StrCat("rank ", rank().value(), ": one KV block of ", kKvBlockTokens, " tokens takes ",
                    ByteSizeString(block), "; ", ByteSizeString(options_.kv_memory),
                    " are allowed for KV, ", ByteSizeString(free), " are free and ",
-                   ByteSizeString(options_.reserve_bytes), " of them are kept for a resize"),
+                   ByteSizeString(ReserveBytes()), " of them are kept for a resize"),
       {.reason = ErrorReason::kOutOfMemory, .ranks = {rank()}, .phase = "capture/kv"});
 }
 
@@ -191,6 +198,7 @@ absl::Status EpochContext::SizeKv(absl::Time deadline) {
   }
   const int64_t blocks = KeepsKv() ? counts[0] : *std::min_element(counts.begin(), counts.end());
   MUSTER_RETURN_IF_ERROR(CheckRoom(counts, blocks));
+  const uint64_t reserve = ReserveBytes();
   WarmupVote vote{.status = AttachArena(blocks)};
   vote.wanted_bytes = static_cast<uint64_t>(blocks * KvBlockBytes(loaded_->kv_layout()));
   vote.free_bytes = assignment_.backend.device().Report().free_bytes;
@@ -198,7 +206,7 @@ absl::Status EpochContext::SizeKv(absl::Time deadline) {
                           Gather("capture/kv-vote", vote.Encode(), deadline));
   MUSTER_RETURN_IF_ERROR(CountVotes(stage(), votes));
   kv_total_ = blocks;
-  reserve_ = LedgerCharge(ledger_, "resize reserve", options_.reserve_bytes);
+  reserve_ = LedgerCharge(ledger_, "resize reserve", reserve);
   return absl::OkStatus();
 }
 

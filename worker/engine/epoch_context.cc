@@ -88,6 +88,8 @@ EpochContext::~EpochContext() {
 
 void EpochContext::GiveBack() {
   if (thread_.joinable()) thread_.join();
+  // A step that failed half-way may have left work behind, in memory that goes now.
+  if (stream_ != nullptr) stream_->Synchronize().IgnoreError();
   LeaveFormer();
   if (const auto next = this->next()) next->AwaitUnused();
   {

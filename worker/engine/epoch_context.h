@@ -54,10 +54,11 @@ class EpochContext {
     Fusion fusion = Fusion::kFused;
     bool graphs = true;
     uint64_t kv_memory = uint64_t{512} << 20;  // bytes of KV blocks of this rank at most
-    StepLimits limits;                         // max_local_blocks is worked out from the model
+    int spare_percent = 10;  // of what is free when KV is sized, for other users of the memory
+    StepLimits limits;       // max_local_blocks is worked out from the model
     std::vector<int> buckets = {32, 16, 8, 4, 2, 1};
     absl::Duration step_timeout = absl::Seconds(10);
-    uint64_t reserve_bytes = 0;  // to leave free for what an epoch that follows it loads beside it
+    uint64_t reserve_bytes = 0;  // of weights that an epoch which follows it loads beside it
     absl::Duration client_lease = absl::Minutes(10);  // of a silent client on its sequences
     const Clock* clock = &Clock::Real();              // of leases
     bool falsify_seals = false;  // of tests: blocks seem to have changed on their way
@@ -191,6 +192,7 @@ class EpochContext {
   absl::Status CheckRoom(const std::vector<int64_t>& affordable, int64_t wanted) const;
   absl::Status AttachArena(int64_t blocks);
   absl::StatusOr<int64_t> AffordableBlocks() const;
+  uint64_t ReserveBytes() const;
   absl::StatusOr<std::string> Agree(absl::Time deadline);
   void MakeEngine() ABSL_LOCKS_EXCLUDED(mu_);
 

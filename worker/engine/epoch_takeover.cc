@@ -249,6 +249,8 @@ absl::Status EpochContext::BeginReign(Migration* migration) {
     if (leads() && !failed.ok()) engine_->Stop(failed);
   }
   EnterPhase("serving");
+  // What was copied from is unmapped by the preparing thread, not by this one.
+  if (former != nullptr) former->SetMover(nullptr);
   if (failed.ok()) assignment_.on_taken_over();
   if (migration != nullptr) migration->Taken();
   MUSTER_RETURN_IF_ERROR(failed);

@@ -7,6 +7,9 @@ from typing import NoReturn
 
 from muster.fleet_process import FleetOptions
 
+# `--oversubscribe` without a number: as many as there are workers.
+ALL_OF_THEM = 0
+
 
 class Parser(argparse.ArgumentParser):
     """Says what is wrong in one line, and exits with status 2."""
@@ -45,6 +48,39 @@ def temperature(text: str) -> float:
     return value
 
 
+def fraction(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0.05 <= value <= 0.98:
+        raise argparse.ArgumentTypeError(f"wants a number from 0.05 to 0.98, not {text!r}")
+    return value
+
+
+def device(text: str) -> str:
+    """Which GPUs there are is for the workers to say."""
+    kind, colon, which = text.partition(":")
+    if text not in ("auto", "cpu", "cuda") and not (kind == "cuda" and colon and which):
+        raise argparse.ArgumentTypeError(
+            f"wants auto, cpu, cuda, cuda:N or cuda:UUID, not {text!r}")
+    return text
+
+
+def add_device_options(parser: argparse.ArgumentParser) -> None:
+    """Where the workers of an own fleet compute; absent ones are None."""
+    add = parser.add_argument
+    add("--device", metavar="DEVICE", type=device,
+        help="auto (GPUs where there are enough), cpu, cuda, cuda:N or cuda:UUID "
+             "(default: auto)")
+    add("--oversubscribe", metavar="N", type=integer(1, 64), nargs="?", const=ALL_OF_THEM,
+        help="workers that share a GPU, best under MPS; all of them without N (default: 1)")
+    add("--load-format", choices=("auto", "safetensors", "dummy"),
+        help="dummy makes up weights, from config.json alone (default: auto)")
+    add("--memory-fraction", metavar="X", type=fraction,
+        help="of a GPU's memory that its workers may use (default: 0.9)")
+
+
 def add_fleet_options(parser: argparse.ArgumentParser) -> None:
     """Options of a fleet that a program starts itself; absent ones are None."""
     add = parser.add_argument
@@ -56,18 +92,25 @@ def add_fleet_options(parser: argparse.ArgumentParser) -> None:
         help="independent copies of the model (default: 1)")
     add("--threads", metavar="N", type=integer(1, 1024),
         help="threads per worker (default: cores / workers)")
-    add("--dtype", choices=("auto", "float32", "bfloat16"),
+    add("--dtype", choices=("auto", "float32", "bfloat16", "float16"),
         help="type of weights and KV (default: the model's)")
+    add_device_options(parser)
 
 
 def asks_for_fleet(arguments: argparse.Namespace) -> bool:
     """Whether any option of an own fleet was given."""
-    given = (arguments.tp, arguments.cp, arguments.replicas, arguments.threads, arguments.dtype)
+    given = (arguments.tp, arguments.cp, arguments.replicas, arguments.threads, arguments.dtype,
+             arguments.device, arguments.oversubscribe, arguments.load_format,
+             arguments.memory_fraction)
     return any(value is not None for value in given)
 
 
 def fleet_options(arguments: argparse.Namespace, model: Path) -> FleetOptions:
     """The fleet that `add_fleet_options` describes."""
+    tp, cp, replicas = arguments.tp or 1, arguments.cp or 2, arguments.replicas or 1
+    sharing = arguments.oversubscribe
     return FleetOptions(
-        model, arguments.tp or 1, arguments.cp or 2, arguments.replicas or 1, arguments.threads,
-        arguments.dtype or "auto")
+        model, tp, cp, replicas, arguments.threads, arguments.dtype or "auto",
+        device=arguments.device,
+        oversubscribe=tp * cp * replicas if sharing == ALL_OF_THEM else sharing,
+        load_format=arguments.load_format, memory_fraction=arguments.memory_fraction)

@@ -21,7 +21,14 @@ class FleetError(Exception):
 
 @dataclass(frozen=True)
 class FleetOptions:
-    """What `musterctl up` is asked for; `extra` holds further arguments."""
+    """What `musterctl up` is asked for; `extra` holds further arguments.
+
+    Attributes:
+      device: "auto", "cpu", "cuda", "cuda:N" or "cuda:UUID".
+      oversubscribe: workers that share a GPU.
+      load_format: "auto", "safetensors" or "dummy".
+      memory_fraction: of a GPU's memory, for all of its workers.
+    """
 
     model: Path
     tp: int = 1
@@ -32,13 +39,21 @@ class FleetOptions:
     no_fusion: bool = False
     no_graphs: bool = False
     extra: tuple[str, ...] = ()
+    device: str | None = None
+    oversubscribe: int | None = None
+    load_format: str | None = None
+    memory_fraction: float | None = None
 
     def arguments(self) -> list[str]:
         words = [
             "--model", str(self.model), "--tp", str(self.tp), "--cp", str(self.cp), "--replicas",
             str(self.replicas), "--dtype", self.dtype]
-        if self.threads is not None:
-            words += ["--threads", str(self.threads)]
+        for flag, value in (
+                ("--threads", self.threads), ("--device", self.device),
+                ("--oversubscribe", self.oversubscribe), ("--load-format", self.load_format),
+                ("--memory-fraction", self.memory_fraction)):
+            if value is not None:
+                words += [flag, str(value)]
         words += ["--no-fusion"] * self.no_fusion + ["--no-graphs"] * self.no_graphs
         return words + list(self.extra)
 

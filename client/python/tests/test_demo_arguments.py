@@ -39,6 +39,23 @@ def test_every_option_is_read():
     assert arguments.json and arguments.no_fusion and arguments.no_graphs
 
 
+def test_the_device_and_its_memory_are_handed_on():
+    arguments = parse("--device cuda:1 --oversubscribe 3 --load-format dummy"
+                      " --memory-fraction 0.5".split())
+    assert (arguments.device, arguments.oversubscribe) == ("cuda:1", 3)
+    assert (arguments.load_format, arguments.memory_fraction) == ("dummy", 0.5)
+    plain = parse([])
+    assert plain.device is plain.oversubscribe is plain.load_format is None
+    assert plain.memory_fraction is None
+
+
+@pytest.mark.parametrize("words, workers", [
+    (["--tp", "3", "--cp", "2"], 6), (["--cp", "1", "--scale", "4:8"], 8),
+    (["--cp", "1", "--replicas", "2"], 2), ([], 4)])
+def test_oversubscribe_without_a_number_puts_all_workers_on_one_gpu(words, workers):
+    assert parse([*words, "--oversubscribe"]).oversubscribe == workers
+
+
 @pytest.mark.parametrize("words", [["--prompt", "Why?"], ["--prompt-tokens", "1"]])
 def test_another_prompt_is_the_only_one(words):
     assert parse(words).first_prompt is None
@@ -54,6 +71,11 @@ def test_another_prompt_is_the_only_one(words):
     (["--temperature", "-1"], "from 0 to 100"),
     (["--temperature", "nan"], "from 0 to 100"),
     (["--seed", "-1"], "not '-1'"),
+    (["--device", "gpu"], "cuda:N or cuda:UUID, not 'gpu'"),
+    (["--device", "cuda:"], "not 'cuda:'"),
+    (["--oversubscribe", "0"], "from 1 to 64"),
+    (["--load-format", "gguf"], "gguf"),
+    (["--memory-fraction", "1.5"], "from 0.05 to 0.98"),
     (["--prompt", " "], "the prompt is empty"),
     (["--prompt-tokens", ""], "wants token ids like 1,2,3, not ''"),
     (["--prompt-tokens", "1,-2"], "-2 is no token id"),
@@ -74,5 +96,6 @@ def test_help_teaches_every_option(capsys):
         parse(["--help"])
     assert caught.value.code == 0
     text = capsys.readouterr().out
-    for option in ("--model", "--prompt-tokens", "--tp", "--replicas", "--dtype", "--json"):
+    for option in ("--model", "--prompt-tokens", "--tp", "--replicas", "--dtype", "--json",
+                   "--device", "--oversubscribe", "--load-format", "--memory-fraction"):
         assert option in text

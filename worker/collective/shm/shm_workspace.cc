@@ -104,6 +104,9 @@ absl::Status ShmWorkspace::FinishInTwoShots(ThreadPool& pool, const FusedAllRedu
 }
 
 absl::Status ShmWorkspace::Enqueue(Stream& stream, const CpCombine& op) {
+  if (op.dtype != DType::kFloat32) {
+    return absl::InvalidArgumentError("cp-combine on the CPU takes float32 only");
+  }
   MUSTER_RETURN_IF_ERROR(CheckOp(op, peers_.size(), peers_.slab_bytes()));
   CpuStream& cpu = CpuStream::From(stream);
   return cpu.Run([this, &pool = cpu.pool(), op] { return RunNow(pool, op); });

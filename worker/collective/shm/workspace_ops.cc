@@ -38,9 +38,6 @@ absl::Status CheckOp(const CpCombine& op, int ranks, uint64_t slab_bytes) {
                                                    " x ", op.head_dim,
                                                    " lacks a size or an operand"));
   }
-  if (op.dtype != DType::kFloat32) {
-    return absl::InvalidArgumentError("cp-combine on the CPU takes float32 only");
-  }
   if (int64_t{op.heads} * op.head_dim % ranks != 0) {
     return absl::InvalidArgumentError(absl::StrCat("cp-combine of ", op.heads, " heads x ",
                                                    op.head_dim, " cannot be cut into slices for ",
@@ -58,6 +55,7 @@ CollectiveStamp StampOf(const FusedAllReduceRmsNorm& op) {
 
 CollectiveStamp StampOf(const CpCombine& op) {
   return {.op = CollectiveOp::kCpCombine,
+          .dtype = op.dtype,
           .rows = static_cast<uint32_t>(op.tokens),
           .row_bytes = SlabRowBytes(op)};
 }

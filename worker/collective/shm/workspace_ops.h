@@ -1,4 +1,4 @@
-// What every workspace of the CPU backend does with an operation, fused or not.
+// What every workspace does with an operation, fused or not.
 #ifndef MUSTER_WORKER_COLLECTIVE_SHM_WORKSPACE_OPS_H_
 #define MUSTER_WORKER_COLLECTIVE_SHM_WORKSPACE_OPS_H_
 

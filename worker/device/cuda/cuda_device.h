@@ -49,6 +49,9 @@ class CudaDevice final : public Device {
   // As MultiprocessorBudget of the GPU and `ranks_on_gpu`.
   int multiprocessor_budget() const;
 
+  // OK, or the error that CUDA keeps from here on for everything that this process asks of it.
+  absl::Status Check() const;
+
   // Makes the GPU current on this thread, for what calls CUDA itself.
   absl::Status MakeCurrent() const;
 

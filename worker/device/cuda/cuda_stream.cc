@@ -2,11 +2,16 @@
 
 #include <cuda_runtime_api.h>
 
+#include <utility>
+
+#include "absl/time/clock.h"
 #include "base/status_macros.h"
 #include "kernels/cuda_status.h"
 
 namespace muster {
 namespace {
+
+constexpr absl::Duration kPollInterval = absl::Milliseconds(1);
 
 bool SameOwner(const std::weak_ptr<CudaFault>& a, const std::weak_ptr<CudaFault>& b) {
   return !a.owner_before(b) && !b.owner_before(a);
@@ -26,6 +31,15 @@ absl::Status Check(const CudaFaults& faults) {
     if (const std::shared_ptr<CudaFault> fault = watched.lock()) first.Update(fault->Check());
   }
   return first;
+}
+
+std::vector<std::shared_ptr<CudaFault>> PolledOf(const CudaFaults& faults) {
+  std::vector<std::shared_ptr<CudaFault>> polled;
+  for (const std::weak_ptr<CudaFault>& watched : faults) {
+    std::shared_ptr<CudaFault> fault = watched.lock();
+    if (fault != nullptr && fault->polled()) polled.push_back(std::move(fault));
+  }
+  return polled;
 }
 
 }  // namespace
@@ -55,10 +69,25 @@ void CudaDeviceStream::Watch(const CudaFaults& faults) {
 
 absl::Status CudaDeviceStream::Synchronize() {
   absl::Status status = CudaStatus(cudaSetDevice(gpu_), "choosing the GPU");
-  status.Update(CudaStatus(cudaStreamSynchronize(stream_), "work on the GPU"));
+  status.Update(Await());
   status.Update(Check(watched_));
   watched_.clear();
   return status;
+}
+
+absl::Status CudaDeviceStream::Await() const {
+  const std::vector<std::shared_ptr<CudaFault>> polled = PolledOf(watched_);
+  if (polled.empty()) return CudaStatus(cudaStreamSynchronize(stream_), "work on the GPU");
+  const absl::Time start = absl::Now();
+  absl::Duration next = kPollInterval;
+  cudaError_t state;
+  while ((state = cudaStreamQuery(stream_)) == cudaErrorNotReady) {
+    const absl::Duration waited = absl::Now() - start;
+    if (waited < next) continue;
+    for (const std::shared_ptr<CudaFault>& fault : polled) fault->Poll(waited);
+    next = waited + kPollInterval;
+  }
+  return CudaStatus(state, "work on the GPU");
 }
 
 }  // namespace muster

@@ -6,6 +6,7 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "absl/time/time.h"
 #include "worker/device/stream.h"
 
 struct CUstream_st;
@@ -19,6 +20,12 @@ class CudaFault {
   virtual ~CudaFault() = default;
   // OK while nothing failed. Called after the work has run, by the stream's thread; never blocks.
   virtual absl::Status Check() = 0;
+
+  // Whether the work may need help to end: Poll is then called about every millisecond while it
+  // runs, by the stream's thread, with how long that has waited. It never blocks; where it finds a
+  // failure it makes the work end, and Check tells of it.
+  virtual bool polled() const { return false; }
+  virtual void Poll(absl::Duration) {}
 };
 
 // Faults of some work, each once; they may be gone when they are asked.
@@ -54,6 +61,9 @@ class CudaDeviceStream final : public Stream {
 
  private:
   CudaDeviceStream(int gpu, CUstream_st* stream) : gpu_(gpu), stream_(stream) {}
+
+  // Returns when all work has run.
+  absl::Status Await() const;
 
   const int gpu_;
   CUstream_st* const stream_;

@@ -4,7 +4,8 @@ import argparse
 from dataclasses import dataclass
 from pathlib import Path
 
-from muster.command_line import Parser, integer, temperature
+from muster.command_line import (
+    ALL_OF_THEM, Parser, add_device_options, integer, temperature)
 from muster.demo.scale import Point, parse_points
 
 _DESCRIPTION = """\
@@ -33,6 +34,7 @@ class Arguments:
       model: None for the demo's own.
       first_prompt: of a turn before that of `prompt`; None: there is none.
       scale: in the order of their tokens.
+      oversubscribe: workers that share a GPU; None: each has its own.
     """
 
     model: Path | None
@@ -52,11 +54,19 @@ class Arguments:
     no_fusion: bool
     no_graphs: bool
     scale: tuple[Point, ...]
+    device: str | None
+    oversubscribe: int | None
+    load_format: str | None
+    memory_fraction: float | None
 
     @property
     def standbys(self) -> int:
         """Workers beyond the ranks that the largest cp wants."""
-        return self.tp * max(0, max((it.cp for it in self.scale), default=0) - self.cp)
+        return _standbys(self.tp, self.cp, self.scale)
+
+
+def _standbys(tp: int, cp: int, scale: tuple[Point, ...]) -> int:
+    return tp * max(0, max((it.cp for it in scale), default=0) - cp)
 
 
 def parse(words: list[str]) -> Arguments:
@@ -84,6 +94,9 @@ def parse(words: list[str]) -> Arguments:
         if point.cp == before:
             parser.error(f"argument --scale: {point.at_token}:{point.cp}: cp is {before} already")
         before = point.cp
+    if options.oversubscribe == ALL_OF_THEM:
+        options.oversubscribe = options.tp * options.cp * options.replicas + _standbys(
+            options.tp, options.cp, options.scale)
     return Arguments(**vars(options))
 
 
@@ -109,8 +122,9 @@ def _parser() -> argparse.ArgumentParser:
              "where a model, a prompt or sizes are given)")
     add("--threads", metavar="N", type=integer(1, 1024),
         help="threads per worker (default: cores / workers)")
-    add("--dtype", choices=("auto", "float32", "bfloat16"), default="auto",
+    add("--dtype", choices=("auto", "float32", "bfloat16", "float16"), default="auto",
         help="type of weights and KV (default: the model's)")
+    add_device_options(parser)
     add("--top", metavar="N", type=integer(0, 64), default=0,
         help="most likely tokens to report per step (default: 0)")
     add("--temperature", metavar="X", type=temperature, default=0.0,

@@ -76,7 +76,8 @@ def _run(arguments: Arguments, paper: Paper) -> dict[str, Any]:
     tokenizer = _tokenizer(model, arguments)
     options = FleetOptions(
         model, arguments.tp, arguments.cp, arguments.replicas, arguments.threads, arguments.dtype,
-        arguments.no_fusion, arguments.no_graphs, _room_to_scale(arguments))
+        arguments.no_fusion, arguments.no_graphs, _room_to_scale(arguments), arguments.device,
+        arguments.oversubscribe, arguments.load_format, arguments.memory_fraction)
     with FleetProcess(options, paper.stream) as process:
         serving = process.await_event("serving")
         prompt = _prompt(arguments, tokenizer)

@@ -1,0 +1,1 @@
+"""What needs a GPU, run from a bundle on a machine without Bazel and gRPC."""
