@@ -14,6 +14,9 @@
 namespace muster {
 namespace {
 
+// The tag of a rank's ledger under which it keeps room for an epoch that follows.
+constexpr char kResizeReserve[] = "resize reserve";
+
 // HOLD, its acknowledgements, the copy, its report, SWITCH.
 constexpr int kPauseRoundTrips = 4;
 // From the leader's one thread to its other, to the followers' and back, until the first step may
@@ -120,18 +123,21 @@ void CountBlocks(const CacheSummary& cache, uint64_t blocks_after, ReplicaChange
   }
 }
 
-// What a ledger holds beside weights and KV: workspaces, communicators, graphs.
-uint64_t OtherBytes(const RankLedger& ledger) {
+// What a rank holds now. Its resize reserve is room for what is to come, not held.
+uint64_t AllBytes(const RankLedger& ledger) {
   uint64_t bytes = 0;
   for (const LedgerEntry& entry : ledger.entries) {
-    if (entry.tag != "weights" && entry.tag != "kv") bytes += entry.bytes;
+    if (entry.tag != kResizeReserve) bytes += entry.bytes;
   }
   return bytes;
 }
 
-uint64_t AllBytes(const RankLedger& ledger) {
-  uint64_t bytes = 0;
-  for (const LedgerEntry& entry : ledger.entries) bytes += entry.bytes;
+// The same beside weights and KV: workspaces, communicators, graphs.
+uint64_t OtherBytes(const RankLedger& ledger) {
+  uint64_t bytes = AllBytes(ledger);
+  for (const LedgerEntry& entry : ledger.entries) {
+    if (entry.tag == "weights" || entry.tag == "kv") bytes -= entry.bytes;
+  }
   return bytes;
 }
 

@@ -193,6 +193,17 @@ TEST(ChangePlan, ARankWithoutMemoryForBothEpochsIsNamedWithNumbers) {
   EXPECT_OK(PlanChange(request));
 }
 
+TEST(ChangePlan, RoomThatWasKeptForAResizeIsNotHeld) {
+  ChangeRequest request = Scaled(1, 2, 2);
+  request.ledgers = {{.entries = {{"weights", 1000}, {"graphs", 10}, {"kv", 5000}}}};
+  ASSERT_OK_AND_ASSIGN(const ReplicaChange plain, PlanChange(request));
+  request.ledgers[0].entries.push_back({"resize reserve", 700});
+  ASSERT_OK_AND_ASSIGN(const ReplicaChange reserved, PlanChange(request));
+  ASSERT_EQ(reserved.ranks.size(), 2u);
+  EXPECT_EQ(reserved.ranks[0].peak_bytes, plain.ranks[0].peak_bytes);
+  EXPECT_EQ(reserved.ranks[1].peak_bytes, plain.ranks[1].peak_bytes);
+}
+
 TEST(ChangePlan, SizesThatCannotBeAreRefusedWithThoseThatCan) {
   const auto refusal = [](int cp, CpRange range) {
     ChangeRequest request = Scaled(2, cp, 8);

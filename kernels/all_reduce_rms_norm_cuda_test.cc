@@ -350,7 +350,7 @@ TEST_P(AllReduceRmsNormCudaTest, ACapturedSequenceCanBeReplayed) {
   for (cudaGraphExec_t graph : graphs) cudaGraphExecDestroy(graph);
 }
 
-// ---- Failures, of two ranks and of three
+// ---- Failures
 
 double Seconds(const std::function<void()>& run) {
   const auto start = std::chrono::steady_clock::now();

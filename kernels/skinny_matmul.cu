@@ -14,9 +14,8 @@ constexpr int kBlocks = 2;       // that a multiprocessor holds
 constexpr int kMmaColumns = 16;  // rows of W that a warp multiplies at a time
 constexpr int kMmaRows = 8;      // rows of x, likewise
 constexpr int kChunk = 32;       // elements of k that a warp loads at once, 8 a lane
-constexpr int kPieces = 4;       // chunks that follow each other: a warp's turn
+constexpr int kPieces = 8;       // chunks that follow each other: a warp's turn
 constexpr int kTurn = kChunk * kPieces;
-constexpr int kStages = 2;  // turns whose weights are in flight
 
 template <typename T>
 __device__ void StoreY(const SkinnyMatmulParams& params, int64_t row, int64_t column, float sum) {
@@ -228,29 +227,21 @@ __global__ void __launch_bounds__(kThreads, kBlocks)
   int column = static_cast<int>(blockIdx.x) * kColumns;
   const int column_step = static_cast<int>(gridDim.x) * kColumns;
   WeightStream<T> weights(params, n, turns, column + warp_column, column_step);
-  uint4 w[kStages][kPieces][2];
-#pragma unroll
-  for (auto& stage : w) weights.Next(stage);
+  uint4 w[kPieces][2];
+  weights.Next(w);
   AwaitEarlierKernels();
   XStream<T> x(params, turns);
   WarpSums<T> warp_sums;
-  int turn = 0;
   int side = 0;
-  while (column < n) {
-#pragma unroll
-    for (auto& stage : w) {
-      if (column >= n) break;
-      warp_sums.Add(stage, x);
+  for (; column < n; column += column_step, side ^= 1) {
+    for (int turn = 0; turn < turn_count; ++turn) {
+      warp_sums.Add(w, x);
       x.Next();
-      weights.Next(stage);
-      if (++turn < turn_count) continue;
-      warp_sums.MoveTo(sums[side][part], warp_column);
-      __syncthreads();
-      StoreTile<T>(params, n, column, sums[side]);
-      turn = 0;
-      side ^= 1;
-      column += column_step;
+      weights.Next(w);
     }
+    warp_sums.MoveTo(sums[side][part], warp_column);
+    __syncthreads();
+    StoreTile<T>(params, n, column, sums[side]);
   }
 }
 

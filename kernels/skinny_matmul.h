@@ -53,7 +53,8 @@ void SkinnyMatmulCpu(const SkinnyMatmulParams& params, IndexRange columns);
 
 // Computes y of all rows and of `n` columns on a device of that many multiprocessors. The weights
 // stream from memory once for every 8 rows, fast where they are of a 16-bit type, x and W start at
-// multiples of 16 bytes, and their strides and k are multiples of 8 elements.
+// multiples of 16 bytes, and their strides and k are multiples of 8 elements. W is read ahead of
+// the kernel before this one on the stream: that one must not be what writes it.
 CudaLaunch SkinnyMatmulCuda(const SkinnyMatmulParams& params, int64_t n, int multiprocessors,
                             CudaStream stream);
 

@@ -36,6 +36,8 @@ Incarnation RandomIncarnation() {
 // that they may take; a processor's memory is everybody's.
 constexpr uint64_t kCpuKvMemory = uint64_t{512} << 20;
 constexpr int kGpuSparePercent = 1;
+// New tokens of a step: matrix units want many rows.
+constexpr int kGpuMaxRows = 2048;
 
 EpochContext::Options ContextOptions(const WorkerOptions& options, const DeviceReport& device) {
   EpochContext::Options context = {.fusion = options.fusion ? Fusion::kFused : Fusion::kUnfused,
@@ -44,6 +46,7 @@ EpochContext::Options ContextOptions(const WorkerOptions& options, const DeviceR
   if (device.kind == "cpu") {
     context.kv_memory = options.kv_memory.value_or(kCpuKvMemory);
   } else {
+    context.limits.max_rows = kGpuMaxRows;
     context.kv_memory = options.kv_memory.value_or(device.total_bytes);
     context.spare_percent = kGpuSparePercent;
   }

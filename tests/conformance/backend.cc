@@ -13,6 +13,7 @@ namespace {
 struct Registered {
   RanksAs as;
   MakeRankBackend make;
+  int most_ranks;
 };
 
 // Filled before main, then only read.
@@ -21,10 +22,20 @@ std::map<std::string, Registered>& Backends() {
   return backends;
 }
 
+const Registered& Find(absl::string_view name) {
+  const auto found = Backends().find(std::string(name));
+  if (found == Backends().end()) {
+    std::fprintf(stderr, "no backend '%s'\n", std::string(name).c_str());
+    std::abort();
+  }
+  return found->second;
+}
+
 }  // namespace
 
-ConformanceBackend::ConformanceBackend(absl::string_view name, RanksAs as, MakeRankBackend make) {
-  Backends().emplace(std::string(name), Registered{as, std::move(make)});
+ConformanceBackend::ConformanceBackend(absl::string_view name, RanksAs as, MakeRankBackend make,
+                                       int most_ranks) {
+  Backends().emplace(std::string(name), Registered{as, std::move(make), most_ranks});
 }
 
 std::string Variant::Name() const {
@@ -48,13 +59,8 @@ std::vector<Variant> VariantsAs(RanksAs as) {
   return variants;
 }
 
-const MakeRankBackend& FindBackend(absl::string_view name) {
-  const auto found = Backends().find(std::string(name));
-  if (found == Backends().end()) {
-    std::fprintf(stderr, "no backend '%s'\n", std::string(name).c_str());
-    std::abort();
-  }
-  return found->second.make;
-}
+const MakeRankBackend& FindBackend(absl::string_view name) { return Find(name).make; }
+
+int MostRanksOf(absl::string_view name) { return Find(name).most_ranks; }
 
 }  // namespace muster::testing

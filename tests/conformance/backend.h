@@ -39,8 +39,9 @@ using MakeRankBackend =
 
 class ConformanceBackend {
  public:
-  // `name` is a word that begins with a capital; `as` what its ranks can be.
-  ConformanceBackend(absl::string_view name, RanksAs as, MakeRankBackend make);
+  // `name` is a word that begins with a capital; `as` what its ranks can be. Larger groups than
+  // `most_ranks` are left out: where they only take long.
+  ConformanceBackend(absl::string_view name, RanksAs as, MakeRankBackend make, int most_ranks = 16);
 };
 
 enum class RunMode { kStream, kGraph };
@@ -61,6 +62,7 @@ std::vector<Variant> AllVariants();
 std::vector<Variant> VariantsAs(RanksAs as);
 // Of a backend named in a variant.
 const MakeRankBackend& FindBackend(absl::string_view name);
+int MostRanksOf(absl::string_view name);
 
 }  // namespace muster::testing
 

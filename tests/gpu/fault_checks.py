@@ -108,10 +108,15 @@ class Deaths(_Clean):
                     died = time.monotonic()
                 if event["event"] in ("failed", "serving"):
                     break
-            self.assertIsNotNone(died)
-            self.assertLess(time.monotonic() - died, PROMISE)
+            named = time.monotonic()
             self.assertEqual(event and event["event"], "failed")
             self.assertIn("w1", event["message"])
+            # The driver may take its time to end a process whose peers have long been told.
+            while died is None and (event := process.next_event(PATIENCE)) is not None:
+                if event["event"] == "process_ended":
+                    died = time.monotonic()
+            self.assertIsNotNone(died)
+            self.assertLess(named - died, PROMISE)
 
     def test_a_worker_killed_at_work_is_named_in_time(self) -> None:
         with fleet(MODELS / _MODEL, 1, 2, shared_by=2) as process:

@@ -82,11 +82,13 @@ absl::StatusOr<uint64_t> MeasureTwoShotBytes(IpcPeers& peers, Stream& stream, Le
   Race race(peers, stream);
   MUSTER_RETURN_IF_ERROR(race.Prepare(largest, ledger));
   uint64_t switch_bytes = largest;
-  // From large to small: the point lies where two shots stop paying.
+  // From large to small: the point lies where two shots stop paying, which ranks may not agree on;
+  // so all of them run all sizes.
+  bool pays = true;
   for (uint64_t tokens = largest / row; tokens >= 1; tokens /= 4) {
-    MUSTER_ASSIGN_OR_RETURN(const bool pays, race.TwoShotsWin(static_cast<int>(tokens), hidden));
-    if (!pays) break;
-    switch_bytes = tokens * row / 2;  // between this size, which pays, and the next one
+    MUSTER_ASSIGN_OR_RETURN(const bool wins, race.TwoShotsWin(static_cast<int>(tokens), hidden));
+    pays = pays && wins;
+    if (pays) switch_bytes = tokens * row / 2;  // between this size, which pays, and the next one
   }
   peers.set_two_shot_bytes(before);
   return switch_bytes;

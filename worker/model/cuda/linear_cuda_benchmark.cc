@@ -117,8 +117,8 @@ class Benchmark {
   absl::Status FewRows(const Shape& shape, double read) {
     MUSTER_ASSIGN_OR_RETURN(const auto product,
                             CudaLinear::Create(*library_, {shape.n, shape.k, kType, kType}));
-    MUSTER_RETURN_IF_ERROR(product->Prepare(64));
-    for (const int rows : {1, 2, 4, 8, 16, 32, 64}) {
+    MUSTER_RETURN_IF_ERROR(product->Prepare(32));
+    for (const int rows : {1, 2, 4, 8, 16, 32}) {
       MUSTER_ASSIGN_OR_RETURN(const double kernel, Time([&](int i) {
                                 return CudaStatus(
                                     SkinnyMatmulCuda(ParamsOf(shape, i, rows), shape.n,
