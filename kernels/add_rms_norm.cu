@@ -51,8 +51,9 @@ bool IsAligned(const AddRmsNormParams& params) {
 CudaLaunch AddRmsNormCuda(const AddRmsNormParams& params, int64_t rows, CudaStream stream) {
   if (rows == 0) return {};
   const int64_t words = RowWords(params.hidden, SizeOf(params.activation));
+  constexpr RowGridLimits kLimits{.max_blocks = 1 << 20, .max_row_blocks = 1};
   RowGridPlan plan;
-  if (!PlanRowGrid(rows, words, IsAligned(params), 1, 1 << 20, &plan)) {
+  if (!PlanRowGrid(rows, words, IsAligned(params), 1, kLimits, &plan)) {
     return {cudaErrorInvalidValue};
   }
   return WithRowShape(plan, [&](auto aligned, auto thread_words) {

@@ -25,6 +25,7 @@ struct AddRmsNormParams {
 
 void AddRmsNormReference(const AddRmsNormParams& params, IndexRange rows);
 void AddRmsNormCpu(const AddRmsNormParams& params, IndexRange rows);
+// cudaErrorInvalidValue when a row is longer than 64 KiB.
 CudaLaunch AddRmsNormCuda(const AddRmsNormParams& params, int64_t rows, CudaStream stream);
 
 }  // namespace muster

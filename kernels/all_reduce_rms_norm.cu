@@ -214,12 +214,16 @@ int64_t WordsPerBlock(int64_t words, int world) {
   return words <= kRowThreads ? kRowThreads : kRowThreads / 2;
 }
 
+RowGridLimits LimitsOf(const Peers& peers) {
+  return {.max_blocks = peers.max_blocks, .max_row_blocks = peers.max_row_blocks};
+}
+
 // A row is shared by several blocks as long as there are blocks for all rows at once.
 int BlocksPerRow(const Params& params, int64_t rows) {
   if (params.blocks_per_row != 0) return params.blocks_per_row;
   const int64_t words = RowWords(params.hidden, SizeOf(params.dtype));
   const int64_t wanted = WordsPerBlock(words, params.peers.layout.world);
-  int blocks = kMaxRowBlocks;
+  int blocks = params.peers.max_row_blocks;
   while (blocks > 1 && words <= wanted * (blocks / 2)) blocks /= 2;
   while (blocks > 1 && rows * blocks > UsableBlocks(blocks, params.peers.max_blocks)) blocks /= 2;
   return blocks;
@@ -271,7 +275,7 @@ CudaLaunch AllReduceRmsNormOneShotCuda(const Params& params, int64_t rows, CudaS
   RowGridPlan plan;
   if (OneShotBytes(rows, params.hidden, params.dtype) > params.peers.layout.slot_bytes ||
       !PlanRowGrid(rows, RowWords(params.hidden, SizeOf(params.dtype)), IsAligned(params),
-                   BlocksPerRow(params, rows), params.peers.max_blocks, &plan)) {
+                   BlocksPerRow(params, rows), LimitsOf(params.peers), &plan)) {
     return {cudaErrorInvalidValue};
   }
   return Dispatch(params, plan, [&](auto element, auto aligned, auto ranks, auto words) {
@@ -285,7 +289,7 @@ CudaLaunch AllReduceRmsNormTwoShotCuda(const Params& params, int64_t rows, CudaS
   RowGridPlan plan;
   if (TwoShotBytes(rows, params.hidden, params.dtype, layout.world) > layout.slice_bytes ||
       !PlanRowGrid(rows, RowWords(params.hidden, SizeOf(params.dtype)), IsAligned(params), 1,
-                   params.peers.max_blocks, &plan) ||
+                   LimitsOf(params.peers), &plan) ||
       plan.blocks_per_row != 1) {
     return {cudaErrorInvalidValue};
   }

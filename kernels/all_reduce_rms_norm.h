@@ -49,7 +49,8 @@ struct AllReduceRmsNormCudaParams {
   void* residual_out;  // [rows, hidden], or null; may be residual_in
   void* norm_out;      // [rows, hidden]; overlaps nothing else
   DType dtype;
-  int32_t blocks_per_row = 0;  // in one shot: 1, 2, 4 or 8; 0 leaves it to the launcher
+  // In one shot: 1, 2, 4 or 8, of which the device may allow fewer; 0 leaves it to the launcher.
+  int32_t blocks_per_row = 0;
 };
 
 // Bytes of a slot that a message takes in one shot, and of a slice in two.
@@ -58,7 +59,8 @@ int64_t TwoShotBytes(int64_t rows, int64_t hidden, DType dtype, int world);
 
 // One shot: every rank pushes its summand to all and reduces everything. Two: every rank reduces a
 // slice of every row and pushes it to all. cudaErrorInvalidValue when the message is longer than
-// the slot or the slice, or a row than 65,536 float32 values.
+// the slot or the slice, or a row than 64 KiB for each block that may share it: in one shot at most
+// peers.max_row_blocks, in two one.
 CudaLaunch AllReduceRmsNormOneShotCuda(const AllReduceRmsNormCudaParams& params, int64_t rows,
                                        CudaStream stream);
 CudaLaunch AllReduceRmsNormTwoShotCuda(const AllReduceRmsNormCudaParams& params, int64_t rows,

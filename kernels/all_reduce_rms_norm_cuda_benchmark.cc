@@ -68,6 +68,9 @@ class Rank {
     peers_.control = control;
     int sms = 0;
     CudaCheck(cudaDeviceGetAttribute(&sms, cudaDevAttrMultiProcessorCount, 0), "attribute");
+    int major = 0;
+    CudaCheck(cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, 0), "attribute");
+    peers_.max_row_blocks = MaxRowBlocks(major * 10);
     peers_.max_blocks = std::min(sms / ranks_on_gpu, kMaxPeerBlocks);
     CudaCheck(cudaStreamCreateWithFlags(&stream_, cudaStreamNonBlocking), "stream");
     Fill();

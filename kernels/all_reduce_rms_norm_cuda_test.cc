@@ -296,6 +296,26 @@ TEST_P(AllReduceRmsNormCudaTest, HasTheBitsOfTheUnfusedOperationsInFloat32) {
   }
 }
 
+TEST_P(AllReduceRmsNormCudaTest, GivesTheSameBitsOnADeviceWithoutClusters) {
+  LocalPeers with(GetParam(), {}), without(GetParam(), {.clusters = false});
+  const uint32_t seed = FreshSeed();
+  for (DType dtype : kDTypes) {
+    for (const int64_t hidden : {136, 4096, 7168, 16384}) {
+      const Shape shape{.rows = 3, .hidden = hidden, .dtype = dtype};
+      Reduction clusters(with.world(), shape, seed), blocks(with.world(), shape, seed);
+      blocks.blocks_per_row = kMaxRowBlocks;
+      for (auto [one, peers] : {std::pair(&clusters, &with), std::pair(&blocks, &without)}) {
+        one->Upload();
+        one->LaunchAll(*peers, Shots::kOne);
+        peers->Synchronize();
+      }
+      ASSERT_NO_FATAL_FAILURE(blocks.Check());
+      EXPECT_EQ(clusters.Norm(0), blocks.Norm(0));
+      EXPECT_EQ(clusters.Residual(0), blocks.Residual(0));
+    }
+  }
+}
+
 TEST_P(AllReduceRmsNormCudaTest, TenThousandOperationsOfRandomSizesHaveNoWrongBit) {
   LocalPeers peers(GetParam(), {});
   const uint32_t seed = FreshSeed();

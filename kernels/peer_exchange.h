@@ -10,6 +10,11 @@ namespace muster {
 inline constexpr int kMaxPeers = 16;
 // Blocks of the largest grid, which must be resident together with those of all peers.
 inline constexpr int kMaxPeerBlocks = 256;
+// Blocks that share a row: a cluster, which there is from compute capability 9.0 (90) on.
+inline constexpr int kMaxRowBlocks = 8;
+constexpr int MaxRowBlocks(int compute_capability) {
+  return compute_capability >= 90 ? kMaxRowBlocks : 1;
+}
 
 // What all ranks must agree on for one operation. Pushed to every peer in one 16-byte transaction.
 struct alignas(16) PeerStamp {
@@ -79,7 +84,8 @@ struct Peers {
   std::byte* regions[kMaxPeers];  // as mapped here, by rank
   PeerLayout layout;
   int32_t rank = 0;
-  int32_t max_blocks = 1;  // the same on all ranks; at most kMaxPeerBlocks
+  int32_t max_blocks = 1;      // the same on all ranks; at most kMaxPeerBlocks
+  int32_t max_row_blocks = 1;  // as MaxRowBlocks of this rank's device
   int64_t timeout_ns = 0;
   PeerFault* fault = nullptr;         // host memory, at the device's address
   const uint32_t* control = nullptr;  // likewise

@@ -25,7 +25,8 @@ class LocalPeers {
     int64_t slot_bytes = 1 << 20;
     int64_t slice_bytes = 1 << 20;
     int64_t timeout_ns = 2'000'000'000;
-    int max_blocks = 0;  // 0: an equal share of the GPU
+    int max_blocks = 0;    // 0: an equal share of the GPU
+    bool clusters = true;  // where the GPU has them
   };
 
   LocalPeers(int world, const Options& options) : options_(options), ranks_(world) {
@@ -33,6 +34,7 @@ class LocalPeers {
         .world = world, .slot_bytes = options.slot_bytes, .slice_bytes = options.slice_bytes};
     cudaDeviceProp properties;
     CudaCheck(cudaGetDeviceProperties(&properties, 0), "properties");
+    max_row_blocks_ = MaxRowBlocks(properties.major * 10 + properties.minor);
     if (options_.max_blocks == 0) options_.max_blocks = properties.multiProcessorCount / world;
     for (Rank& rank : ranks_) Make(rank);
   }
@@ -55,6 +57,7 @@ class LocalPeers {
     Peers peers{.layout = layout_,
                 .rank = rank,
                 .max_blocks = options_.max_blocks,
+                .max_row_blocks = options_.clusters ? max_row_blocks_ : 1,
                 .timeout_ns = options_.timeout_ns,
                 .fault = &ranks_[rank].host->fault,
                 .control = &ranks_[rank].host->control};
@@ -116,6 +119,7 @@ class LocalPeers {
   Options options_;
   PeerLayout layout_;
   std::vector<Rank> ranks_;
+  int max_row_blocks_ = 1;
 };
 
 }  // namespace muster::testing

@@ -5,17 +5,42 @@
 
 #include <cooperative_groups.h>
 
+#include <algorithm>
 #include <cstdint>
 #include <type_traits>
 
 #include "kernels/cuda_words.cuh"
+#include "kernels/peer_exchange.h"
 
 namespace muster {
 
 inline constexpr int kRowThreads = 512;    // of a block at most
-inline constexpr int kMaxRowBlocks = 8;    // of a row: a cluster
 inline constexpr int kMaxThreadWords = 8;  // of a row by one thread
 inline constexpr int kMaxRowWords = kRowThreads * kMaxRowBlocks * kMaxThreadWords;
+
+// The blocks of a cluster. Below compute capability 9.0 every block is one of its own.
+struct RowCluster {
+#if !defined(__CUDA_ARCH__) || __CUDA_ARCH__ >= 900
+  using Group = cooperative_groups::cluster_group;
+
+  static __device__ int Blocks() { return static_cast<int>(Group::num_blocks()); }
+  static __device__ int Block() { return static_cast<int>(Group::block_rank()); }
+  static __device__ void Arrive() { asm volatile("barrier.cluster.arrive;" : : : "memory"); }
+  static __device__ void Wait() { asm volatile("barrier.cluster.wait;" : : : "memory"); }
+  static __device__ void Synchronise() { cooperative_groups::this_cluster().sync(); }
+  // Where `block` has what this one has at `own` of its shared memory.
+  static __device__ float* Shared(float* own, int block) {
+    return cooperative_groups::this_cluster().map_shared_rank(own, block);
+  }
+#else
+  static __device__ int Blocks() { return 1; }
+  static __device__ int Block() { return 0; }
+  static __device__ void Arrive() {}
+  static __device__ void Wait() {}
+  static __device__ void Synchronise() { __syncthreads(); }
+  static __device__ float* Shared(float* own, int /*block*/) { return own; }
+#endif
+};
 
 // The blocks that share a row: a cluster, or one block. Word w belongs to thread w % threads of
 // all.
@@ -26,9 +51,8 @@ struct RowTeam {
   int64_t teams;
 
   static __device__ RowTeam Own() {
-    const int blocks = static_cast<int>(cooperative_groups::cluster_group::num_blocks());
-    const int block = static_cast<int>(cooperative_groups::cluster_group::block_rank());
-    return {block, blocks, blockIdx.x / blocks, gridDim.x / blocks};
+    const int blocks = RowCluster::Blocks();
+    return {RowCluster::Block(), blocks, blockIdx.x / blocks, gridDim.x / blocks};
   }
   // The k-th word of this thread.
   __device__ int Word(int k) const {
@@ -50,13 +74,13 @@ class RowSum {
   // Collective in the team, as is Of, to be called at least once: blocks of a cluster write to each
   // other only once all have begun.
   __device__ explicit RowSum(const RowTeam& team) {
-    if (team.blocks > 1) asm volatile("barrier.cluster.arrive;" : : : "memory");
+    if (team.blocks > 1) RowCluster::Arrive();
   }
 
   // squares[k] is of this thread's k-th word, 0 beyond the row.
   template <int kWords>
   __device__ float Of(const float (&squares)[kWords], const RowTeam& team, int words) {
-    if (first_ && team.blocks > 1) asm volatile("barrier.cluster.wait;" : : : "memory");
+    if (first_ && team.blocks > 1) RowCluster::Wait();
     first_ = false;
     turn_ ^= 1;
 #pragma unroll
@@ -70,7 +94,7 @@ class RowSum {
     if (team.blocks == 1) {
       __syncthreads();
     } else {
-      cooperative_groups::this_cluster().sync();
+      RowCluster::Synchronise();
     }
     float sum = 0;
     for (int i = threadIdx.x % 32; i < (words + 31) / 32; i += 32) sum += Segments()[turn_][i];
@@ -87,8 +111,7 @@ class RowSum {
   }
   __device__ void Publish(const RowTeam& team, int block, int segment, float value) const {
     float* own = &Segments()[turn_][segment];
-    *(team.blocks == 1 ? own : cooperative_groups::this_cluster().map_shared_rank(own, block)) =
-        value;
+    *(team.blocks == 1 ? own : RowCluster::Shared(own, block)) = value;
   }
 
   bool first_ = true;
@@ -181,17 +204,23 @@ inline int UsableBlocks(int blocks_per_row, int max_blocks) {
   return blocks_per_row <= 2 ? max_blocks : max_blocks / 2;
 }
 
-// At least `blocks_per_row` blocks a row, `max_blocks` in all; false when the row is too long.
-// Unaligned rows have the most words a thread, which spares kernels.
+struct RowGridLimits {
+  int max_blocks;      // of the grid
+  int max_row_blocks;  // of a row: what the device allows, a power of 2 up to kMaxRowBlocks
+};
+
+// At least `blocks_per_row` blocks a row, as far as the limits allow; false when the row is too
+// long. Unaligned rows have the most words a thread, which spares kernels.
 inline bool PlanRowGrid(int64_t rows, int64_t words, bool aligned, int blocks_per_row,
-                        int max_blocks, RowGridPlan* plan) {
-  int blocks = blocks_per_row;
-  while (words > int64_t{blocks} * kRowThreads * kMaxThreadWords && blocks < kMaxRowBlocks) {
+                        const RowGridLimits& limits, RowGridPlan* plan) {
+  int blocks = std::min(blocks_per_row, limits.max_row_blocks);
+  while (words > int64_t{blocks} * kRowThreads * kMaxThreadWords &&
+         blocks < limits.max_row_blocks) {
     blocks *= 2;
   }
   int words_per_thread = aligned ? 1 : kMaxThreadWords;
   while (words > int64_t{blocks} * kRowThreads * words_per_thread) words_per_thread *= 2;
-  const int teams = UsableBlocks(blocks, max_blocks) / blocks;
+  const int teams = UsableBlocks(blocks, limits.max_blocks) / blocks;
   if (words_per_thread > kMaxThreadWords || teams == 0) return false;
   if (words_per_thread > 2) words_per_thread = kMaxThreadWords;  // of which there are kernels
   const int64_t spread = int64_t{blocks} * words_per_thread;

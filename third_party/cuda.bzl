@@ -11,6 +11,9 @@ _NVCC_FLAGS = [
     "-Werror=all-warnings",
 ] + ["-gencode=arch=compute_%s,code=sm_%s" % (a, a) for a in ARCHITECTURES]
 
+# For C++ that asks what there are kernels for: architectures, apart by commas.
+CUDA_DEFINES = ['MUSTER_CUDA_ARCHITECTURES=\\"%s\\"' % ",".join(ARCHITECTURES)]
+
 def if_cuda(labels, otherwise = []):
     """`labels` where there is a CUDA toolkit."""
     return labels if NVCC else otherwise

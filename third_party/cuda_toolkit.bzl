@@ -36,6 +36,8 @@ def _cuda_toolkit_impl(ctx):
     nvcc = ctx.which("nvcc")
     wanted = ctx.os.environ.get("MUSTER_CUDA_ARCHS", "90a")
     architectures = _ALL_ARCHITECTURES if wanted == "all" else wanted.split(" ")
+    if "90" in architectures:
+        fail("MUSTER_CUDA_ARCHS: kernels for compute capability 9.0 are made of what only sm_90a has: write 90a for 90")
     ctx.file("toolkit.bzl", "NVCC = %r\nARCHITECTURES = %r\n" % (str(nvcc) if nvcc else "", architectures))
     if not nvcc:
         ctx.file("BUILD.bazel", "")

@@ -20,6 +20,16 @@ DeviceChoice Dealt(DeviceChoice choice, const WorkerOptions& options) {
   return choice;
 }
 
+// A machine without GPUs is nothing to speak of; one whose driver is too old is.
+void NoteFallback(const absl::Status& gpus) {
+  if (gpus.ok()) return;
+  if (absl::IsFailedPrecondition(gpus) && gpus != NoCudaInThisBuild()) {
+    Logger().Warning("on the CPU: ", gpus.message());
+  } else {
+    Logger().Debug("on the CPU: ", gpus.message());
+  }
+}
+
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<EngineBackend>> MakeBackend(const WorkerOptions& options) {
@@ -29,7 +39,7 @@ absl::StatusOr<std::unique_ptr<EngineBackend>> MakeBackend(const WorkerOptions& 
   MUSTER_ASSIGN_OR_RETURN(const std::optional<CudaGpu> gpu,
                           ChooseDevice(Dealt(choice, options), gpus));
   if (!gpu.has_value()) {
-    if (!gpus.ok()) Logger().Info("on the CPU: ", gpus.status().message());
+    NoteFallback(gpus.status());
     return std::make_unique<CpuEngineBackend>(
         CpuDeviceOptions{.ordinal = options.device_ordinal, .threads = options.threads},
         ShmBackend::Options{});

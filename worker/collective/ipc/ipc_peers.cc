@@ -64,6 +64,7 @@ IpcPeers::IpcPeers(const Group& group, CudaDevice& device, IpcMemory memory, con
   peers_.layout = options.layout;
   peers_.rank = rank();
   peers_.max_blocks = std::clamp(device.multiprocessor_budget(), 1, kMaxPeerBlocks);
+  peers_.max_row_blocks = MaxRowBlocks(device.gpu().compute_capability);
   peers_.timeout_ns = absl::ToInt64Nanoseconds(options.wait_timeout);
   peers_.regions[rank()] = memory_.region();
   if (memory_.device_page() != nullptr) {

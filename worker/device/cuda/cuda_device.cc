@@ -45,6 +45,7 @@ absl::StatusOr<std::unique_ptr<CudaDevice>> CudaDevice::Create(const CudaDeviceO
                                                                const CudaDriver& driver) {
   MUSTER_ASSIGN_OR_RETURN(const std::vector<CudaGpu> gpus, ListCudaGpus(driver));
   MUSTER_ASSIGN_OR_RETURN(CudaGpu gpu, FindGpu(WithinGpus(options, gpus.size()), gpus));
+  if (!gpu.has_kernels) return NoKernels(driver.architectures, {gpu});
   std::unique_ptr<CudaDevice> device(new CudaDevice(options, std::move(gpu)));
   MUSTER_RETURN_IF_ERROR(device->Start());
   return device;

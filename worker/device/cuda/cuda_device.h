@@ -25,8 +25,9 @@ struct CudaDeviceOptions {
 // current on the calling thread. None but Copy may be called by a thread that is capturing.
 class CudaDevice final : public Device {
  public:
-  // NOT_FOUND where the ordinal does not exist names what does; else as ListCudaGpus, and CUDA's
-  // errors. Makes the process's context on the GPU, which stays until the process ends.
+  // NOT_FOUND where the ordinal does not exist names what does; FAILED_PRECONDITION where kernels
+  // do not run on it, as NoKernels; else as ListCudaGpus, and CUDA's errors. Makes the process's
+  // context on the GPU, which stays until the process ends.
   static absl::StatusOr<std::unique_ptr<CudaDevice>> Create(
       const CudaDeviceOptions& options, const CudaDriver& driver = CudaDriver::Real());
   ~CudaDevice() override;

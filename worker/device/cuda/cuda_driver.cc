@@ -2,9 +2,11 @@
 
 #include <cuda_runtime_api.h>
 
+#include <algorithm>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_split.h"
 #include "base/status_macros.h"
 #include "kernels/cuda_status.h"
 
@@ -28,7 +30,8 @@ int Describe(int ordinal, CudaGpu* gpu) {
           .name = properties.name,
           .uuid = UuidString(properties.uuid),
           .total_bytes = properties.totalGlobalMem,
-          .multiprocessors = properties.multiProcessorCount};
+          .multiprocessors = properties.multiProcessorCount,
+          .compute_capability = properties.major * 10 + properties.minor};
   return cudaSuccess;
 }
 
@@ -51,13 +54,19 @@ absl::Status CheckVersions(const CudaDriver& driver, cudaError_t counted) {
                    ", this program needs CUDA ", VersionString(needed)));
 }
 
+bool HasKernels(const CudaDriver& driver, const CudaGpu& gpu) {
+  return std::any_of(driver.architectures.begin(), driver.architectures.end(),
+                     [&](const std::string& architecture) { return RunsOn(architecture, gpu); });
+}
+
 }  // namespace
 
 CudaDriver CudaDriver::Real() {
   return {.driver_version = [](int* version) -> int { return cudaDriverGetVersion(version); },
           .runtime_version = [](int* version) -> int { return cudaRuntimeGetVersion(version); },
           .count_gpus = [](int* count) -> int { return cudaGetDeviceCount(count); },
-          .describe = Describe};
+          .describe = Describe,
+          .architectures = absl::StrSplit(MUSTER_CUDA_ARCHITECTURES, ',')};
 }
 
 absl::StatusOr<std::vector<CudaGpu>> ListCudaGpus(const CudaDriver& driver) {
@@ -70,10 +79,14 @@ absl::StatusOr<std::vector<CudaGpu>> ListCudaGpus(const CudaDriver& driver) {
   }
   MUSTER_RETURN_IF_ERROR(CudaStatus(counted, "counting GPUs"));
   std::vector<CudaGpu> gpus(count);
+  bool any_has_kernels = false;
   for (int ordinal = 0; ordinal < count; ++ordinal) {
     const auto described = static_cast<cudaError_t>(driver.describe(ordinal, &gpus[ordinal]));
     MUSTER_RETURN_IF_ERROR(CudaStatus(described, absl::StrCat("describing cuda:", ordinal)));
+    gpus[ordinal].has_kernels = HasKernels(driver, gpus[ordinal]);
+    any_has_kernels |= gpus[ordinal].has_kernels;
   }
+  if (!any_has_kernels) return NoKernels(driver.architectures, gpus);
   return gpus;
 }
 

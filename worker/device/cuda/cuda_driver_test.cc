@@ -14,6 +14,8 @@ struct Simulated {
   int counted = cudaSuccess;
   int gpus = 2;
   int described = cudaSuccess;
+  std::vector<int> capabilities = {90, 90};
+  std::vector<std::string> architectures = {"80", "90a"};
 };
 
 CudaDriver Simulate(const Simulated& simulated) {
@@ -30,9 +32,15 @@ CudaDriver Simulate(const Simulated& simulated) {
             return simulated.counted;
           },
           .describe = [simulated](int ordinal, CudaGpu* gpu) -> int {
-            *gpu = {DeviceOrdinal(ordinal), "NVIDIA H200", "GPU-0a1b2c3d", 1, 132};
+            *gpu = {.ordinal = DeviceOrdinal(ordinal),
+                    .name = "NVIDIA H200",
+                    .uuid = "GPU-0a1b2c3d",
+                    .total_bytes = 1,
+                    .multiprocessors = 132,
+                    .compute_capability = simulated.capabilities[ordinal]};
             return simulated.described;
-          }};
+          },
+          .architectures = simulated.architectures};
 }
 
 TEST(ListCudaGpus, ListsByOrdinal) {
@@ -65,6 +73,33 @@ TEST(ListCudaGpus, OtherErrorsAreCudas) {
                 absl::StatusCode::kInternal, "counting GPUs: CUDA says cudaErrorSystemNotReady");
   EXPECT_STATUS(ListCudaGpus(Simulate({.described = cudaErrorUnknown})),
                 absl::StatusCode::kInternal, "describing cuda:0");
+}
+
+TEST(ListCudaGpus, WhereKernelsRunOnNoGpuThoseThatThereAreAreNamed) {
+  EXPECT_STATUS(ListCudaGpus(Simulate({.gpus = 1, .capabilities = {86}, .architectures = {"90a"}})),
+                absl::StatusCode::kFailedPrecondition,
+                "this build has kernels for sm_90a; cuda:0 is sm_86");
+  EXPECT_STATUS(ListCudaGpus(Simulate({.capabilities = {75, 120}})),
+                absl::StatusCode::kFailedPrecondition,
+                "this build has kernels for sm_80, sm_90a; cuda:0 is sm_75, cuda:1 is sm_120");
+}
+
+TEST(CudaDevice, AGpuWithoutKernelsIsListedButNotStarted) {
+  const CudaDriver mixed = Simulate({.capabilities = {75, 86}});
+  ASSERT_OK_AND_ASSIGN(const std::vector<CudaGpu> gpus, ListCudaGpus(mixed));
+  EXPECT_FALSE(gpus[0].has_kernels);
+  EXPECT_TRUE(gpus[1].has_kernels);
+  EXPECT_STATUS(CudaDevice::Create({.ordinal = DeviceOrdinal(0)}, mixed),
+                absl::StatusCode::kFailedPrecondition,
+                "this build has kernels for sm_80, sm_90a; cuda:0 is sm_75");
+}
+
+TEST(CudaDriver, KnowsWhatThisProgramWasCompiledFor) {
+  const std::vector<std::string> architectures = CudaDriver::Real().architectures;
+  ASSERT_FALSE(architectures.empty());
+  for (const std::string& architecture : architectures) {
+    EXPECT_EQ(architecture.find_first_not_of("0123456789a"), std::string::npos) << architecture;
+  }
 }
 
 TEST(CudaDevice, AnOrdinalOutOfRangeNamesWhatExists) {

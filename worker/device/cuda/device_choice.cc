@@ -55,6 +55,23 @@ std::string DescribeGpus(const std::vector<CudaGpu>& gpus) {
   });
 }
 
+bool RunsOn(absl::string_view architecture, const CudaGpu& gpu) {
+  const bool exactly = absl::ConsumeSuffix(&architecture, "a");
+  int capability = 0;
+  if (!absl::SimpleAtoi(architecture, &capability)) return false;
+  if (exactly) return capability == gpu.compute_capability;
+  return capability / 10 == gpu.compute_capability / 10 && capability <= gpu.compute_capability;
+}
+
+absl::Status NoKernels(const std::vector<std::string>& architectures,
+                       const std::vector<CudaGpu>& gpus) {
+  return absl::FailedPreconditionError(absl::StrCat(
+      "this build has kernels for sm_", absl::StrJoin(architectures, ", sm_"), "; ",
+      absl::StrJoin(gpus, ", ", [](std::string* out, const CudaGpu& gpu) {
+        absl::StrAppend(out, "cuda:", gpu.ordinal.value(), " is sm_", gpu.compute_capability);
+      })));
+}
+
 absl::StatusOr<CudaGpu> FindGpu(DeviceOrdinal ordinal, const std::vector<CudaGpu>& gpus) {
   for (const CudaGpu& gpu : gpus) {
     if (gpu.ordinal == ordinal) return gpu;
@@ -80,8 +97,10 @@ absl::StatusOr<std::optional<CudaGpu>> ChooseDevice(
     const DeviceChoice& choice, const absl::StatusOr<std::vector<CudaGpu>>& gpus) {
   if (choice.kind == DeviceChoice::Kind::kCpu) return std::optional<CudaGpu>();
   if (choice.kind == DeviceChoice::Kind::kAuto) {
-    const bool usable = gpus.ok() && !gpus->empty();
-    return usable ? std::optional<CudaGpu>(gpus->front()) : std::nullopt;
+    if (!gpus.ok()) return std::optional<CudaGpu>();
+    const auto usable = std::find_if(gpus->begin(), gpus->end(),
+                                     [](const CudaGpu& gpu) { return gpu.has_kernels; });
+    return usable == gpus->end() ? std::nullopt : std::optional<CudaGpu>(*usable);
   }
   if (!gpus.ok()) return gpus.status();
   if (choice.ordinal.has_value()) return FindGpu(*choice.ordinal, *gpus);

@@ -67,6 +67,33 @@ TEST(ChooseDevice, AutoIsTheCpuWhereNoGpuCanBeUsed) {
   EXPECT_FALSE(ChooseDevice({Kind::kCpu}, kTwo).value().has_value());
 }
 
+TEST(ChooseDevice, AutoPassesOverGpusWithoutKernels) {
+  std::vector<CudaGpu> gpus = kTwo;
+  gpus[0].has_kernels = false;
+  EXPECT_EQ(ChooseDevice({Kind::kAuto}, gpus).value()->ordinal, DeviceOrdinal(1));
+  EXPECT_EQ(ChooseDevice({Kind::kCuda}, gpus).value()->ordinal, DeviceOrdinal(0));
+  gpus[1].has_kernels = false;
+  EXPECT_FALSE(ChooseDevice({Kind::kAuto}, gpus).value().has_value());
+}
+
+TEST(RunsOn, IsTheSameMajorCapabilityAndNoHigherMinor) {
+  const auto runs = [](const char* architecture, int capability) {
+    return RunsOn(architecture, {.compute_capability = capability});
+  };
+  EXPECT_TRUE(runs("80", 80));
+  EXPECT_TRUE(runs("80", 86));
+  EXPECT_TRUE(runs("80", 89));
+  EXPECT_TRUE(runs("90a", 90));
+  EXPECT_TRUE(runs("100", 103));
+  EXPECT_FALSE(runs("89", 86));
+  EXPECT_FALSE(runs("80", 75));
+  EXPECT_FALSE(runs("80", 90));
+  EXPECT_FALSE(runs("100a", 103));
+  EXPECT_FALSE(runs("100", 110));
+  EXPECT_FALSE(runs("100", 120));
+  EXPECT_FALSE(runs("", 90));
+}
+
 TEST(ChooseDevice, ABuildWithoutCudaSaysSo) {
   const absl::StatusOr<std::vector<CudaGpu>> none = NoCudaInThisBuild();
   for (const char* text : {"cuda", "cuda:0", "cuda:GPU-0a1b2c3d"}) {
