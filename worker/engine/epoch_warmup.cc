@@ -1,7 +1,9 @@
 // EpochContext from ASSIGNED to WARM.
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
 #include "absl/time/clock.h"
 #include "base/status_macros.h"
+#include "worker/device/byte_size.h"
 #include "worker/engine/epoch_context.h"
 #include "worker/model/registry.h"
 
@@ -19,6 +21,7 @@ absl::Status EpochContext::Load() {
 }
 
 absl::Status EpochContext::LoadWeights(const LoadedModel* previous) {
+  const absl::Time begun = absl::Now();
   MUSTER_ASSIGN_OR_RETURN(loaded_, LoadModel({.config = model().config,
                                               .checkpoint = *model().checkpoint,
                                               .shape = shape_,
@@ -31,6 +34,10 @@ absl::Status EpochContext::LoadWeights(const LoadedModel* previous) {
                                                     return failure();
                                                   },
                                               .previous = previous}));
+  const uint64_t read = loaded_->weights().bytes() - loaded_->shared_weight_bytes();
+  const double seconds = absl::ToDoubleSeconds(absl::Now() - begun);
+  log_.Info("loaded ", ByteSizeString(read), " of weights",
+            absl::StrFormat(" in %.2f s, %.2f GB/s", seconds, read * 1e-9 / seconds));
   return absl::OkStatus();
 }
 

@@ -26,28 +26,28 @@ absl::Status EmptyBoxes(CudaDevice& device, const ExportedBuffer& region) {
 
 }  // namespace
 
-void IpcMemory::Unregister::operator()(void* page) const { cudaHostUnregister(page); }
-
 absl::StatusOr<IpcMemory> IpcMemory::Create(const PeerLayout& layout, absl::string_view tag,
                                             CudaDevice& device, CpuDevice& host, Ledger& ledger) {
   IpcMemory memory;
-  MUSTER_ASSIGN_OR_RETURN(ShmSegment segment, ShmSegment::Create(kShmPage, tag, host, ledger));
+  MUSTER_ASSIGN_OR_RETURN(memory.segment_, ShmSegment::Create(kShmPage, tag, host, ledger));
   MUSTER_ASSIGN_OR_RETURN(
       memory.region_, device.AllocateExported(static_cast<size_t>(layout.Bytes()), tag, ledger));
   MUSTER_RETURN_IF_ERROR(EmptyBoxes(device, memory.region_));
   memory.region_handle_ = memory.region_.handle();
-  const uint64_t nonce = *reinterpret_cast<const uint64_t*>(segment.data());
-  memory.page_ = new (segment.data()) IpcPage;
+  const uint64_t nonce = *reinterpret_cast<const uint64_t*>(memory.segment_->data());
+  memory.page_ = new (memory.segment_->data()) IpcPage;
   memory.page_->nonce = nonce;
   MUSTER_RETURN_IF_ERROR(
       CudaStatus(cudaHostRegister(memory.page_, kShmPage, cudaHostRegisterMapped),
                  "mapping shared memory of the host"));
-  memory.registered_.reset(memory.page_);
+  memory.registered_ = {memory.page_, [gpu = device.gpu().ordinal.value()](void* page) {
+                          cudaSetDevice(gpu);
+                          cudaHostUnregister(page);
+                        }};
   void* device_page = nullptr;
   MUSTER_RETURN_IF_ERROR(CudaStatus(cudaHostGetDevicePointer(&device_page, memory.page_, 0),
                                     "mapping shared memory of the host"));
   memory.device_page_ = static_cast<IpcPage*>(device_page);
-  memory.segment_ = std::move(segment);
   return memory;
 }
 

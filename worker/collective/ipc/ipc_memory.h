@@ -38,17 +38,13 @@ class IpcMemory {
   void StopExporting();
 
  private:
-  struct Unregister {
-    void operator()(void* page) const;
-  };
-
   IpcMemory() = default;
 
   std::unique_ptr<IpcPage> lonely_page_;
   std::optional<ShmSegment> segment_;
   ExportedBuffer region_;
   std::string region_handle_;
-  std::unique_ptr<void, Unregister> registered_;  // with CUDA, so that kernels reach it
+  std::shared_ptr<void> registered_;  // with CUDA, so that kernels reach the page
   IpcPage* page_ = nullptr;
   IpcPage* device_page_ = nullptr;
 };

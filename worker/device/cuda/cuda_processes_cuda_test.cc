@@ -154,6 +154,40 @@ SIDES_TEST(TellANewExportFromAnOldOneAtItsPlace) {
   return side.Meet("tried").status();
 }
 
+// A rank that gives up alone frees its region while kernels of its peers still push into it: their
+// mapping keeps the memory, which nobody else gets meanwhile.
+SIDES_TEST(WriteWhatALiveExporterHasFreedAndDisturbNobody) {
+  ExportedBuffer exported;
+  if (side.exports()) {
+    MUSTER_ASSIGN_OR_RETURN(exported, side.Export());
+  }
+  MUSTER_ASSIGN_OR_RETURN(const std::string handle, side.Meet("handle", exported.handle()));
+  PeerMemory opened;
+  if (!side.exports()) {
+    MUSTER_ASSIGN_OR_RETURN(opened, side.device().OpenExported(handle));
+  }
+  MUSTER_RETURN_IF_ERROR(side.Meet("opened").status());
+  std::vector<ExportedBuffer> later;
+  if (side.exports()) {
+    exported = ExportedBuffer();
+    for (int i = 0; i < 8; ++i) {
+      MUSTER_ASSIGN_OR_RETURN(later.emplace_back(), side.Export());
+      MUSTER_RETURN_IF_ERROR(side.Fill(later.back().data(), 3));
+    }
+  }
+  MUSTER_RETURN_IF_ERROR(side.Meet("freed").status());
+  if (!side.exports()) {
+    MUSTER_RETURN_IF_ERROR(side.Fill(opened.data(), 9));
+    MUSTER_RETURN_IF_ERROR(side.ExpectAll(opened.data(), 9, "what was freed by its owner"));
+    opened = PeerMemory();
+  }
+  MUSTER_RETURN_IF_ERROR(side.Meet("written and closed").status());
+  for (const ExportedBuffer& buffer : later) {
+    MUSTER_RETURN_IF_ERROR(side.ExpectAll(buffer.data(), 3, "what its owner got afterwards"));
+  }
+  return side.Meet("looked").status();
+}
+
 SIDES_TEST(LeaveNoMemoryBehindAHundredExportsAndOpenings) {
   uint64_t before = 0;
   for (int i = 0; i < 101; ++i) {
