@@ -12,7 +12,7 @@ constexpr int32_t kMaxSplits = 32;
 constexpr int32_t kFewSplits = 8;      // of rows that fill the device without
 constexpr int32_t kMixedSplits = 4;    // of decode rows beside prefill
 constexpr int32_t kTypicalTiles = 64;  // 1,024 keys: what a split of such rows should have
-constexpr int32_t kFewestTiles = 8;  // two for each warp
+constexpr int32_t kFewestTiles = 4;    // one for each warp
 constexpr int64_t kAlignment = 256;
 
 int64_t Aligned(int64_t bytes) { return (bytes + kAlignment - 1) / kAlignment * kAlignment; }

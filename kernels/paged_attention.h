@@ -43,7 +43,8 @@ struct PagedAttentionParams {
 };
 
 // Memory of the device in which PagedAttentionCuda keeps what its blocks tell each other, 256-byte
-// aligned. Its owner fills it with zeros once; launches that follow each other share it.
+// aligned. Its owner fills it with zeros once; launches of the same heads and layout that follow
+// each other share it.
 struct PagedAttentionScratch {
   void* data;
   size_t bytes;

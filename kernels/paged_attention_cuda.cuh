@@ -24,7 +24,6 @@ constexpr int kUnitKeys = 8;        // keys of one block, of consecutive positio
 constexpr int kMaxChunkHeads = 16;  // query heads that share the reading of a KV head
 constexpr int kPrefillRows = 128;   // rows x heads of a chunk in a tile of prefill
 constexpr float kLog2E = 1.4426950408889634f;
-constexpr float kLn2 = 0.6931471805599453f;
 
 // Consecutive rows of one sequence, or of padding (sequence -1), that one block of prefill takes.
 struct PrefillTile {

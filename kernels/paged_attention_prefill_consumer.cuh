@@ -25,6 +25,8 @@ class Consumer {
   }
 
   __device__ void Run(const PrefillTile& tile, int32_t chunk) {
+    // Hides that it is a constant: what follows from it would be kept over Attend, and spilt.
+    asm volatile("" : "+r"(thread_));
     tile_ = tile;
     chunk_ = ChunkOf(args_, chunk);
     const int32_t stages = StagesOf<Shape::kUnits>(UnitsOf(args_, *args_.params.kv, tile));
@@ -323,7 +325,7 @@ class Consumer {
   const AttentionArgs& args_;
   PrefillShared<kDim>& shared_;
   const int number_;
-  const int thread_;
+  int thread_;
   const float scale_;
   StageCounter<Shape::kStages> counter_;
   PrefillTile tile_;

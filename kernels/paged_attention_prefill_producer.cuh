@@ -124,7 +124,7 @@ class Producer {
   // Zeros stand for keys that the tile does not attend to, and for columns that there are not.
   __device__ void FetchWanted(const Units& units, int64_t offset, uint32_t to) const {
     const int32_t head_dim = args_.params.layout.head_dim;
-#pragma unroll 2
+#pragma unroll 1
     for (int round = 0; round < Shape::kUnits / kWarps; ++round) {
       const int unit = round * kWarps + thread_ / 32;
       const std::byte* bytes = BytesOf(units, unit);

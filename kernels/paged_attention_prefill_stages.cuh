@@ -67,19 +67,11 @@ __device__ void ForEachTile(const AttentionArgs& args, const Fn& fn) {
   const int32_t total = tiles * chunks;
   const auto blocks = static_cast<int32_t>(gridDim.x);
   const auto block = static_cast<int32_t>(blockIdx.x);
-  const auto number_in = [&](int32_t round) {
-    return round * blocks + (round % 2 == 0 ? block : blocks - 1 - block);
-  };
-  const auto tile_of = [&](int32_t number) {
-    return number < total ? args.plan.tiles[tiles - 1 - args.all_chunks.Quotient(number)]
-                          : PrefillTile{};
-  };
-  PrefillTile next = tile_of(number_in(0));
   for (int32_t round = 0; round * blocks < total; ++round) {
-    const PrefillTile tile = next;
-    const int32_t number = number_in(round);
-    next = tile_of(number_in(round + 1));  // early: fn takes longer than the load
-    if (number < total) fn(tile, number - args.all_chunks.Quotient(number) * chunks);
+    const int32_t number = round * blocks + (round % 2 == 0 ? block : blocks - 1 - block);
+    if (number >= total) continue;
+    const int32_t tile = args.all_chunks.Quotient(number);
+    fn(args.plan.tiles[tiles - 1 - tile], number - tile * chunks);
   }
 }
 
