@@ -72,7 +72,8 @@ class Program:
     Attributes:
       kind: "test", "benchmark" or "helper".
       path: in the bundle.
-      ranks: whether it starts several ranks: it then runs under MPS. A tag "mps" says so, too.
+      ranks: whether it starts several ranks: it then runs under MPS. A tag "mps" says so, too, and
+        "no-mps" that it does what a service shared with others would not survive.
     """
 
     name: str
@@ -88,8 +89,8 @@ class Program:
         kind = next((it for it in ("test", "benchmark") if name.endswith("_" + it)), "helper")
         topic = next((tag.removeprefix("topic=") for tag in tags if tag.startswith("topic=")),
                      _topic(package, kind))
-        ranks = topic == "conformance" or "mps" in tags or any(
-            map(_SEVERAL_RANKS.search, _strings(rule, "deps")))
+        ranks = "no-mps" not in tags and (topic == "conformance" or "mps" in tags or any(
+            map(_SEVERAL_RANKS.search, _strings(rule, "deps"))))
         return Program(name, topic, kind, f"programs/{package}/{name}", ranks)
 
 

@@ -5,7 +5,7 @@
 #include "absl/memory/memory.h"
 #include "base/logging.h"
 #include "base/status_macros.h"
-#include "worker/collective/ipc/ipc_backend.h"
+#include "worker/collective/nccl/cuda_collectives.h"
 #include "worker/device/cpu/cpu_device.h"
 #include "worker/device/cuda/cuda_block_copier.h"
 #include "worker/device/cuda/cuda_device.h"
@@ -50,13 +50,15 @@ class CudaEngineBackend final : public EngineBackend {
                     std::unique_ptr<CudaBlockCopier> copier)
       : device_(std::move(device)),
         copier_(std::move(copier)),
-        collectives_(*device_, host_, {.wait_timeout = options.wait_timeout}),
+        collectives_(*device_, host_,
+                     {.wait_timeout = options.wait_timeout,
+                      .nccl = {.oversubscribed = options.ranks_on_gpu > 1}}),
         rings_(host_) {}
 
   CpuDevice host_{CpuDeviceOptions{}};
   const std::unique_ptr<CudaDevice> device_;
   const std::unique_ptr<CudaBlockCopier> copier_;
-  IpcBackend collectives_;
+  CudaCollectives collectives_;
   ShmStepRingBackend rings_;
 };
 
