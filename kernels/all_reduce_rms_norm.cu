@@ -238,14 +238,21 @@ CudaLaunch WithRanks(int world, const Fn& fn) {
   return fn(std::integral_constant<int, kMaxPeers>{});
 }
 
-// Calls fn with an element, whether rows are aligned, a bound on the ranks and the words of a
+// Of float32, whose speed matters less, there are only the kernels that take every group and row.
+template <typename T, int kBound, int kMost>
+using BoundOf = std::integral_constant<int, std::is_same_v<T, float> ? kMost : kBound>;
+
+// Calls fn with an element, whether rows are aligned, a bound on the ranks and on the words of a
 // thread.
 template <typename Fn>
 CudaLaunch Dispatch(const Params& params, const RowGridPlan& plan, const Fn& fn) {
   return WithRowShape(plan, [&](auto aligned, auto words) {
     const auto with_ranks = [&](auto ranks) {
-      return WithElementType(params.dtype,
-                             [&](auto element) { return fn(element, aligned, ranks, words); });
+      return WithElementType(params.dtype, [&](auto element) {
+        using T = decltype(element);
+        return fn(element, aligned, BoundOf<T, ranks.value, kMaxPeers>{},
+                  BoundOf<T, words.value, kMaxThreadWords>{});
+      });
     };
     if constexpr (!aligned.value) {
       return with_ranks(std::integral_constant<int, kMaxPeers>{});

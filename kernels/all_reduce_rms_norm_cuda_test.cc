@@ -2,6 +2,7 @@
 
 #include <chrono>
 #include <cmath>
+#include <cstddef>
 #include <cstring>
 #include <functional>
 #include <memory>
@@ -335,6 +336,28 @@ TEST_P(AllReduceRmsNormCudaTest, TenThousandOperationsOfRandomSizesHaveNoWrongBi
     peers.Synchronize();
     for (const auto& one : batch) ASSERT_NO_FATAL_FAILURE(one->Check()) << "after " << done;
     if (GetParam() > 4 && done > 1000) break;
+  }
+  EXPECT_TRUE(peers.BoxesAreEmpty());
+}
+
+// After four days at 13,000 operations a second.
+TEST_P(AllReduceRmsNormCudaTest, TheSequenceWrapsAround) {
+  LocalPeers peers(GetParam(), {});
+  const uint32_t nearly = 0xFFFFFFFCu;  // even, as the boxes' turn is now
+  for (int rank = 0; rank < peers.world(); ++rank) {
+    std::byte* const own = peers.For(rank).regions[rank];
+    testing::CudaCheck(cudaMemcpy(own + offsetof(PeerHeader, sequence), &nearly, sizeof(nearly),
+                                  cudaMemcpyHostToDevice),
+                       "sequence");
+  }
+  for (int i = 0; i < 8; ++i) {
+    for (Shots shots : {Shots::kTwo, Shots::kOne}) {
+      Reduction one(peers.world(), {3, 136, DType::kBFloat16}, 7 + i);
+      one.Upload();
+      one.LaunchAll(peers, shots);
+      peers.Synchronize();
+      ASSERT_NO_FATAL_FAILURE(one.Check()) << i;
+    }
   }
   EXPECT_TRUE(peers.BoxesAreEmpty());
 }

@@ -185,7 +185,7 @@ CudaLaunch CpCombineCuda(const CpCombineCudaParams& params, int64_t rows, CudaSt
   const Cut cut(params.heads, params.head_dim, layout.world,
                 static_cast<int>(16 / SizeOf(params.dtype)));
   const size_t shared_bytes = sizeof(float) * cut.most_heads * (layout.world + 1);
-  if (rows * cut.Words() * 16 > layout.slot_bytes || cut.slice * layout.world != cut.width ||
+  if (rows <= 0 || rows * cut.Words() * 16 > layout.slot_bytes || cut.slice * layout.world != cut.width ||
       shared_bytes > kMostSharedBytes) {
     return {cudaErrorInvalidValue};
   }

@@ -108,13 +108,19 @@ __device__ int Missing(const uint4 (&words)[kRanks]) {
   return missing;
 }
 
+// The sequence of the operation after that of `sequence`. It wraps around past 0, which is none, to
+// the next even number: boxes and stamps take turns by its last bit.
+__device__ inline uint32_t SequenceAfter(uint32_t sequence) {
+  return sequence == 0xFFFFFFFFu ? 2 : sequence + 1;
+}
+
 // One thread's part in one operation. Every thread of the grid makes one, first of all.
 class PeerOperation {
  public:
   __device__ PeerOperation(const Peers& peers, const PeerStamp& stamp)
       : peers_(peers), stamp_(stamp) {
     const PeerHeader& own = header(peers.rank);
-    stamp_.sequence = LoadRelaxed(&own.sequence) + 1;
+    stamp_.sequence = SequenceAfter(LoadRelaxed(&own.sequence));
     const uint32_t failed = LoadRelaxed(&own.failed);
     refused_ = failed != 0 && failed != stamp_.sequence;
   }

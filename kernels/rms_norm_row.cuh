@@ -210,9 +210,10 @@ struct RowGridLimits {
 };
 
 // At least `blocks_per_row` blocks a row, as far as the limits allow; false when the row is too
-// long. Unaligned rows have the most words a thread, which spares kernels.
+// long or there is none. Unaligned rows have the most words a thread, which spares kernels.
 inline bool PlanRowGrid(int64_t rows, int64_t words, bool aligned, int blocks_per_row,
                         const RowGridLimits& limits, RowGridPlan* plan) {
+  if (rows <= 0) return false;
   int blocks = std::min(blocks_per_row, limits.max_row_blocks);
   while (words > int64_t{blocks} * kRowThreads * kMaxThreadWords &&
          blocks < limits.max_row_blocks) {

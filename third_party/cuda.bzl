@@ -7,6 +7,7 @@ _NVCC_FLAGS = [
     "-std=c++20",
     "-O3",
     "--expt-relaxed-constexpr",
+    "--compress-mode=size",
     "-Xcompiler=-fPIC,-Wall,-Wno-unused-parameter",
     "-Werror=all-warnings",
 ] + ["-gencode=arch=compute_%s,code=sm_%s" % (a, a) for a in ARCHITECTURES]

@@ -152,13 +152,21 @@ absl::Status CollectiveSet::SelfTest(const std::vector<CollectiveUse>& uses) {
 absl::StatusOr<std::vector<uint64_t>> CollectiveSet::TestAndMeasure(
     const std::vector<CollectiveUse>& uses) {
   MUSTER_ASSIGN_OR_RETURN(const std::unique_ptr<Stream> stream, device_.CreateStream());
+  auto measured = TestAndMeasure(uses, *stream);
+  // Whatever was enqueued before a failure uses memory that is given back now.
+  if (!measured.ok()) stream->Synchronize().IgnoreError();
+  return measured;
+}
+
+absl::StatusOr<std::vector<uint64_t>> CollectiveSet::TestAndMeasure(
+    const std::vector<CollectiveUse>& uses, Stream& stream) {
   for (size_t i = 0; i < plans_.size(); ++i) {
     const SelfTestShape shape = SelfTestShape::For(plans_[i], uses);
-    MUSTER_RETURN_IF_ERROR(RunSelfTest(device_, *stream, GroupOf(i), Endpoint(i), shape, ledger_));
+    MUSTER_RETURN_IF_ERROR(RunSelfTest(device_, stream, GroupOf(i), Endpoint(i), shape, ledger_));
   }
   std::vector<uint64_t> measured;
   for (size_t i = 0; i < plans_.size(); ++i) {
-    MUSTER_ASSIGN_OR_RETURN(measured.emplace_back(), Endpoint(i).MeasureTwoShotBytes(*stream));
+    MUSTER_ASSIGN_OR_RETURN(measured.emplace_back(), Endpoint(i).MeasureTwoShotBytes(stream));
   }
   return measured;
 }

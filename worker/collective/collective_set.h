@@ -85,6 +85,8 @@ class CollectiveSet {
   absl::Status SelfTest(const std::vector<CollectiveUse>& uses);
   // What of it runs on the devices; the bytes from which each endpoint reduces in two shots.
   absl::StatusOr<std::vector<uint64_t>> TestAndMeasure(const std::vector<CollectiveUse>& uses);
+  absl::StatusOr<std::vector<uint64_t>> TestAndMeasure(const std::vector<CollectiveUse>& uses,
+                                                       Stream& stream);
   absl::Status AgreeOnTwoShotBytes(const std::vector<uint64_t>& measured);
   absl::Status Acknowledge();
 

@@ -10,7 +10,8 @@ namespace muster {
 namespace {
 
 // How long a step of the former epoch may take to make way.
-constexpr absl::Duration kLongestStep = absl::Seconds(10);
+// Recruits wait in a collective meanwhile, which takes 10 s at most.
+constexpr absl::Duration kLongestStep = absl::Seconds(5);
 
 absl::Status Late(absl::string_view what, absl::Duration bound) {
   return MakeError(absl::StatusCode::kDeadlineExceeded,

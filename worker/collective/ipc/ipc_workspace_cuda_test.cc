@@ -15,6 +15,7 @@
 #include "tests/support/run_ranks.h"
 #include "tests/support/status_matchers.h"
 #include "worker/collective/ipc/ipc_backend.h"
+#include "worker/device/cuda/cuda_driver.h"
 
 namespace muster {
 namespace {
@@ -49,7 +50,12 @@ class Rank {
     for (int rank = 0; rank < context.world; ++rank) spec.ranks.push_back(GlobalRank(rank));
     spec.id = DigestGroup(Epoch(1), spec.kind, spec.ranks);
     MUSTER_ASSIGN_OR_RETURN(const Group group, Group::Create(spec, context.rank));
-    MUSTER_ASSIGN_OR_RETURN(auto device, CudaDevice::Create({.ranks_on_gpu = context.world}));
+    MUSTER_ASSIGN_OR_RETURN(const auto gpus, ListCudaGpus());
+    const int count = static_cast<int>(gpus.size());
+    MUSTER_ASSIGN_OR_RETURN(
+        auto device, CudaDevice::Create({.ordinal = DeviceOrdinal(context.rank.value()),
+                                         .oversubscribe = true,
+                                         .ranks_on_gpu = (context.world + count - 1) / count}));
     auto rank = std::unique_ptr<Rank>(new Rank(group, std::move(device)));
     MUSTER_ASSIGN_OR_RETURN(rank->stream, rank->device->CreateStream());
     const WorkspacePlan plan{.ranks = spec.ranks,
