@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <cmath>
 
+#include "kernels/portable_exp.h"
+
 namespace muster {
 namespace {
 
@@ -16,55 +18,37 @@ bool IsValid(const SamplingParams& params) {
          params.top_p > 0 && params.top_p <= 1;
 }
 
-bool IsGreedy(const SamplingParams& params) { return params.temperature < kGreedyBelow; }
-
-// -ln(-ln(u)), u uniform in (0, 1): the noise that makes an argmax a draw from the softmax.
-double GumbelNoise(const SamplingParams& params, int32_t id) {
-  const uint64_t position = static_cast<uint64_t>(params.position);
-  const std::array<uint32_t, 4> words =
-      Philox4x32({static_cast<uint32_t>(id), 0, static_cast<uint32_t>(position),
-                  static_cast<uint32_t>(position >> 32)},
-                 {static_cast<uint32_t>(params.seed), static_cast<uint32_t>(params.seed >> 32)});
-  const uint64_t bits = (uint64_t{words[0]} << 21) ^ (words[1] >> 11);  // 53 of them
-  const double uniform = (static_cast<double>(bits) + 0.5) * 0x1p-53;
-  return -std::log(-std::log(uniform));
-}
-
 double Weight(const Candidate& candidate, const LogitSummary& summary, float inverse_temperature) {
-  return std::exp((double{candidate.logit} - summary.max) * inverse_temperature);
+  return PortableExp((double{candidate.logit} - summary.max) * inverse_temperature);
 }
 
-// How many candidates top_k and top_p keep; -1 where the list is too short to tell.
-int64_t CountKept(const SamplingParams& params, const Candidate* candidates,
-                  int64_t candidate_count, const LogitSummary& summary) {
-  const float inverse_temperature = InverseTemperature(params);
-  const int64_t limit = params.top_k > 0 ? std::min(params.top_k, summary.count) : summary.count;
-  const int64_t listed = std::min(limit, candidate_count);
-  if (params.top_k > 0 && listed < limit) return -1;
-  if (params.top_p == 1.0f) return listed < limit ? -1 : limit;
+// What those that top_k keeps weigh, as far as the listed ones tell.
+struct Mass {
+  double least;
+  double most;
+};
 
-  double kept_mass = summary.sum_tempered;
-  if (limit < summary.count) {
-    kept_mass = 0;
-    for (int64_t i = 0; i < limit; ++i) {
-      kept_mass += Weight(candidates[i], summary, inverse_temperature);
-    }
-  }
+Mass MassOf(const SamplingFilter& filter, const Candidate* candidates, int64_t listed,
+            int64_t limit, const LogitSummary& summary) {
+  if (limit == summary.count) return {summary.sum_tempered, summary.sum_tempered};
   double mass = 0;
+  double weight = 0;
   for (int64_t i = 0; i < listed; ++i) {
-    mass += Weight(candidates[i], summary, inverse_temperature);
-    if (mass >= params.top_p * kept_mass) return i + 1;
+    weight = Weight(candidates[i], summary, filter.inverse_temperature);
+    mass += weight;
   }
-  return listed < limit ? -1 : limit;
+  const double most = mass + static_cast<double>(limit - listed) * weight;
+  return {mass, std::min(most, std::max(mass, summary.sum_tempered))};
 }
 
 int32_t Draw(const SamplingParams& params, const Candidate* candidates, int64_t kept) {
   const float inverse_temperature = InverseTemperature(params);
+  const DrawKey key{params.seed, params.position};
   int32_t token = -1;
   double best = 0;
   for (int64_t i = 0; i < kept; ++i) {
     const double score =
-        double{candidates[i].logit} * inverse_temperature + GumbelNoise(params, candidates[i].id);
+        double{candidates[i].logit} * inverse_temperature + GumbelNoise(key, candidates[i].id);
     if (token < 0 || score > best) {
       best = score;
       token = candidates[i].id;
@@ -73,20 +57,46 @@ int32_t Draw(const SamplingParams& params, const Candidate* candidates, int64_t 
   return token;
 }
 
+SampledToken DrawFromAll(const SamplingParams& params, const float* logits, int64_t vocab) {
+  int64_t count = 0;
+  LogitSummary summary{};
+  ShardDraw draw{};
+  ShardTopKCpu({.logits = logits,
+                .vocab_local = vocab,
+                .vocab_begin = 0,
+                .k = 0,
+                .inverse_temperature = InverseTemperature(params),
+                .candidates = nullptr,
+                .candidate_count = &count,
+                .summary = &summary,
+                .draw = &draw,
+                .key = {params.seed, params.position}});
+  if (summary.invalid_count > 0) return {SamplingStatus::kInvalidLogit, -1};
+  if (summary.count == 0) return {SamplingStatus::kNoCandidate, -1};
+  return {SamplingStatus::kOk, draw.id};
+}
+
 }  // namespace
 
-std::array<uint32_t, 4> Philox4x32(const std::array<uint32_t, 4>& counter,
-                                   const std::array<uint32_t, 2>& key) {
-  std::array<uint32_t, 4> x = counter;
-  std::array<uint32_t, 2> k = key;
-  for (int round = 0; round < 10; ++round) {
-    const uint64_t product0 = uint64_t{0xD2511F53u} * x[0];
-    const uint64_t product1 = uint64_t{0xCD9E8D57u} * x[2];
-    x = {static_cast<uint32_t>(product1 >> 32) ^ x[1] ^ k[0], static_cast<uint32_t>(product1),
-         static_cast<uint32_t>(product0 >> 32) ^ x[3] ^ k[1], static_cast<uint32_t>(product0)};
-    k = {k[0] + 0x9E3779B9u, k[1] + 0xBB67AE85u};
+bool IsGreedy(const SamplingParams& params) { return params.temperature < kGreedyBelow; }
+
+bool DrawsFromAll(const SamplingParams& params) {
+  return !IsGreedy(params) && params.top_k == 0 && params.top_p == 1.0f;
+}
+
+int64_t CountKept(const SamplingFilter& filter, const Candidate* candidates,
+                  int64_t candidate_count, const LogitSummary& summary) {
+  const int64_t limit = filter.top_k > 0 ? std::min(filter.top_k, summary.count) : summary.count;
+  const int64_t listed = std::min(limit, candidate_count);
+  if (filter.top_p == 1.0f) return listed < limit ? -1 : limit;
+  const Mass kept = MassOf(filter, candidates, listed, limit, summary);
+  double mass = 0;
+  for (int64_t i = 0; i < listed; ++i) {
+    mass += Weight(candidates[i], summary, filter.inverse_temperature);
+    if (mass >= filter.top_p * kept.most) return i + 1;
+    if (mass >= filter.top_p * kept.least) return -1;
   }
-  return x;
+  return listed < limit ? -1 : limit;
 }
 
 float InverseTemperature(const SamplingParams& params) {
@@ -100,7 +110,8 @@ SampledToken SampleFromCandidates(const SamplingParams& params, const Candidate*
   if (summary.count == 0) return {SamplingStatus::kNoCandidate, -1};
   if (candidate_count == 0) return {SamplingStatus::kMoreNeeded, -1};
   if (IsGreedy(params)) return {SamplingStatus::kOk, candidates[0].id};
-  const int64_t kept = CountKept(params, candidates, candidate_count, summary);
+  const SamplingFilter filter{params.top_k, params.top_p, InverseTemperature(params)};
+  const int64_t kept = CountKept(filter, candidates, candidate_count, summary);
   if (kept < 0) return {SamplingStatus::kMoreNeeded, -1};
   return {SamplingStatus::kOk, Draw(params, candidates, kept)};
 }
@@ -108,10 +119,10 @@ SampledToken SampleFromCandidates(const SamplingParams& params, const Candidate*
 SampledToken SampleFromLogits(const SamplingParams& params, const float* logits, int64_t vocab,
                               Candidate* scratch) {
   if (!IsValid(params)) return {SamplingStatus::kInvalidParams, -1};
-  const bool all = !IsGreedy(params) && params.top_k == 0 && params.top_p == 1.0f;
+  if (DrawsFromAll(params)) return DrawFromAll(params, logits, vocab);
   int64_t k = IsGreedy(params) ? 1 : params.top_k > 0 ? params.top_k : kFirstCandidates;
   while (true) {
-    k = all ? vocab : std::min(k, vocab);
+    k = std::min(k, vocab);
     int64_t count = 0;
     LogitSummary summary{};
     ShardTopKCpu({logits, vocab, 0, k, InverseTemperature(params), scratch, &count, &summary});

@@ -1,16 +1,11 @@
 #ifndef MUSTER_KERNELS_SAMPLING_H_
 #define MUSTER_KERNELS_SAMPLING_H_
 
-#include <array>
 #include <cstdint>
 
 #include "kernels/shard_top_k.h"
 
 namespace muster {
-
-// Philox4x32-10 (Salmon et al., SC'11): four 32-bit random words for a counter and a key.
-std::array<uint32_t, 4> Philox4x32(const std::array<uint32_t, 4>& counter,
-                                   const std::array<uint32_t, 2>& key);
 
 struct SamplingParams {
   float temperature;  // >= 0 and finite; below 1e-6 is greedy, and nothing below then matters
@@ -20,6 +15,11 @@ struct SamplingParams {
   uint64_t seed;
   int64_t position;  // of the token to be drawn, in its sequence
 };
+
+// Whether the best candidate is taken, whatever the other parameters say.
+bool IsGreedy(const SamplingParams& params);
+// Whether every token may be drawn: ShardDraw finds the one that is.
+bool DrawsFromAll(const SamplingParams& params);
 
 enum class SamplingStatus {
   kOk,
@@ -45,7 +45,20 @@ struct SampledToken {
 SampledToken SampleFromCandidates(const SamplingParams& params, const Candidate* candidates,
                                   int64_t candidate_count, const LogitSummary& summary);
 
-// The same from the logits of the whole vocabulary. `scratch`: [vocab].
+// What the candidates are cut to before one is drawn, in the terms of SamplingParams.
+struct SamplingFilter {
+  int64_t top_k;
+  float top_p;
+  float inverse_temperature;
+};
+
+// How many of the candidates the filter keeps, always the first ones; -1 where the list is too
+// short to tell. A pure function, and the same on every machine: ranks that have the same bytes
+// decide by it alike.
+int64_t CountKept(const SamplingFilter& filter, const Candidate* candidates,
+                  int64_t candidate_count, const LogitSummary& summary);
+
+// The same as SampleFromCandidates, from the logits of the whole vocabulary. `scratch`: [vocab].
 SampledToken SampleFromLogits(const SamplingParams& params, const float* logits, int64_t vocab,
                               Candidate* scratch);
 

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "kernels/kernel_test_support.h"
+#include "kernels/portable_exp.h"
 
 namespace muster {
 namespace {
@@ -173,14 +174,24 @@ SampledToken SampleSharded(const SamplingParams& params, const std::vector<float
   std::vector<const Candidate*> pointers;
   std::vector<int64_t> counts(static_cast<size_t>(shards));
   std::vector<LogitSummary> summaries(static_cast<size_t>(shards));
+  std::vector<ShardDraw> draws(static_cast<size_t>(shards));
   for (size_t i = 0; i < lists.size(); ++i) {
     const int64_t begin = vocab * static_cast<int64_t>(i) / shards;
     const int64_t end = vocab * static_cast<int64_t>(i + 1) / shards;
     lists[i].resize(static_cast<size_t>(k));
-    ShardTopKCpu({logits.data() + begin, end - begin, begin, k, InverseTemperature(params),
-                  lists[i].data(), &counts[i], &summaries[i]});
+    ShardTopKCpu({logits.data() + begin,
+                  end - begin,
+                  begin,
+                  k,
+                  InverseTemperature(params),
+                  lists[i].data(),
+                  &counts[i],
+                  &summaries[i],
+                  &draws[i],
+                  {params.seed, params.position}});
     pointers.push_back(lists[i].data());
   }
+  if (DrawsFromAll(params)) return {SamplingStatus::kOk, MergeDraws(draws.data(), shards).id};
   std::vector<Candidate> merged(static_cast<size_t>(k));
   const int64_t count = MergeCandidates(pointers.data(), counts.data(), shards, k, merged.data());
   return SampleFromCandidates(params, merged.data(), count,
@@ -194,6 +205,9 @@ TEST(SamplingTest, ShardingChangesNoToken) {
       {.temperature = 0.7f, .top_k = 40, .top_p = 1, .seed = 1, .position = 0},
       {.temperature = 0.7f, .top_k = 40, .top_p = 0.8f, .seed = 2, .position = 0},
       {.temperature = 0.2f, .top_k = 0, .top_p = 0.3f, .seed = 3, .position = 0},
+      {.temperature = 0.01f, .top_k = 1000, .top_p = 0.7f, .seed = 4, .position = 0},
+      {.temperature = 1, .top_k = 0, .top_p = 1, .seed = 5, .position = 0},
+      {.temperature = 7, .top_k = 0, .top_p = 1, .seed = 6, .position = 0},
   };
   for (SamplingParams params : cases) {
     for (params.position = 0; params.position < 50; ++params.position) {
@@ -216,10 +230,10 @@ TEST(SamplingTest, ListTooShortForTheFiltersIsNoticed) {
     EXPECT_EQ(Sample(params, logits).status, SamplingStatus::kOk);
     return SampleSharded(params, logits, 2, 64).status;
   };
-  EXPECT_EQ(status(0, 1.0f), SamplingStatus::kMoreNeeded);
   EXPECT_EQ(status(0, 0.5f), SamplingStatus::kMoreNeeded);
   EXPECT_EQ(status(65, 1.0f), SamplingStatus::kMoreNeeded);
-  EXPECT_EQ(status(65, 0.01f), SamplingStatus::kMoreNeeded);
+  EXPECT_EQ(status(65, 0.99f), SamplingStatus::kMoreNeeded);
+  EXPECT_EQ(status(65, 0.01f), SamplingStatus::kOk);  // whatever the last token weighs
   EXPECT_EQ(status(64, 1.0f), SamplingStatus::kOk);
   EXPECT_EQ(status(0, 0.05f), SamplingStatus::kOk);
 }
@@ -291,6 +305,95 @@ TEST(ShardTopKTest, MatchesReferenceForTiesMasksAndInvalidLogits) {
     ExpectSameTopK({0.0f, -0.0f, 0.0f, -0.0f}, 2);
     ExpectSameTopK({3e38f, -3e38f, 1e-42f, -1e-42f}, 4);
   });
+}
+
+// The draw of ShardTopKCpu against the reference's, bit for bit.
+void ExpectSameDraw(const std::vector<float>& logits, float inverse_temperature, DrawKey key) {
+  SCOPED_TRACE(::testing::Message()
+               << logits.size() << " logits, inverse temperature " << inverse_temperature
+               << ", seed " << key.seed << ", position " << key.position);
+  ShardDraw draws[2];
+  for (ShardDraw& draw : draws) {
+    int64_t count = 0;
+    LogitSummary summary{};
+    const ShardTopKParams params{.logits = logits.data(),
+                                 .vocab_local = static_cast<int64_t>(logits.size()),
+                                 .vocab_begin = 1000,
+                                 .k = 0,
+                                 .inverse_temperature = inverse_temperature,
+                                 .candidates = nullptr,
+                                 .candidate_count = &count,
+                                 .summary = &summary,
+                                 .draw = &draw,
+                                 .key = key};
+    &draw == draws ? ShardTopKReference(params) : ShardTopKCpu(params);
+  }
+  EXPECT_EQ(draws[1].id, draws[0].id);
+  EXPECT_EQ(draws[1].score, draws[0].score);
+  EXPECT_EQ(draws[1].logit, draws[0].logit);
+}
+
+TEST(ShardDrawTest, MatchesReferenceForEverySizeAndTemperature) {
+  ForEachTarget([] {
+    for (const int64_t vocab : {0, 1, 2, 15, 16, 17, 31, 100, 1023, 50000}) {
+      for (const float inverse_temperature : {1e-30f, 0.01f, 0.7f, 1.0f, 3.0f, 900.0f, 1e6f}) {
+        const auto seed = static_cast<uint32_t>(vocab * 7);
+        ExpectSameDraw(RandomLogits(vocab, seed), inverse_temperature,
+                       {.seed = uint64_t{seed} << 30, .position = vocab * vocab * 5});
+      }
+    }
+  });
+}
+
+TEST(ShardDrawTest, NoBoundRulesTheWinnerOut) {
+  ForEachTarget([] {
+    // Every token may win each draw, and the words of all orders of magnitude occur.
+    const std::vector<float> equal(700, -3.0f);
+    for (int64_t position = 0; position < 1000; ++position) {
+      ExpectSameDraw(equal, 1.5f, {.seed = 77, .position = position});
+    }
+  });
+}
+
+TEST(ShardDrawTest, MatchesReferenceForTiesMasksAndInvalidLogits) {
+  ForEachTarget([] {
+    const DrawKey key{.seed = 3, .position = 4};
+    std::vector<float> logits = RandomLogits(333, 6);
+    for (size_t i = 0; i < logits.size(); i += 3) logits[i] = -kInfinity;
+    ExpectSameDraw(logits, 2, key);
+    logits[40] = logits[332] = kNaN;
+    logits[200] = kInfinity;
+    ExpectSameDraw(logits, 2, key);
+    ExpectSameDraw(std::vector<float>(50, -kInfinity), 1, key);
+    ExpectSameDraw(std::vector<float>(50, kNaN), 1, key);
+    // Beyond what float32 holds when tempered; the noise is lost in most.
+    ExpectSameDraw({3e38f, -3e38f, 1e-42f, -1e-42f}, 100, key);
+    ExpectSameDraw(std::vector<float>(50, -3e38f), 100, key);
+    ExpectSameDraw(std::vector<float>(50, 3e38f), 100, key);
+    ExpectSameDraw(std::vector<float>(50, 1e30f), 1, key);
+    ExpectSameDraw(RandomLogits(500, 9), 0, key);
+  });
+}
+
+TEST(ShardDrawTest, NoiseIsBelowTheBoundOfItsFirstWord) {
+  const DrawKey key{.seed = 123456789, .position = 1};
+  for (int32_t id = 0; id < 300000; ++id) {
+    const uint32_t n = ~DrawWords(key, id)[0];
+    if (n == 0) continue;
+    const float bound = -std::log(static_cast<float>(n) * 0x1p-32f);
+    ASSERT_LE(GumbelNoise(key, id), bound + kDrawSlack) << id;
+  }
+}
+
+TEST(PortableExpTest, IsTheExponential) {
+  for (double x = -700; x < 700; x += 0.37) {
+    EXPECT_NEAR(PortableExp(x) / std::exp(x), 1, 1e-15) << x;
+  }
+  EXPECT_EQ(PortableExp(0), 1);
+  EXPECT_EQ(PortableExp(-800), 0);
+  EXPECT_EQ(PortableExp(-kInfinity), 0);
+  EXPECT_EQ(PortableExp(800), kInfinity);
+  EXPECT_TRUE(std::isnan(PortableExp(kNaN)));
 }
 
 TEST(MergeSummariesTest, EmptyShardsChangeNothing) {

@@ -1,6 +1,7 @@
 #include <cuda_runtime.h>
 
 #include <algorithm>
+#include <cfloat>
 
 #include "kernels/shard_top_k.h"
 
@@ -29,6 +30,7 @@ struct SliceSummary {
 struct Shards {
   ShardTopKParams params[kMaxCudaShards];
   SliceSummary* summaries;  // [count, slices]
+  ShardDraw* draws;         // [count, slices]
   Key* keys;                // [count, slices, k]: each slice's best in any order, then zeros
   int slices;               // of the longest shard
   int k;                    // the largest
@@ -46,13 +48,21 @@ __device__ Key KeyOf(float logit, int32_t id) {
 }
 __device__ int32_t IdOf(Key key) { return static_cast<int32_t>(~static_cast<uint32_t>(key)); }
 
+template <typename T>
+__device__ T FromLane(const T& value, int apart) {
+  return __shfl_xor_sync(kAllLanes, value, apart);
+}
+__device__ ShardDraw FromLane(const ShardDraw& draw, int apart) {
+  return {FromLane(draw.score, apart), FromLane(draw.id, apart), FromLane(draw.logit, apart)};
+}
+
 // Combines the values of all threads of a block in a fixed order; every thread gets the result.
 // Each call needs `room` for as many values as there are warps, that nobody else uses before the
 // next barrier.
 template <typename T, typename Op>
 __device__ T Combine(T value, T* room, const Op& op) {
   for (int apart = 16; apart > 0; apart /= 2) {
-    value = op(value, __shfl_xor_sync(kAllLanes, value, apart));
+    value = op(value, FromLane(value, apart));
   }
   if (threadIdx.x % 32 == 0) room[threadIdx.x / 32] = value;
   __syncthreads();
@@ -217,6 +227,90 @@ __global__ void __launch_bounds__(kSliceThreads, 4)
   for (int i = kept + threadIdx.x; i < all.k; i += kSliceThreads) best[i] = 0;
 }
 
+__device__ ShardDraw NoDraw() { return {-INFINITY, -1, -INFINITY}; }
+
+struct Winner {
+  __device__ ShardDraw operator()(const ShardDraw& a, const ShardDraw& b) const {
+    return Wins(b, a) ? b : a;
+  }
+};
+
+// What the score of a candidate is at most, as gumbel_noise.h says; infinity where nothing is
+// known. -infinity for what is no candidate.
+__device__ float BoundOfScore(const ShardTopKParams& params, float logit, int32_t id) {
+  if (!IsCandidate(logit)) return -INFINITY;
+  const uint32_t n = ~DrawWords(params.key, id)[0];
+  if (n == 0) return INFINITY;
+  const float x = logit * params.inverse_temperature;
+  const float bound = fmaf(fabsf(x), kDrawRounding, x) - __logf(static_cast<float>(n) * 0x1p-32f);
+  return isnan(bound) ? INFINITY : bound;
+}
+
+// Bounds below this are of tokens that do not reach `score`.
+__device__ float CutoffOf(double score) {
+  const float rounded = fminf(__double2float_rd(score), FLT_MAX);
+  return rounded - fabsf(rounded) * kDrawRounding - kDrawSlack;
+}
+
+// Token `index` as it takes part in the draw.
+__device__ ShardDraw Drawn(const ShardTopKParams& params, int64_t index) {
+  const float logit = params.logits[index];
+  const int32_t id = static_cast<int32_t>(params.vocab_begin + index);
+  const double noise = -log(-log(DrawUniform(params.key, id)));
+  const double tempered = static_cast<double>(logit) * params.inverse_temperature;
+  return {tempered + noise, id, logit};
+}
+
+// Each block draws from a slice: those with the highest bound first, then whatever else could still
+// win.
+__global__ void __launch_bounds__(kSliceThreads)
+    DrawFromSlices(const __grid_constant__ Shards all) {
+  __shared__ float highest_bounds[kSliceThreads / 32];
+  __shared__ ShardDraw winners[2][kSliceThreads / 32];
+  const ShardTopKParams& params = all.params[blockIdx.y];
+  if (params.draw == nullptr) return;
+  const int64_t first = int64_t{blockIdx.x} * kSlice + threadIdx.x;
+  float bounds[kSliceValues];
+  float bound = -INFINITY;
+  int64_t index = first;  // of a token with that bound
+#pragma unroll
+  for (int i = 0; i < kSliceValues; ++i) {
+    const int64_t here = first + i * kSliceThreads;
+    const float logit = here < params.vocab_local ? params.logits[here] : -INFINITY;
+    bounds[i] = BoundOfScore(params, logit, static_cast<int32_t>(params.vocab_begin + here));
+    if (bounds[i] > bound) {
+      bound = bounds[i];
+      index = here;
+    }
+  }
+  const auto larger = [](float a, float b) { return fmaxf(a, b); };
+  const float highest = Combine(bound, highest_bounds, larger);
+  ShardDraw best = NoDraw();
+  if (bound == highest && highest > -INFINITY) best = Drawn(params, index);
+  best = Combine(best, winners[0], Winner());
+  const float cutoff = CutoffOf(best.score);
+  unsigned left = 0;
+#pragma unroll
+  for (int i = 0; i < kSliceValues; ++i) {
+    if (bounds[i] > -INFINITY && bounds[i] >= cutoff) left |= 1u << i;
+  }
+  for (; left != 0; left &= left - 1) {
+    best = Winner()(best, Drawn(params, first + (__ffs(left) - 1) * kSliceThreads));
+  }
+  best = Combine(best, winners[1], Winner());
+  if (threadIdx.x == 0) all.draws[int64_t{blockIdx.y} * all.slices + blockIdx.x] = best;
+}
+
+// By the lanes of a warp, each of every 32nd slice.
+__device__ ShardDraw MergeDrawsOf(const ShardDraw* slices, int count) {
+  ShardDraw best = NoDraw();
+  for (int i = static_cast<int>(threadIdx.x) % 32; i < count; i += 32) {
+    best = Winner()(best, slices[i]);
+  }
+  for (int apart = 16; apart > 0; apart /= 2) best = Winner()(best, FromLane(best, apart));
+  return best;
+}
+
 // By the lanes of a warp, each of every 32nd slice.
 __device__ LogitSummary MergeSlices(const SliceSummary* slices, int count,
                                     float inverse_temperature) {
@@ -279,7 +373,12 @@ __global__ void __launch_bounds__(kMergeThreads) MergeShards(const __grid_consta
   if (threadIdx.x >= 32) return;
   const LogitSummary summary =
       MergeSlices(all.summaries + blockIdx.x * all.slices, all.slices, params.inverse_temperature);
+  ShardDraw draw = NoDraw();
+  if (params.draw != nullptr) {
+    draw = MergeDrawsOf(all.draws + blockIdx.x * all.slices, all.slices);
+  }
   if (threadIdx.x != 0) return;
+  if (params.draw != nullptr) *params.draw = draw;
   *params.candidate_count = kept;
   *params.summary = summary;
 }
@@ -292,7 +391,8 @@ static_assert(kMaxCudaShardVocab / kSlice * kMaxCudaCandidates == 16 * kMergeThr
 }  // namespace
 
 int64_t ShardTopKScratchBytes(int count, int64_t vocab_local, int64_t k) {
-  const auto bytes = static_cast<int64_t>(sizeof(SliceSummary)) + k * int64_t{sizeof(Key)};
+  const auto bytes =
+      static_cast<int64_t>(sizeof(SliceSummary) + sizeof(ShardDraw)) + k * int64_t{sizeof(Key)};
   return count * SlicesOf(vocab_local) * bytes;
 }
 
@@ -301,17 +401,21 @@ CudaLaunch ShardTopKCuda(const ShardTopKParams* shards, int count, void* scratch
   if (count == 0) return {};
   if (count > kMaxCudaShards) return {cudaErrorInvalidValue};
   Shards all{};
+  bool draws = false;
   for (int i = 0; i < count; ++i) {
     if (shards[i].vocab_local > kMaxCudaShardVocab) return {cudaErrorInvalidValue};
     if (shards[i].k > kMaxCudaCandidates) return {cudaErrorInvalidValue};
     all.params[i] = shards[i];
+    draws |= shards[i].draw != nullptr;
     all.slices = std::max(all.slices, static_cast<int>(SlicesOf(shards[i].vocab_local)));
     all.k = std::max(all.k, static_cast<int>(shards[i].k));
   }
   all.summaries = static_cast<SliceSummary*>(scratch);
-  all.keys = reinterpret_cast<Key*>(all.summaries + int64_t{count} * all.slices);
+  all.draws = reinterpret_cast<ShardDraw*>(all.summaries + int64_t{count} * all.slices);
+  all.keys = reinterpret_cast<Key*>(all.draws + int64_t{count} * all.slices);
   const dim3 slices(static_cast<unsigned>(all.slices), static_cast<unsigned>(count));
   SearchSlices<<<slices, kSliceThreads, 0, stream>>>(all);
+  if (draws) DrawFromSlices<<<slices, kSliceThreads, 0, stream>>>(all);
   const int found = all.slices * all.k;
   if (found <= 2 * kMergeThreads) {
     MergeShards<2><<<count, kMergeThreads, 0, stream>>>(all);

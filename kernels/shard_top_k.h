@@ -2,8 +2,10 @@
 #define MUSTER_KERNELS_SHARD_TOP_K_H_
 
 #include <cstdint>
+#include <limits>
 
 #include "kernels/cuda_launch.h"
+#include "kernels/gumbel_noise.h"
 
 namespace muster {
 
@@ -28,18 +30,38 @@ struct LogitSummary {
   int64_t invalid_count;  // NaN or +infinity; when > 0 the sums say nothing
 };
 
-// From one rank's shard of the logits: the k best candidates, and a summary of them all. Token ids
-// are vocab_begin + index. A logit of -infinity is a token that must not be chosen: it is no
-// candidate. Invalid logits (NaN, +infinity) are counted, and are no candidates either.
+// The winner of a draw among many tokens.
+struct ShardDraw {
+  double
+      score;   // logit * inverse_temperature + GumbelNoise(key, id); -infinity where there is none
+  int32_t id;  // -1 where there is none
+  float logit;
+};
+
+// Among nothing.
+inline constexpr ShardDraw kNoDraw{-std::numeric_limits<double>::infinity(), -1,
+                                   -std::numeric_limits<float>::infinity()};
+
+// Whether the token of `a` is drawn rather than that of `b`.
+constexpr bool Wins(const ShardDraw& a, const ShardDraw& b) {
+  return a.score > b.score || (a.score == b.score && Precedes({a.id, a.logit}, {b.id, b.logit}));
+}
+
+// From one rank's shard of the logits: the k best candidates, a summary of them all, and the winner
+// of a draw among them all. Token ids are vocab_begin + index. A logit of -infinity is a token that
+// must not be chosen: it is no candidate. Invalid logits (NaN, +infinity) are counted, and are no
+// candidates either. Only candidates are drawn.
 struct ShardTopKParams {
   const float* logits;  // [vocab_local]
   int64_t vocab_local;
   int64_t vocab_begin;
   int64_t k;                  // 0 or more
-  float inverse_temperature;  // of sum_tempered; 1 where no sampling follows
+  float inverse_temperature;  // of sum_tempered and the draw; 1 where no sampling follows
   Candidate* candidates;      // [k], written in order of Precedes
   int64_t* candidate_count;   // min(k, summary->count)
   LogitSummary* summary;
+  ShardDraw* draw = nullptr;  // none where null
+  DrawKey key = {};           // of the draw
 };
 
 void ShardTopKReference(const ShardTopKParams& params);
@@ -55,13 +77,17 @@ inline constexpr int64_t kMaxCudaCandidates = 256;
 int64_t ShardTopKScratchBytes(int count, int64_t vocab_local, int64_t k);
 // Of `count` shards, an array of the host that need not outlive the call, at once. Candidates,
 // counts and maxima are the reference's bit for bit; the sums are its within 1e-6, and the same for
-// the same logits. cudaErrorInvalidValue beyond the limits above.
+// the same logits. The draw is its where two scores do not lie within 1e-14 of each other.
+// cudaErrorInvalidValue beyond the limits above.
 CudaLaunch ShardTopKCuda(const ShardTopKParams* shards, int count, void* scratch,
                          CudaStream stream);
 
 // Merges summaries in the order given (that of the ranks). All must have been made with the same
-// inverse_temperature.
+// inverse_temperature. The same bits on every machine.
 LogitSummary MergeSummaries(const LogitSummary* summaries, int count, float inverse_temperature);
+
+// The winner among the winners of shards.
+ShardDraw MergeDraws(const ShardDraw* draws, int count);
 
 // Merges ordered candidate lists over disjoint ids into the first `k` of their union; returns how
 // many there are. lists[i] has counts[i] candidates; `out` overlaps none of them.

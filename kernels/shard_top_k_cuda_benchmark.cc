@@ -75,10 +75,11 @@ int Main() {
   const DeviceBytes summaries(kMaxCudaShards * sizeof(LogitSummary));
   const DeviceBytes scratch(
       static_cast<size_t>(ShardTopKScratchBytes(kMaxCudaShards, kVocabulary, kMaxCudaCandidates)));
+  const DeviceBytes draws(kMaxCudaShards * sizeof(ShardDraw));
   const double rate = ReadRate();
   std::printf("%ld logits each; plain read %.2f TB/s\n", static_cast<long>(kVocabulary),
               rate * 1e-6);
-  std::printf("%6s %5s %9s %9s\n", "shards", "k", "us", "read us");
+  std::printf("%6s %5s %9s %9s %9s\n", "shards", "k", "us", "drawn us", "read us");
   for (const int count : {1, 8, kMaxCudaShards}) {
     for (const int64_t k : {0, 1, 20, 64, 256}) {
       std::vector<ShardTopKParams> shards;
@@ -92,10 +93,17 @@ int Main() {
                           .candidate_count = counts.as<int64_t>() + i,
                           .summary = summaries.as<LogitSummary>() + i});
       }
-      const double us = Time([&](CudaStream stream) {
-        return ShardTopKCuda(shards.data(), count, scratch.data(), stream);
-      });
-      std::printf("%6d %5ld %9.1f %9.1f\n", count, static_cast<long>(k), us,
+      const auto time = [&] {
+        return Time([&](CudaStream stream) {
+          return ShardTopKCuda(shards.data(), count, scratch.data(), stream);
+        });
+      };
+      const double us = time();
+      for (int i = 0; i < count; ++i) {
+        shards[i].draw = draws.as<ShardDraw>() + i;
+        shards[i].key = {.seed = static_cast<uint64_t>(i), .position = i};
+      }
+      std::printf("%6d %5ld %9.1f %9.1f %9.1f\n", count, static_cast<long>(k), us, time(),
                   static_cast<double>(count * kVocabulary * int64_t{sizeof(float)}) / rate);
     }
   }

@@ -1,7 +1,7 @@
 #include <algorithm>
-#include <cmath>
 #include <limits>
 
+#include "kernels/portable_exp.h"
 #include "kernels/shard_top_k.h"
 
 namespace muster {
@@ -16,10 +16,16 @@ LogitSummary MergeSummaries(const LogitSummary* summaries, int count, float inve
   for (int i = 0; i < count; ++i) {
     if (summaries[i].count == 0) continue;
     const double below = double{summaries[i].max} - merged.max;
-    merged.sum += summaries[i].sum * std::exp(below);
-    merged.sum_tempered += summaries[i].sum_tempered * std::exp(below * inverse_temperature);
+    merged.sum += summaries[i].sum * PortableExp(below);
+    merged.sum_tempered += summaries[i].sum_tempered * PortableExp(below * inverse_temperature);
   }
   return merged;
+}
+
+ShardDraw MergeDraws(const ShardDraw* draws, int count) {
+  ShardDraw best = kNoDraw;
+  for (int i = 0; i < count; ++i) best = Wins(draws[i], best) ? draws[i] : best;
+  return best;
 }
 
 int64_t MergeCandidates(const Candidate* const* lists, const int64_t* counts, int list_count,

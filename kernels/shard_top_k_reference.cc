@@ -29,6 +29,13 @@ void ShardTopKReference(const ShardTopKParams& params) {
   *params.candidate_count = std::min(params.k, summary.count);
   std::copy_n(candidates.begin(), *params.candidate_count, params.candidates);
   *params.summary = summary;
+  if (params.draw == nullptr) return;
+  ShardDraw best = kNoDraw;
+  for (const auto& [id, logit] : candidates) {
+    const double score = double{logit} * params.inverse_temperature + GumbelNoise(params.key, id);
+    if (const ShardDraw draw{score, id, logit}; Wins(draw, best)) best = draw;
+  }
+  *params.draw = best;
 }
 
 }  // namespace muster

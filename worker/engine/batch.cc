@@ -147,22 +147,30 @@ absl::Status CheckBatch(const ForwardBatch& batch, const BatchLimits& limits) {
 
 std::optional<StepOutput> OutputOf(const SequenceSlice& slice, int row) {
   if (!slice.sample && slice.top_n == 0 && !slice.return_logits) return std::nullopt;
-  StepOutput output{.row = row, .candidates = static_cast<int32_t>(slice.top_n)};
-  if (slice.return_logits) output = {.row = row, .whole = 1};
-  if (!slice.sample) return output;
-  const SamplingOptions& sampling = slice.sampling;
-  if (sampling.temperature == 0) {
-    if (output.whole == 0) output.candidates = std::max(output.candidates, 1);
+  const SamplingParams params = ParamsOf(slice, /*position=*/0);
+  const float inverse_temperature = slice.sample ? InverseTemperature(params) : 1;
+  StepOutput output{.row = row, .inverse_temperature = inverse_temperature};
+  if (slice.return_logits) {
+    output.kind = OutputKind::kWhole;
     return output;
   }
-  output.inverse_temperature = InverseTemperature(ParamsOf(slice, /*position=*/0));
-  if (output.whole == 1 || sampling.top_k == 0 ||
-      sampling.top_k > static_cast<uint32_t>(Step::kMaxCandidates)) {
-    output.whole = 1;
-    output.candidates = 0;
-  } else {
-    output.candidates = std::max(output.candidates, static_cast<int32_t>(sampling.top_k));
+  output.candidates = static_cast<int32_t>(slice.top_n);
+  if (!slice.sample) return output;
+  if (DrawsFromAll(params)) {
+    output.kind = OutputKind::kDraw;
+    output.seed = params.seed;
+    return output;
   }
+  if (IsGreedy(params)) {
+    output.candidates = std::max(output.candidates, 1);
+    return output;
+  }
+  output.kind = OutputKind::kFiltered;
+  output.top_k = slice.sampling.top_k;
+  output.top_p = slice.sampling.top_p;
+  const int64_t enough = params.top_k == 0 ? Step::kMaxCandidates : params.top_k;
+  output.candidates = std::max(
+      output.candidates, static_cast<int32_t>(std::min<int64_t>(enough, Step::kMaxCandidates)));
   return output;
 }
 

@@ -19,11 +19,27 @@ size_t MaxSendBytes(const Sampler::Options& options, int stage_size) {
   return std::max(options.max_outputs * row, whole);
 }
 
-absl::Status CannotSample(const SequenceSlice& slice, const char* why) {
-  return MakeError(
-      absl::StatusCode::kInternal,
-      absl::StrCat("sequence ", Quoted(slice.sequence_id), " cannot be sampled: ", why),
-      {.reason = ErrorReason::kCannotSample, .kv_written = true});
+const char* ReasonOf(SamplingStatus status) {
+  switch (status) {
+    case SamplingStatus::kOk:
+      return "it was";
+    case SamplingStatus::kNoCandidate:
+      return "every logit is minus infinity";
+    case SamplingStatus::kMoreNeeded:
+      return "too few candidates were gathered";
+    case SamplingStatus::kInvalidParams:
+      return "its sampling values are out of range";
+    case SamplingStatus::kInvalidLogit:
+      break;
+  }
+  return "a logit is not a number";
+}
+
+absl::Status CannotSample(const SequenceSlice& slice, SamplingStatus status) {
+  return MakeError(absl::StatusCode::kInternal,
+                   absl::StrCat("sequence ", Quoted(slice.sequence_id),
+                                " cannot be sampled: ", ReasonOf(status)),
+                   {.reason = ErrorReason::kCannotSample, .kv_written = true});
 }
 
 }  // namespace
@@ -47,79 +63,95 @@ absl::StatusOr<std::unique_ptr<Sampler>> Sampler::Create(const Options& options,
   static_assert(sizeof(Summary) <= 64 && sizeof(Summary) % 8 == 0, "MaxSendBytes allows 64");
   auto sampler = absl::WrapUnique(new Sampler(options, parts));
   const size_t bytes = MaxSendBytes(options, sampler->size_);
-  const size_t all = bytes * static_cast<size_t>(sampler->size_);
+  const size_t ranks = static_cast<size_t>(sampler->size_);
+  const size_t all = bytes * ranks;
   MUSTER_ASSIGN_OR_RETURN(sampler->send_, parts.device.Allocate(bytes, "sampling", parts.ledger));
   MUSTER_ASSIGN_OR_RETURN(sampler->gathered_, parts.device.Allocate(all, "sampling", parts.ledger));
   MUSTER_ASSIGN_OR_RETURN(sampler->received_,
                           parts.device.AllocateHost(all, "sampling", parts.ledger));
+  const size_t whole = sampler->longest_shard_ * sizeof(float) * ranks;
+  MUSTER_ASSIGN_OR_RETURN(sampler->landed_,
+                          parts.device.AllocateHost(whole, "sampling", parts.ledger));
   sampler->shards_.reserve(options.max_outputs);
   return sampler;
 }
 
 absl::Status Sampler::Gather(Stream& stream, const Step& step, const float* logits) {
-  if (step.outputs.empty()) return absl::OkStatus();
-  // Whole logits first: the candidates of all ranks stay in received_.
-  MUSTER_RETURN_IF_ERROR(GatherWhole(stream, step, logits));
-  return GatherCandidates(stream, step, logits);
-}
-
-absl::Status Sampler::GatherWhole(Stream& stream, const Step& step, const float* logits) {
-  whole_.clear();
-  for (size_t i = 0; i < step.outputs.size(); ++i) {
-    if (step.outputs[i].whole == 0) continue;
-    MUSTER_RETURN_IF_ERROR(
-        device_.Copy(stream, send_.data(), logits + i * shard_size_, shard_size_ * sizeof(float)));
-    MUSTER_RETURN_IF_ERROR(GatherToHost(stream, send_.data(), longest_shard_ * sizeof(float)));
-    if (stage_.group().rank() != GroupRank(0)) continue;
-    for (int rank = 0; rank < size_; ++rank) {
-      const float* shard = received_.as<float>() + int64_t{rank} * longest_shard_;
-      whole_.insert(whole_.end(), shard, shard + ShardOf(options_.vocabulary, size_, rank).size());
-    }
+  MUSTER_RETURN_IF_ERROR(GatherCandidates(stream, step, logits));
+  whole_outputs_.clear();
+  for (int i = 0; i < static_cast<int>(step.outputs.size()); ++i) {
+    if (NeedsWhole(step, i)) whole_outputs_.push_back(i);
   }
-  return absl::OkStatus();
+  return GatherWhole(stream, logits);
 }
 
 absl::Status Sampler::GatherCandidates(Stream& stream, const Step& step, const float* logits) {
   candidate_bytes_ = 0;
   shards_.clear();
   for (size_t i = 0; i < step.outputs.size(); ++i) {
-    const StepOutput& output = step.outputs[i];
-    if (output.whole != 0) continue;
-    shards_.push_back(
-        TopKOf(output, logits + i * shard_size_, send_.as<std::byte>() + candidate_bytes_));
-    candidate_bytes_ += BytesOf(output);
+    if (step.outputs[i].kind == OutputKind::kWhole) continue;
+    shards_.push_back(TopKOf(step, i, logits, send_.as<std::byte>() + candidate_bytes_));
+    candidate_bytes_ += BytesOf(step.outputs[i]);
   }
   if (candidate_bytes_ == 0) return absl::OkStatus();
   MUSTER_RETURN_IF_ERROR(ops_.ShardTopK(stream, shards_));
-  return GatherToHost(stream, send_.data(), candidate_bytes_);
-}
-
-absl::Status Sampler::GatherToHost(Stream& stream, const void* send, size_t bytes) {
-  MUSTER_RETURN_IF_ERROR(stage_.AllGather(stream, send, gathered_.data(), bytes));
   MUSTER_RETURN_IF_ERROR(
-      device_.Copy(stream, received_.data(), gathered_.data(), bytes * static_cast<size_t>(size_)));
+      stage_.AllGather(stream, send_.data(), gathered_.data(), candidate_bytes_));
+  MUSTER_RETURN_IF_ERROR(device_.Copy(stream, received_.data(), gathered_.data(),
+                                      candidate_bytes_ * static_cast<size_t>(size_)));
   return stream.Synchronize();
 }
 
-ShardTopKParams Sampler::TopKOf(const StepOutput& output, const float* logits,
+bool Sampler::NeedsWhole(const Step& step, int index) const {
+  const StepOutput& output = step.outputs[index];
+  if (output.kind != OutputKind::kFiltered) return output.kind == OutputKind::kWhole;
+  const Merged merged = Merge(step, index);
+  if (merged.logits.invalid_count > 0) return false;  // nothing will be drawn
+  return CountKept({output.top_k, output.top_p, output.inverse_temperature},
+                   merged.candidates.data(), static_cast<int64_t>(merged.candidates.size()),
+                   merged.logits) < 0;
+}
+
+absl::Status Sampler::GatherWhole(Stream& stream, const float* logits) {
+  whole_.clear();
+  const size_t bytes = longest_shard_ * sizeof(float);
+  for (const int output : whole_outputs_) {
+    MUSTER_RETURN_IF_ERROR(device_.Copy(
+        stream, send_.data(), logits + int64_t{output} * shard_size_, shard_size_ * sizeof(float)));
+    MUSTER_RETURN_IF_ERROR(stage_.AllGather(stream, send_.data(), gathered_.data(), bytes));
+    if (stage_.group().rank() != GroupRank(0)) continue;
+    MUSTER_RETURN_IF_ERROR(
+        device_.Copy(stream, landed_.data(), gathered_.data(), bytes * static_cast<size_t>(size_)));
+    MUSTER_RETURN_IF_ERROR(stream.Synchronize());
+    for (int rank = 0; rank < size_; ++rank) {
+      const float* shard = landed_.as<float>() + int64_t{rank} * longest_shard_;
+      whole_.insert(whole_.end(), shard, shard + ShardOf(options_.vocabulary, size_, rank).size());
+    }
+  }
+  return whole_outputs_.empty() ? absl::OkStatus() : stream.Synchronize();
+}
+
+ShardTopKParams Sampler::TopKOf(const Step& step, size_t index, const float* logits,
                                 std::byte* to) const {
+  const StepOutput& output = step.outputs[index];
   auto* const summary = reinterpret_cast<Summary*>(to);
-  return {.logits = logits,
+  return {.logits = logits + index * shard_size_,
           .vocab_local = shard_size_,
           .vocab_begin = shard_begin_,
           .k = output.candidates,
           .inverse_temperature = output.inverse_temperature,
           .candidates = reinterpret_cast<Candidate*>(to + sizeof(Summary)),
           .candidate_count = &summary->candidates,
-          .summary = &summary->logits};
+          .summary = &summary->logits,
+          .draw = output.kind == OutputKind::kDraw ? &summary->draw : nullptr,
+          .key = {output.seed, int64_t{step.rows[output.row].position} + 1}};
 }
 
-LogitSummary Sampler::Merge(const Step& step, int index) {
+Sampler::Merged Sampler::Merge(const Step& step, int index) const {
   size_t offset = 0;
-  for (int i = 0; i < index; ++i) {
-    if (step.outputs[i].whole == 0) offset += BytesOf(step.outputs[i]);
-  }
+  for (int i = 0; i < index; ++i) offset += BytesOf(step.outputs[i]);
   std::vector<LogitSummary> summaries;
+  std::vector<ShardDraw> draws;
   std::vector<const Candidate*> lists;
   std::vector<int64_t> counts;
   const StepOutput& output = step.outputs[index];
@@ -128,91 +160,85 @@ LogitSummary Sampler::Merge(const Step& step, int index) {
     Summary summary;
     std::memcpy(&summary, from, sizeof(summary));
     summaries.push_back(summary.logits);
+    if (output.kind == OutputKind::kDraw) draws.push_back(summary.draw);
     lists.push_back(reinterpret_cast<const Candidate*>(from + sizeof(Summary)));
     // What a peer wrote is never trusted as a length.
     counts.push_back(std::clamp<int64_t>(summary.candidates, 0, output.candidates));
   }
-  merged_.resize(output.candidates);
-  merged_count_ =
-      MergeCandidates(lists.data(), counts.data(), size_, output.candidates, merged_.data());
-  return MergeSummaries(summaries.data(), size_, output.inverse_temperature);
+  Merged merged{.logits = MergeSummaries(summaries.data(), size_, output.inverse_temperature),
+                .draw = MergeDraws(draws.data(), static_cast<int>(draws.size())),
+                .candidates = std::vector<Candidate>(output.candidates)};
+  merged.candidates.resize(MergeCandidates(lists.data(), counts.data(), size_, output.candidates,
+                                           merged.candidates.data()));
+  return merged;
 }
 
-LogitSummary Sampler::RankWhole(const float* logits, int candidates) {
-  LogitSummary summary{};
-  merged_.resize(candidates);
+Sampler::Merged Sampler::Rank(const float* logits, int64_t candidates) const {
+  Merged ranked{.candidates = std::vector<Candidate>(candidates)};
+  int64_t count = 0;
   ShardTopKCpu({.logits = logits,
                 .vocab_local = options_.vocabulary,
                 .vocab_begin = 0,
                 .k = candidates,
                 .inverse_temperature = 1,
-                .candidates = merged_.data(),
-                .candidate_count = &merged_count_,
-                .summary = &summary});
-  return summary;
+                .candidates = ranked.candidates.data(),
+                .candidate_count = &count,
+                .summary = &ranked.logits});
+  ranked.candidates.resize(count);
+  return ranked;
 }
 
-const float* Sampler::WholeLogits(const Step& step, int index) const {
-  const auto before = std::count_if(step.outputs.begin(), step.outputs.begin() + index,
-                                    [](const StepOutput& output) { return output.whole != 0; });
-  return whole_.data() + before * options_.vocabulary;
+const float* Sampler::WholeLogits(int index) const {
+  const auto found = std::lower_bound(whole_outputs_.begin(), whole_outputs_.end(), index);
+  if (found == whole_outputs_.end() || *found != index) return nullptr;
+  return whole_.data() + (found - whole_outputs_.begin()) * int64_t{options_.vocabulary};
 }
 
-absl::StatusOr<SampledToken> Sampler::Draw(const Step& step, int index, const SequenceSlice& slice,
-                                           const LogitSummary& summary) {
+absl::StatusOr<Candidate> Sampler::Draw(const Step& step, int index, const SequenceSlice& slice,
+                                        const Merged& merged) {
   const StepOutput& output = step.outputs[index];
-  const SamplingParams params = ParamsOf(slice, step.rows[output.row].position + 1);
-  if (output.whole != 0) scratch_.resize(options_.vocabulary);
-  const SampledToken sampled =
-      output.whole != 0
-          ? SampleFromLogits(params, WholeLogits(step, index), options_.vocabulary, scratch_.data())
-          : SampleFromCandidates(params, merged_.data(), merged_count_, summary);
-  switch (sampled.status) {
-    case SamplingStatus::kOk:
-      return sampled;
-    case SamplingStatus::kNoCandidate:
-      return CannotSample(slice, "every logit is minus infinity");
-    case SamplingStatus::kMoreNeeded:
-      return CannotSample(slice, "too few candidates were gathered");
-    case SamplingStatus::kInvalidParams:
-      return CannotSample(slice, "its sampling values are out of range");
-    case SamplingStatus::kInvalidLogit:
-      break;
+  if (merged.logits.count == 0) return CannotSample(slice, SamplingStatus::kNoCandidate);
+  if (output.kind == OutputKind::kDraw) return Candidate{merged.draw.id, merged.draw.logit};
+  const SamplingParams params = ParamsOf(slice, int64_t{step.rows[output.row].position} + 1);
+  const float* const whole = WholeLogits(index);
+  if (whole != nullptr) {
+    scratch_.resize(options_.vocabulary);
+    const SampledToken sampled =
+        SampleFromLogits(params, whole, options_.vocabulary, scratch_.data());
+    if (sampled.status != SamplingStatus::kOk) return CannotSample(slice, sampled.status);
+    return Candidate{sampled.token, whole[sampled.token]};
   }
-  return CannotSample(slice, "a logit is not a number");
-}
-
-float Sampler::LogitOf(const Step& step, int index, int32_t token) const {
-  if (step.outputs[index].whole != 0) return WholeLogits(step, index)[token];
-  return std::find_if(merged_.begin(), merged_.begin() + merged_count_,
-                      [&](const Candidate& candidate) { return candidate.id == token; })
-      ->logit;
+  const std::vector<Candidate>& listed = merged.candidates;
+  const SampledToken sampled = SampleFromCandidates(
+      params, listed.data(), static_cast<int64_t>(listed.size()), merged.logits);
+  if (sampled.status != SamplingStatus::kOk) return CannotSample(slice, sampled.status);
+  return *std::find_if(listed.begin(), listed.end(),
+                       [&](const Candidate& candidate) { return candidate.id == sampled.token; });
 }
 
 absl::StatusOr<SliceOutput> Sampler::Answer(const Step& step, int index,
                                             const SequenceSlice& slice) {
-  const LogitSummary summary =
-      step.outputs[index].whole != 0
-          ? RankWhole(WholeLogits(step, index), static_cast<int>(slice.top_n))
-          : Merge(step, index);
+  const bool whole = step.outputs[index].kind == OutputKind::kWhole;
+  const Merged merged = whole ? Rank(WholeLogits(index), slice.top_n) : Merge(step, index);
   const bool chosen = slice.sample || slice.top_n > 0;
-  if (chosen && summary.invalid_count > 0) return CannotSample(slice, "a logit is not a number");
+  if (chosen && merged.logits.invalid_count > 0) {
+    return CannotSample(slice, SamplingStatus::kInvalidLogit);
+  }
   const auto logprob = [&](const Candidate& candidate) {
     float value = 0;
-    LogProbabilities(&candidate, 1, summary, &value);
+    LogProbabilities(&candidate, 1, merged.logits, &value);
     return TokenLogprob{.token = candidate.id, .logprob = value};
   };
   SliceOutput answer;
   if (slice.return_logits) {
-    const float* logits = WholeLogits(step, index);
+    const float* logits = WholeLogits(index);
     answer.logits.assign(logits, logits + options_.vocabulary);
   }
-  for (int64_t i = 0; i < std::min<int64_t>(merged_count_, slice.top_n); ++i) {
-    answer.top.push_back(logprob(merged_[i]));
-  }
+  const size_t top = std::min<size_t>(merged.candidates.size(), slice.top_n);
+  for (size_t i = 0; i < top; ++i) answer.top.push_back(logprob(merged.candidates[i]));
   if (slice.sample) {
-    MUSTER_ASSIGN_OR_RETURN(const SampledToken sampled, Draw(step, index, slice, summary));
-    answer.sampled = logprob({sampled.token, LogitOf(step, index, sampled.token)});
+    MUSTER_ASSIGN_OR_RETURN(const Candidate sampled, Draw(step, index, slice, merged));
+    answer.sampled = logprob(sampled);
   }
   return answer;
 }

@@ -1,4 +1,4 @@
-// From vocabulary shards of logits to tokens: gathered by all ranks, drawn on one.
+// From vocabulary shards of logits to tokens: gathered by all ranks, answered by one.
 #ifndef MUSTER_WORKER_ENGINE_SAMPLER_H_
 #define MUSTER_WORKER_ENGINE_SAMPLER_H_
 
@@ -19,9 +19,10 @@
 
 namespace muster {
 
-// One rank's part in sampling. What is gathered stands in the step, so all ranks gather the same.
-// Used by the device thread, on logits in the device's memory: candidates are found there, and
-// only they come to the host.
+// One rank's part in sampling. Used by the device thread, on logits in the device's memory:
+// candidates and draws are found there, and only they come to the host; whole logits where the step
+// says so, or where the candidates are too few for a filter. What is gathered follows from the step
+// and from what all ranks got by gathering before, so all ranks gather the same.
 class Sampler {
  public:
   struct Options {
@@ -53,28 +54,36 @@ class Sampler {
   // What one rank says of one output; its candidates follow. All at multiples of 8 bytes.
   struct Summary {
     LogitSummary logits;
+    ShardDraw draw;
     int64_t candidates = 0;
+  };
+  // What all ranks say of one output.
+  struct Merged {
+    LogitSummary logits;
+    ShardDraw draw = kNoDraw;
+    std::vector<Candidate> candidates;
   };
 
   Sampler(const Options& options, const Parts& parts);
 
   static size_t BytesOf(const StepOutput& output) {
+    if (output.kind == OutputKind::kWhole) return 0;
     return sizeof(Summary) + static_cast<size_t>(output.candidates) * sizeof(Candidate);
   }
   absl::Status GatherCandidates(Stream& stream, const Step& step, const float* logits);
-  absl::Status GatherWhole(Stream& stream, const Step& step, const float* logits);
-  // What finds the candidates of `output`, and where it leaves them on the device.
-  ShardTopKParams TopKOf(const StepOutput& output, const float* logits, std::byte* to) const;
-  // Brings `bytes` of every rank to received_.
-  absl::Status GatherToHost(Stream& stream, const void* send, size_t bytes);
-  // Candidates and summary over the whole vocabulary of output `index`, in merged_.
-  LogitSummary Merge(const Step& step, int index);
-  LogitSummary RankWhole(const float* logits, int candidates);
-  absl::StatusOr<SampledToken> Draw(const Step& step, int index, const SequenceSlice& slice,
-                                    const LogitSummary& summary);
-  float LogitOf(const Step& step, int index, int32_t token) const;
-  // Of the latest step: those of output `index`.
-  const float* WholeLogits(const Step& step, int index) const;
+  absl::Status GatherWhole(Stream& stream, const float* logits);
+  // What finds the candidates of output `index`, and where it leaves them on the device.
+  ShardTopKParams TopKOf(const Step& step, size_t index, const float* logits, std::byte* to) const;
+  // Whether all logits of output `index` are needed, by what is in received_.
+  bool NeedsWhole(const Step& step, int index) const;
+  // Over the whole vocabulary of output `index`, from what is in received_.
+  Merged Merge(const Step& step, int index) const;
+  // The same of all logits, without a draw.
+  Merged Rank(const float* logits, int64_t candidates) const;
+  absl::StatusOr<Candidate> Draw(const Step& step, int index, const SequenceSlice& slice,
+                                 const Merged& merged);
+  // Of the latest step: those of output `index`; null where they were not gathered.
+  const float* WholeLogits(int index) const;
 
   // Constant after construction.
   const Options options_;
@@ -89,13 +98,13 @@ class Sampler {
   // Device thread only.
   Buffer send_;      // of this rank, on the device
   Buffer gathered_;  // of all ranks, on the device
-  Buffer received_;  // the same on the host
+  Buffer received_;  // the candidates of all ranks on the host
+  Buffer landed_;    // all logits of one output on the host
   std::vector<ShardTopKParams> shards_;
   size_t candidate_bytes_ = 0;      // of one rank, in the latest step
+  std::vector<int> whole_outputs_;  // of the latest step, in its order
   std::vector<float> whole_;        // rank 0: [whole outputs, vocabulary]
   std::vector<Candidate> scratch_;  // rank 0: [vocabulary]
-  std::vector<Candidate> merged_;   // rank 0
-  int64_t merged_count_ = 0;
 };
 
 }  // namespace muster

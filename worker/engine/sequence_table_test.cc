@@ -156,19 +156,38 @@ TEST(OutputOfTest, GathersWhatTheAnswerNeeds) {
   EXPECT_EQ(OutputOf(slice, 3), (StepOutput{.row = 3, .candidates = 5}));
   slice.top_n = 0;
   EXPECT_EQ(OutputOf(slice, 3), (StepOutput{.row = 3, .candidates = 1}));
-  slice.sampling = {.temperature = 2, .top_k = 20};
-  EXPECT_EQ(OutputOf(slice, 3),
-            (StepOutput{.row = 3, .candidates = 20, .inverse_temperature = 0.5f}));
-  slice.sampling.top_k = 0;
-  EXPECT_EQ(OutputOf(slice, 3), (StepOutput{.row = 3, .inverse_temperature = 0.5f, .whole = 1}));
-  slice.sampling.top_k = 257;
-  EXPECT_EQ(OutputOf(slice, 3)->whole, 1);
-  slice.sampling = {};
-  slice.top_n = 5;
   slice.return_logits = true;
-  EXPECT_EQ(OutputOf(slice, 3), (StepOutput{.row = 3, .whole = 1}));
+  EXPECT_EQ(OutputOf(slice, 3), (StepOutput{.row = 3, .kind = OutputKind::kWhole}));
   slice.sample = false;
-  EXPECT_EQ(OutputOf(slice, 3), (StepOutput{.row = 3, .whole = 1}));
+  EXPECT_EQ(OutputOf(slice, 3), (StepOutput{.row = 3, .kind = OutputKind::kWhole}));
+}
+
+TEST(OutputOfTest, GathersWhatIsDrawnFrom) {
+  SequenceSlice slice = Slice("a", 1);
+  slice.sample = true;
+  slice.sampling = {.temperature = 2, .seed = 9};
+  const StepOutput all{.row = 3, .inverse_temperature = 0.5f, .kind = OutputKind::kDraw, .seed = 9};
+  EXPECT_EQ(OutputOf(slice, 3), all);
+  StepOutput filtered{.row = 3,
+                      .candidates = 20,
+                      .inverse_temperature = 0.5f,
+                      .kind = OutputKind::kFiltered,
+                      .top_k = 20};
+  slice.sampling.top_k = 20;
+  EXPECT_EQ(OutputOf(slice, 3), filtered);
+  slice.top_n = 25;
+  filtered.candidates = 25;
+  EXPECT_EQ(OutputOf(slice, 3), filtered);
+  slice.sampling.top_k = filtered.top_k = 257;
+  filtered.candidates = Step::kMaxCandidates;
+  EXPECT_EQ(OutputOf(slice, 3), filtered);
+  slice.sampling.top_k = filtered.top_k = 0;
+  slice.sampling.top_p = filtered.top_p = 0.5f;
+  EXPECT_EQ(OutputOf(slice, 3), filtered);
+  slice.sampling.temperature = 1e-7f;  // as good as none
+  EXPECT_EQ(OutputOf(slice, 3), (StepOutput{.row = 3, .candidates = 25}));
+  slice.return_logits = true;
+  EXPECT_EQ(OutputOf(slice, 3), (StepOutput{.row = 3, .kind = OutputKind::kWhole}));
 }
 
 class SequenceTableTest : public ::testing::Test {

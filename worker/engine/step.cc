@@ -47,7 +47,7 @@ struct Header {
 };
 static_assert(sizeof(Header) == 80, "no padding");
 static_assert(sizeof(StepRow) == 12 && sizeof(StepFork) == 12 && sizeof(StepBlock) == 16 &&
-                  sizeof(StepOutput) == 16 && sizeof(StepMove) == 20,
+                  sizeof(StepOutput) == 32 && sizeof(StepMove) == 20,
               "no padding");
 
 template <typename T>
@@ -68,7 +68,7 @@ uint64_t DigestOf(absl::string_view bytes) {
   return digest.value();
 }
 
-// Of a step with these counts, the digest included. At most 6 * 16 * 2^32.
+// Of a step with these counts, the digest included. At most 2^39.
 uint64_t EncodedBytes(const Header& header) {
   return sizeof(Header) + sizeof(uint64_t) +
          sizeof(int32_t) * (uint64_t{header.freed_slots} + header.new_slots) +
@@ -114,9 +114,13 @@ absl::Status CheckOutputs(const Step& step) {
         CheckIndex("output row", output.row, static_cast<int64_t>(step.rows.size())));
     MUSTER_RETURN_IF_ERROR(
         CheckIndex("candidate count", output.candidates, Step::kMaxCandidates + 1));
-    MUSTER_RETURN_IF_ERROR(CheckIndex("kind of output", output.whole, 2));
+    MUSTER_RETURN_IF_ERROR(CheckIndex("kind of output", static_cast<int64_t>(output.kind), 4));
     if (!std::isfinite(output.inverse_temperature)) {
       return absl::InvalidArgumentError("a step with a temperature that is no finite number");
+    }
+    if (!(output.top_p > 0 && output.top_p <= 1)) {
+      return absl::InvalidArgumentError(absl::StrCat("a step with top_p ", output.top_p,
+                                                     ", which must be above 0 and at most 1"));
     }
   }
   return absl::OkStatus();

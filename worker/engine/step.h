@@ -63,12 +63,23 @@ enum class StepKind : int32_t {
   kPull = 6,    // of a successor: change the tables, copy the blocks that `moves` bring here
 };
 
+// What is gathered of the logits after one row, beside their summary.
+enum class OutputKind : int32_t {
+  kBest = 0,      // the candidates
+  kDraw = 1,      // the candidates, and the winner of a draw among all tokens
+  kFiltered = 2,  // the candidates, and all logits where those do not tell what the filter keeps
+  kWhole = 3,     // all logits, and no candidates
+};
+
 // What to gather of the logits after one row.
 struct StepOutput {
   int32_t row = 0;
   int32_t candidates = 0;         // best tokens of every vocabulary shard, 0 to kMaxCandidates
-  float inverse_temperature = 1;  // of the summary; finite
-  int32_t whole = 0;              // 1: all logits, and no candidates
+  float inverse_temperature = 1;  // of the summary and the draw; finite
+  OutputKind kind = OutputKind::kBest;
+  uint32_t top_k = 0;  // of a kFiltered, as of the next
+  float top_p = 1;     // in (0, 1]
+  uint64_t seed = 0;   // of a kDraw, whose position is the one after the row's
   friend bool operator==(const StepOutput&, const StepOutput&) = default;
 };
 

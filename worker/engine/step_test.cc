@@ -26,7 +26,14 @@ Step Example() {
   step.blocks = {{.slot = 3, .block = 0, .arena = 17},
                  {.slot = 4, .block = 5, .arena = 0, .replaces = 1}};
   step.rows = {{10, 0, 3}, {11, 1, 3}, {12, 90, 4}};
-  step.outputs = {{.row = 1, .candidates = 5, .inverse_temperature = 0.5f}, {.row = 2, .whole = 1}};
+  step.outputs = {{.row = 1,
+                   .candidates = 5,
+                   .inverse_temperature = 0.5f,
+                   .kind = OutputKind::kFiltered,
+                   .top_k = 300,
+                   .top_p = 0.25f,
+                   .seed = uint64_t{7} << 40},
+                  {.row = 2, .kind = OutputKind::kWhole}};
   return step;
 }
 
@@ -168,10 +175,15 @@ TEST(StepTest, NamesTheFieldOutOfBounds) {
   expect("slot 99", [](Step& s) { s.new_slots[1] = 99; });
   expect("output row 3; there are 3", [](Step& s) { s.outputs[0].row = 3; });
   expect("candidate count 257", [](Step& s) { s.outputs[0].candidates = 257; });
-  expect("kind of output 2", [](Step& s) { s.outputs[1].whole = 2; });
+  expect("kind of output 4", [](Step& s) { s.outputs[1].kind = OutputKind(4); });
   expect("no finite number", [](Step& s) {
     s.outputs[0].inverse_temperature = std::numeric_limits<float>::quiet_NaN();
   });
+  expect("kind of output -1", [](Step& s) { s.outputs[1].kind = OutputKind(-1); });
+  expect("top_p 0", [](Step& s) { s.outputs[0].top_p = 0; });
+  expect("top_p 1.5", [](Step& s) { s.outputs[0].top_p = 1.5f; });
+  expect("top_p nan",
+         [](Step& s) { s.outputs[0].top_p = std::numeric_limits<float>::quiet_NaN(); });
   expect("3 rows and 2 outputs in a bucket of 8", [](Step& s) { s.bucket = 8; });
   expect("and 4 outputs", [](Step& s) { s.output_bucket = 4; });
   expect("a step of 0 rows", [](Step& s) { s.rows.clear(); });
