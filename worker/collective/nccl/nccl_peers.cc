@@ -14,6 +14,7 @@
 #include "base/error.h"
 #include "base/status_macros.h"
 #include "kernels/cuda_status.h"
+#include "worker/collective/ipc/device_stamp.h"
 
 namespace muster {
 namespace {
@@ -24,21 +25,6 @@ constexpr absl::Duration kLeastPatience = absl::Seconds(20);
 // NCCL's own error says that a connection broke, not whose fault it is: the reason may be under
 // way.
 constexpr absl::Duration kGrace = absl::Seconds(1);
-
-PeerStamp ToDevice(const CollectiveStamp& stamp) {
-  return {.what = uint32_t{static_cast<uint8_t>(stamp.op)} << 24 |
-                  uint32_t{static_cast<uint8_t>(stamp.dtype)} << 16 | stamp.root,
-          .rows = stamp.rows,
-          .row_bytes = static_cast<uint32_t>(stamp.row_bytes)};
-}
-
-CollectiveStamp FromDevice(const PeerStamp& stamp) {
-  return {.op = static_cast<CollectiveOp>(stamp.what >> 24),
-          .dtype = static_cast<DType>(stamp.what >> 16 & 0xFF),
-          .root = static_cast<uint16_t>(stamp.what & 0xFFFF),
-          .rows = stamp.rows,
-          .row_bytes = stamp.row_bytes};
-}
 
 bool Agree(const PeerStamp& a, const PeerStamp& b) {
   return a.what == b.what && a.rows == b.rows && a.row_bytes == b.row_bytes;
