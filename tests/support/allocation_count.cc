@@ -47,7 +47,7 @@ void* CountedAllocation(size_t bytes, size_t alignment, const void* caller) {
   }
   const size_t rounded = (bytes + alignment - 1) / alignment * alignment;
   void* memory = std::aligned_alloc(alignment, rounded == 0 ? alignment : rounded);
-  if (memory == nullptr) throw std::bad_alloc();
+  if (memory == nullptr) std::abort();
   return memory;
 }
 
@@ -64,6 +64,11 @@ void* operator new(size_t bytes) {
 }
 void* operator new(size_t bytes, std::align_val_t alignment) {
   return muster::testing::CountedAllocation(bytes, static_cast<size_t>(alignment),
+                                            __builtin_return_address(0));
+}
+// Under sanitizers the standard library's does not come to the one above.
+void* operator new(size_t bytes, const std::nothrow_t&) noexcept {
+  return muster::testing::CountedAllocation(bytes, __STDCPP_DEFAULT_NEW_ALIGNMENT__,
                                             __builtin_return_address(0));
 }
 void operator delete(void* memory) noexcept { std::free(memory); }
