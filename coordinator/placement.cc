@@ -253,17 +253,33 @@ std::vector<RankFootprint> Footprints(const ParallelConfig& config, const ModelS
   return footprints;
 }
 
-uint64_t LargestStageBytes(const ParallelConfig& config, const ModelSpec& model,
-                           const CpRange& range) {
-  uint64_t largest = 0;
+namespace {
+
+// Of the rank that has the most of them.
+uint64_t MostStageBytes(const ParallelConfig& config, const ModelSpec& model) {
+  uint64_t most = 0;
+  for (const RankFootprint& rank : Footprints(config, model)) {
+    most = std::max(most, rank.stage_bytes);
+  }
+  return most;
+}
+
+}  // namespace
+
+uint64_t ResizeReserveBytes(const ParallelConfig& config, const ModelSpec& model,
+                            const CpRange& range) {
+  uint64_t largest = 0, second = 0;
   for (int cp = range.min; cp <= range.max; ++cp) {
     const ParallelConfig other{.tp = config.tp, .cp = cp};
     if (!CheckConfig(other, model).ok()) continue;
-    for (const RankFootprint& rank : Footprints(other, model)) {
-      largest = std::max(largest, rank.stage_bytes);
-    }
+    const uint64_t bytes = MostStageBytes(other, model);
+    second = std::max(second, std::min(largest, bytes));
+    largest = std::max(largest, bytes);
   }
-  return largest;
+  if (largest == 0) return 0;
+  // KV is sized beside the weights of `config`: what the second most take above those is missing.
+  const uint64_t own = MostStageBytes(config, model);
+  return largest + (second > own ? second - own : 0);
 }
 
 absl::StatusOr<Plan> PlanTopology(const PlanRequest& request) {

@@ -92,10 +92,10 @@ std::string DescribeModel(const ModelSpec& model);
 // Bytes of weights and of a KV block on each rank. `config` has passed CheckConfig.
 std::vector<RankFootprint> Footprints(const ParallelConfig& config, const ModelSpec& model);
 
-// Most bytes of weights sharded over the stage that a rank has at any cp of `range`: what it must
-// leave free so that it can hold a second topology's beside its own. 0 where no cp of it fits.
-uint64_t LargestStageBytes(const ParallelConfig& config, const ModelSpec& model,
-                           const CpRange& range);
+// Of weights sharded over the stage: what a rank of `config` must leave free so that whichever cp
+// of `range` may follow whichever other, both held at once. 0 where no cp of it fits.
+uint64_t ResizeReserveBytes(const ParallelConfig& config, const ModelSpec& model,
+                            const CpRange& range);
 
 // INVALID_ARGUMENT with reason PLAN_REFUSED.
 absl::Status RefusePlan(absl::string_view message);

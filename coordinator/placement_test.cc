@@ -240,6 +240,22 @@ TEST(Footprints, AKvBlockHoldsTheRanksKeyValueHeads) {
   EXPECT_EQ(Footprints({.tp = 12}, TestModel())[0].kv_block_bytes, head);
 }
 
+TEST(ResizeReserve, WhicheverSizeFollowsWhicheverOtherHasRoom) {
+  const ModelSpec model = TestModel();
+  const CpRange range{.min = 1, .max = 4};
+  const auto stage = [&](int cp) { return Footprints({.cp = cp}, model)[0].stage_bytes; };
+  for (const int formed : {1, 2, 4}) {
+    const uint64_t room = stage(formed) + ResizeReserveBytes({.cp = formed}, model, range);
+    for (const int before : {1, 2, 4}) {
+      for (const int after : {1, 2, 4}) {
+        if (before == after) continue;
+        EXPECT_LE(stage(before) + stage(after), room) << formed << ": " << before << ", " << after;
+      }
+    }
+  }
+  EXPECT_EQ(ResizeReserveBytes({}, model, {.min = 1, .max = 1}), stage(1));
+}
+
 TEST(NaturalLess, CountsLikePeople) {
   const std::vector<std::string> sorted = {"", "a", "w", "w0", "w2", "w02", "w10", "w10a", "x1"};
   for (size_t i = 0; i < sorted.size(); ++i) {

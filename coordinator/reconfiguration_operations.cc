@@ -108,7 +108,7 @@ Epoch Reconfiguration::TakeEpoch(ReplicaIndex replica) {
 
 uint64_t Reconfiguration::ReserveBytes(const ParallelConfig& config) {
   const absl::StatusOr<ModelSpec> model = WantedModel(membership_.Snapshot());
-  return model.ok() ? LargestStageBytes(config, *model, range_) : 0;
+  return model.ok() ? ResizeReserveBytes(config, *model, range_) : 0;
 }
 
 void Reconfiguration::SetDrained(const Candidate& worker, bool drained) {

@@ -158,8 +158,11 @@ absl::StatusOr<int64_t> EpochContext::AffordableBlocks() const {
   // Blocks of a model without layers take no bytes: as many as the tables can name.
   if (block == 0) return int64_t{options_.limits.max_sequences} * options_.limits.max_local_blocks;
   const uint64_t free = assignment_.backend.device().Report().free_bytes;
-  const uint64_t usable = free - free / 100 * static_cast<uint64_t>(options_.spare_percent);
-  const uint64_t memory = std::min(options_.kv_memory, usable - std::min(usable, ReserveBytes()));
+  // What goes over has its size already; nothing is set aside from it here.
+  const uint64_t kept = KeepsKv() ? 0 : ReserveBytes();
+  const uint64_t spare = KeepsKv() ? 0 : free / 100 * static_cast<uint64_t>(options_.spare_percent);
+  const uint64_t usable = free - spare;
+  const uint64_t memory = std::min(options_.kv_memory, usable - std::min(usable, kept));
   const uint64_t blocks =
       std::min<uint64_t>(memory / block, std::numeric_limits<int32_t>::max() / 2);
   if (blocks > 0) return static_cast<int64_t>(blocks);
@@ -168,7 +171,7 @@ absl::StatusOr<int64_t> EpochContext::AffordableBlocks() const {
       absl::StrCat("rank ", rank().value(), ": one KV block of ", kKvBlockTokens, " tokens takes ",
                    ByteSizeString(block), "; ", ByteSizeString(options_.kv_memory),
                    " are allowed for KV, ", ByteSizeString(free), " are free and ",
-                   ByteSizeString(ReserveBytes()), " of them are kept for a resize"),
+                   ByteSizeString(kept), " of them are kept for a resize"),
       {.reason = ErrorReason::kOutOfMemory, .ranks = {rank()}, .phase = "capture/kv"});
 }
 

@@ -189,8 +189,12 @@ absl::StatusOr<Takeover> EpochContext::TakeOver(const TakeoverOrder& order,
         }
         MUSTER_ASSIGN_OR_RETURN(takeover, migration->Run(deadline));
         takeover.copy_bytes_per_second = captured_.copy_rate;
-        absl::MutexLock lock(&mu_);
-        migration_ = nullptr;
+        {
+          absl::MutexLock lock(&mu_);
+          migration_ = nullptr;
+        }
+        // Before anybody is told that the arenas copied from may be given back.
+        DropSources();
         return absl::OkStatus();
       }));
   return takeover;

@@ -79,9 +79,8 @@ int CudaDevice::multiprocessor_budget() const {
 uint64_t CudaDevice::FreeBytes() const {
   size_t free = 0, total = 0;
   if (!MakeCurrent().ok() || cudaMemGetInfo(&free, &total) != cudaSuccess) return 0;
-  // The others see the same bytes, and may take theirs at the same time.
-  free /= static_cast<size_t>(options_.ranks_on_gpu);
-  if (options_.memory_limit == 0) return free;
+  // Without limits, the ranks that share a GPU see the same bytes, and may all take them at once.
+  if (options_.memory_limit == 0) return free / static_cast<size_t>(options_.ranks_on_gpu);
   const uint64_t used = std::min(handed_out_.load(), options_.memory_limit);
   return std::min<uint64_t>(free, options_.memory_limit - used);
 }
