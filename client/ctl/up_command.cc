@@ -227,6 +227,33 @@ std::string CheckDevice(const std::string& text) {
   return known ? "" : absl::StrCat("wants auto, cpu, cuda, cuda:N or cuda:UUID, not '", text, "'");
 }
 
+// What is served, and by how many workers.
+void AddShapeOptions(CLI::App& up, LocalFleetOptions& fleet) {
+  up.add_option("--model", fleet.model, "Hugging Face directory of a model")
+      ->type_name("DIR")
+      ->required();
+  up.add_option("--tp", fleet.tp, "Tensor parallel: attention heads are split over it")
+      ->check(CLI::Range(1, 1024))
+      ->type_name("N")
+      ->capture_default_str();
+  up.add_option("--cp", fleet.cp, "Context parallel: the KV cache is split over it")
+      ->check(CLI::Range(1, 1024))
+      ->type_name("N")
+      ->capture_default_str();
+  up.add_option("--replicas", fleet.replicas, "Independent copies of the model")
+      ->check(CLI::Range(1, 1024))
+      ->type_name("N")
+      ->capture_default_str();
+  up.add_option("--standby", fleet.standbys, "Workers beyond those with a rank, to grow into")
+      ->check(CLI::Range(0, kMaxWorkers))
+      ->type_name("N")
+      ->capture_default_str();
+  up.add_option("--resize-range", fleet.resize_range, "Smallest and largest cp to keep room for")
+      ->check(CLI::Validator(CheckRange, ""))
+      ->type_name("MIN:MAX")
+      ->default_str("half to double");
+}
+
 void AddDeviceOptions(CLI::App& up, LocalFleetOptions& fleet) {
   up.add_option("--device", fleet.device,
                 "auto (GPUs where there are enough), cpu, cuda, cuda:N or cuda:UUID")
@@ -259,29 +286,7 @@ void AddUpCommand(CLI::App& app, const GlobalOptions& global, Command& chosen) {
   auto options = std::make_shared<UpOptions>();
   LocalFleetOptions& fleet = options->fleet;
   CLI::App* up = app.add_subcommand("up", "Run a fleet on this machine, in the foreground");
-  up->add_option("--model", fleet.model, "Hugging Face directory of a model")
-      ->type_name("DIR")
-      ->required();
-  up->add_option("--tp", fleet.tp, "Tensor parallel: attention heads are split over it")
-      ->check(CLI::Range(1, 1024))
-      ->type_name("N")
-      ->capture_default_str();
-  up->add_option("--cp", fleet.cp, "Context parallel: the KV cache is split over it")
-      ->check(CLI::Range(1, 1024))
-      ->type_name("N")
-      ->capture_default_str();
-  up->add_option("--replicas", fleet.replicas, "Independent copies of the model")
-      ->check(CLI::Range(1, 1024))
-      ->type_name("N")
-      ->capture_default_str();
-  up->add_option("--standby", fleet.standbys, "Workers beyond those with a rank, to grow into")
-      ->check(CLI::Range(0, kMaxWorkers))
-      ->type_name("N")
-      ->capture_default_str();
-  up->add_option("--resize-range", fleet.resize_range, "Smallest and largest cp to keep room for")
-      ->check(CLI::Validator(CheckRange, ""))
-      ->type_name("MIN:MAX")
-      ->default_str("half to double");
+  AddShapeOptions(*up, fleet);
   up->add_option("--threads", fleet.threads, "Threads per worker (default: cores / workers)")
       ->check(CLI::Range(1, 1024))
       ->type_name("N");
