@@ -64,8 +64,9 @@ def fleet(model: Path, tp: int, cp: int, *words: str, device: str = "cuda",
 
 
 def gpu_megabytes() -> int:
-    """Memory in use on all GPUs, in MiB."""
-    query = ["nvidia-smi", "--query-gpu=memory.used", "--format=csv,noheader,nounits"]
+    """Memory in use on the GPUs of this run, in MiB."""
+    query = ["nvidia-smi", "--query-gpu=memory.used", "--format=csv,noheader,nounits",
+             "-i", os.environ["CUDA_VISIBLE_DEVICES"]]
     result = subprocess.run(query, capture_output=True, text=True, timeout=30, check=True)
     return sum(map(int, result.stdout.split()))
 
