@@ -1,4 +1,4 @@
-"""An 8B Llama of made-up bfloat16 weights on one GPU, by `musterctl bench`: prints JSON."""
+"""An 8B Llama of made-up bfloat16 weights by `musterctl bench`, whole and split: prints JSON."""
 
 import json
 import shutil
@@ -8,7 +8,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from gpu_fleet import ROOT, fleet
+from gpu_fleet import GPUS, ROOT, fleet
 from muster.client import Fleet
 from muster.fleet_process import bin_directory
 
@@ -17,9 +17,9 @@ _WORDS = ("bench", "--context", "1024", "--batches", "1,8,32", "--prompts", "204
           "--repetitions", "30")
 
 
-def _benchmark(model: Path) -> dict:
+def _benchmark(model: Path, tp: int, cp: int) -> dict:
     start = time.monotonic()
-    with fleet(model, 1, 1, load_format="dummy") as process:
+    with fleet(model, tp, cp, load_format="dummy") as process:
         serving = process.await_event("serving", _LOADING_SECONDS)
         started = time.monotonic() - start
         address = serving["coordinator"]
@@ -38,7 +38,8 @@ def _benchmark(model: Path) -> dict:
 def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         shutil.copy(ROOT / "tests" / "gpu" / "eight_billion.json", Path(folder, "config.json"))
-        print(json.dumps(_benchmark(Path(folder)), indent=1))
+        shapes = [(1, 1)] + [(tp, GPUS // tp) for tp in (GPUS, 1) if GPUS > 1]
+        print(json.dumps([_benchmark(Path(folder), *shape) for shape in shapes], indent=1))
 
 
 if __name__ == "__main__":

@@ -192,14 +192,17 @@ def test_without_mps_ranks_take_turns(monkeypatch, tmp_path, capsys):
 def test_mps_is_started_for_its_clients_alone_and_ended(monkeypatch, tmp_path):
     control = tmp_path / "nvidia-cuda-mps-control"
     control.write_text(
-        '#!/bin/sh\n[ "$1" = -d ] && { echo "on $CUDA_MPS_PIPE_DIRECTORY" >>"$LOG"; exit; }\n'
+        '#!/bin/sh\nif [ "$1" = -d ]; then\n'
+        '  echo "on $CUDA_VISIBLE_DEVICES $CUDA_MPS_PIPE_DIRECTORY" >>"$LOG"; exit\nfi\n'
         'read word; echo "$word" >>"$LOG"\n')
     control.chmod(0o755)
     log = tmp_path / "log"
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
     with pytest.raises(ValueError):
-        with multi_process_service(os.environ | {"LOG": str(log)}) as environment:
+        given = os.environ | {"LOG": str(log), "CUDA_VISIBLE_DEVICES": "3,GPU-5"}
+        with multi_process_service(given) as environment:
+            assert environment["CUDA_VISIBLE_DEVICES"] == "0,1"
             pipe = environment["CUDA_MPS_PIPE_DIRECTORY"]
             raise ValueError
-    assert log.read_text().splitlines() == [f"on {pipe}", "quit"]
+    assert log.read_text().splitlines() == [f"on 3,GPU-5 {pipe}", "quit"]
     assert not Path(pipe).exists()

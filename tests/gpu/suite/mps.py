@@ -22,6 +22,7 @@ def control_program() -> str | None:
 def multi_process_service(environment: dict[str, str]) -> Iterator[dict[str, str]]:
     """The environment of its clients. It ends when this is left, however that happens.
 
+    It serves the GPUs that the environment makes visible, and counts them from 0 for its clients.
     Where it cannot be started, that is said, and the environment is as it was: ranks take turns.
     """
     control = control_program()
@@ -41,10 +42,17 @@ def multi_process_service(environment: dict[str, str]) -> Iterator[dict[str, str
             yield environment
             return
         try:
-            yield served
+            yield served | _counted_from_0(environment)
         finally:
             if failure := _tell([control], served, "quit\n"):
                 print(f"MPS: did not end: {failure}", file=sys.stderr)
+
+
+def _counted_from_0(environment: dict[str, str]) -> dict[str, str]:
+    visible = environment.get("CUDA_VISIBLE_DEVICES")
+    if not visible:
+        return {}
+    return {"CUDA_VISIBLE_DEVICES": ",".join(map(str, range(len(visible.split(",")))))}
 
 
 def _tell(command: list[str], environment: dict[str, str], words: str = "") -> str:

@@ -13,7 +13,9 @@ from suite.results import Record, count_gtest, ended, load
 from suite.sanitizer import TOOLS, quick_cases, sanitize
 
 # Benchmarks in Python, and whether they start several ranks.
-_SCRIPTS = {"muster_benchmark": False, "resize_benchmark": True, "transformers_benchmark": False}
+_SCRIPTS = {"muster_benchmark": False, "resize_benchmark": True}
+# Those of what knows one GPU only.
+_SCRIPTS_OF_ONE_GPU = {"transformers_benchmark": False}
 # Of one program, unless less of its topic's time is left.
 _PROGRAM_SECONDS = 300.0
 
@@ -139,7 +141,8 @@ def _benchmarks(run: Run) -> Iterator[Record]:
             outcome = run.program(
                 program.name, run.bundle.root / program.path, environment=environment)
         yield _figures(run, program.name, outcome)
-    for script, ranks in _SCRIPTS.items():
+    scripts = _SCRIPTS | (_SCRIPTS_OF_ONE_GPU if run.gpus == 1 else {})
+    for script, ranks in scripts.items():
         beside = _beside_transformers(run)
         with beside.ranks(ranks and run.gpus == 1) as environment:
             outcome = beside.program(
@@ -149,13 +152,16 @@ def _benchmarks(run: Run) -> Iterator[Record]:
 
 
 def _figures(run: Run, name: str, outcome: programs.Outcome) -> Record:
-    """A benchmark passes if it comes to its end; what it printed is its result."""
-    print(outcome.text.rstrip(), flush=True)
+    """A benchmark passes if it comes to its end and printed its result."""
+    figures = outcome.text.strip()
+    print(figures, flush=True)
     record = Record(run.topic, name, seconds=outcome.seconds)
-    if outcome.status == 0:
-        record.passed = 1
-    else:
+    if outcome.status != 0:
         record.failed.append(ended(outcome.status))
+    elif not figures:
+        record.failed.append("it printed nothing")
+    else:
+        record.passed = 1
     return record
 
 

@@ -75,7 +75,9 @@ absl::StatusOr<std::vector<CudaGpu>> ListCudaGpus(const CudaDriver& driver) {
   MUSTER_RETURN_IF_ERROR(CheckVersions(driver, counted));
   if (counted == cudaErrorNoDevice || (counted == cudaSuccess && count == 0)) {
     return absl::UnavailableError(
-        "there is no GPU on this machine, or CUDA_VISIBLE_DEVICES hides it");
+        "there is no GPU on this machine, or CUDA_VISIBLE_DEVICES hides it (under MPS it counts "
+        "the "
+        "GPUs of the service from 0)");
   }
   MUSTER_RETURN_IF_ERROR(CudaStatus(counted, "counting GPUs"));
   std::vector<CudaGpu> gpus(count);
