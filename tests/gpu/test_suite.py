@@ -11,7 +11,9 @@ from pathlib import Path
 import pytest
 from suite.bundle import Bundle
 from suite.mps import multi_process_service
+from suite.programs import Outcome
 from suite.results import Record, count_gtest, explanations, table, total
+from suite.topics import Run, figures
 
 HERE = Path(__file__).resolve().parent
 GTEST = """\
@@ -136,6 +138,16 @@ def test_what_is_missing_breaks_or_hangs_is_a_failure(bundle, scripts, topic, wo
     assert result.returncode == 1
     assert result.stdout.endswith("0 passed, 1 failed, 0 skipped\n")
     assert words in result.stdout
+
+
+@pytest.mark.parametrize("printed, passed, failed", [
+    ("3 us\n", 1, []), ("\n", 0, ["it printed nothing"])])
+def test_a_benchmark_has_to_print_its_figures(tmp_path, printed, passed, failed):
+    log = tmp_path / "a_benchmark.log"
+    log.write_text(printed)
+    run = Run(Bundle.__new__(Bundle), "benchmarks", 1, tmp_path, {}, lambda: 1.0)
+    record = figures(run, "a_benchmark", Outcome(0, 0.1, log))
+    assert (record.passed, record.failed) == (passed, failed)
 
 
 def test_an_unknown_topic_is_refused(bundle):

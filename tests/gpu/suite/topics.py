@@ -140,7 +140,7 @@ def _benchmarks(run: Run) -> Iterator[Record]:
         with run.ranks(program.ranks) as environment:
             outcome = run.program(
                 program.name, run.bundle.root / program.path, environment=environment)
-        yield _figures(run, program.name, outcome)
+        yield figures(run, program.name, outcome)
     scripts = _SCRIPTS | (_SCRIPTS_OF_ONE_GPU if run.gpus == 1 else {})
     for script, ranks in scripts.items():
         beside = _beside_transformers(run)
@@ -148,17 +148,17 @@ def _benchmarks(run: Run) -> Iterator[Record]:
             outcome = beside.program(
                 script, sys.executable, run.bundle.root / f"tests/gpu/{script}.py",
                 environment=environment)
-        yield _figures(run, script, outcome)
+        yield figures(run, script, outcome)
 
 
-def _figures(run: Run, name: str, outcome: programs.Outcome) -> Record:
+def figures(run: Run, name: str, outcome: programs.Outcome) -> Record:
     """A benchmark passes if it comes to its end and printed its result."""
-    figures = outcome.text.strip()
-    print(figures, flush=True)
+    printed = outcome.text.strip()
+    print(printed, flush=True)
     record = Record(run.topic, name, seconds=outcome.seconds)
     if outcome.status != 0:
         record.failed.append(ended(outcome.status))
-    elif not figures:
+    elif not printed:
         record.failed.append("it printed nothing")
     else:
         record.passed = 1
