@@ -1,5 +1,6 @@
 #include "kernels/add_bias.h"
 #include "kernels/cuda_elements.cuh"
+#include "kernels/cuda_launch.cuh"
 
 namespace muster {
 namespace {
@@ -34,8 +35,8 @@ CudaLaunch AddBiasCuda(const AddBiasParams& params, int64_t rows, CudaStream str
     return WithElementType(params.dtype, [&](auto element) {
       constexpr int kElements = decltype(elements)::value;
       const dim3 grid = RowGrid(rows, params.width, kElements, kThreads);
-      AddBiasKernel<kElements, decltype(element)><<<grid, kThreads, 0, stream>>>(params);
-      return LaunchResult();
+      return Launch<AddBiasKernel<kElements, decltype(element)>>(
+          {.gridDim = grid, .blockDim = kThreads, .stream = stream}, params);
     });
   });
 }

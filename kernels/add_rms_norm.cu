@@ -58,8 +58,8 @@ CudaLaunch AddRmsNormCuda(const AddRmsNormParams& params, int64_t rows, CudaStre
   }
   return WithRowShape(plan, [&](auto aligned, auto thread_words) {
     return WithElementType(params.activation, [&](auto element) {
-      return LaunchRows(AddRmsNormKernel<decltype(element), aligned.value, thread_words.value>,
-                        plan, stream, params, rows);
+      return LaunchRows<AddRmsNormKernel<decltype(element), aligned.value, thread_words.value>>(
+          plan, stream, params, rows);
     });
   });
 }

@@ -286,8 +286,8 @@ CudaLaunch AllReduceRmsNormOneShotCuda(const Params& params, int64_t rows, CudaS
     return {cudaErrorInvalidValue};
   }
   return Dispatch(params, plan, [&](auto element, auto aligned, auto ranks, auto words) {
-    return LaunchRows(OneShotKernel<decltype(element), aligned.value, ranks.value, words.value>,
-                      plan, stream, params, rows);
+    return LaunchRows<OneShotKernel<decltype(element), aligned.value, ranks.value, words.value>>(
+        plan, stream, params, rows);
   });
 }
 
@@ -301,8 +301,8 @@ CudaLaunch AllReduceRmsNormTwoShotCuda(const Params& params, int64_t rows, CudaS
     return {cudaErrorInvalidValue};
   }
   return Dispatch(params, plan, [&](auto element, auto aligned, auto ranks, auto words) {
-    return LaunchRows(TwoShotKernel<decltype(element), aligned.value, ranks.value, words.value>,
-                      plan, stream, params, rows);
+    return LaunchRows<TwoShotKernel<decltype(element), aligned.value, ranks.value, words.value>>(
+        plan, stream, params, rows);
   });
 }
 

@@ -1,6 +1,5 @@
-#include <cuda_runtime.h>
-
 #include "kernels/block_digest_cuda.h"
+#include "kernels/cuda_launch.cuh"
 
 namespace muster {
 namespace {
@@ -111,9 +110,9 @@ CudaLaunch BlockDigestCuda(const BlockDigestParams& params, CudaStream stream) {
   const int64_t vectors = params.block_bytes / kVector;
   const dim3 grid(static_cast<unsigned>((vectors + kChunkVectors - 1) / kChunkVectors),
                   static_cast<unsigned>(params.blocks));
-  const auto kernel = params.to == nullptr ? BlockDigestKernel<false> : BlockDigestKernel<true>;
-  kernel<<<grid, kThreads, 0, stream>>>(params);
-  return {cudaGetLastError()};
+  const cudaLaunchConfig_t config{.gridDim = grid, .blockDim = kThreads, .stream = stream};
+  return params.to == nullptr ? Launch<BlockDigestKernel<false>>(config, params)
+                              : Launch<BlockDigestKernel<true>>(config, params);
 }
 
 uint64_t FoldDigestLanes(const uint64_t* lanes, int64_t block_bytes) {

@@ -1,5 +1,6 @@
 #include "kernels/convert.h"
 #include "kernels/cuda_elements.cuh"
+#include "kernels/cuda_launch.cuh"
 
 namespace muster {
 namespace {
@@ -29,9 +30,9 @@ CudaLaunch ConvertCuda(const ElementConversion& params, int64_t count, CudaStrea
         using To = decltype(to);
         constexpr int kElements = decltype(elements)::value;
         const dim3 grid = RowGrid(1, count, kElements, kThreads);
-        ConvertKernel<kElements, From, To><<<grid.y, kThreads, 0, stream>>>(
+        return Launch<ConvertKernel<kElements, From, To>>(
+            {.gridDim = grid.y, .blockDim = kThreads, .stream = stream},
             static_cast<const From*>(params.from), static_cast<To*>(params.to), count);
-        return LaunchResult();
       });
     });
   });

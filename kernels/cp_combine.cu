@@ -1,6 +1,7 @@
 #include <cmath>
 
 #include "kernels/cp_combine.h"
+#include "kernels/cuda_launch.cuh"
 #include "kernels/cuda_words.cuh"
 #include "kernels/peer_exchange.cuh"
 
@@ -185,24 +186,25 @@ CudaLaunch CpCombineCuda(const CpCombineCudaParams& params, int64_t rows, CudaSt
   const Cut cut(params.heads, params.head_dim, layout.world,
                 static_cast<int>(16 / SizeOf(params.dtype)));
   const size_t shared_bytes = sizeof(float) * cut.most_heads * (layout.world + 1);
-  if (rows <= 0 || rows * cut.Words() * 16 > layout.slot_bytes || cut.slice * layout.world != cut.width ||
-      shared_bytes > kMostSharedBytes) {
+  if (rows <= 0 || rows * cut.Words() * 16 > layout.slot_bytes ||
+      cut.slice * layout.world != cut.width || shared_bytes > kMostSharedBytes) {
     return {cudaErrorInvalidValue};
   }
   const int wanted =
       cut.data_words > layout.world * cut.lse_words ? cut.data_words : layout.world * cut.lse_words;
   const int threads = wanted >= kThreads ? kThreads : (wanted + 31) / 32 * 32;
   const int64_t most = params.peers.max_blocks;
-  const unsigned blocks = static_cast<unsigned>(rows < most ? rows : most);
+  const cudaLaunchConfig_t config{.gridDim = static_cast<unsigned>(rows < most ? rows : most),
+                                  .blockDim = threads,
+                                  .dynamicSmemBytes = shared_bytes,
+                                  .stream = stream};
   return WithElementType(params.dtype, [&](auto element) {
     using T = decltype(element);
-    const auto launch = [&](auto kernel) {
-      kernel<<<blocks, threads, shared_bytes, stream>>>(params, rows);
-      return LaunchResult();
-    };
-    if (!IsAligned(params, cut)) return launch(CpCombineKernel<T, false, kMaxPeers>);
-    if (layout.world <= 4) return launch(CpCombineKernel<T, true, 4>);
-    return launch(CpCombineKernel<T, true, kMaxPeers>);
+    if (!IsAligned(params, cut)) {
+      return Launch<CpCombineKernel<T, false, kMaxPeers>>(config, params, rows);
+    }
+    if (layout.world <= 4) return Launch<CpCombineKernel<T, true, 4>>(config, params, rows);
+    return Launch<CpCombineKernel<T, true, kMaxPeers>>(config, params, rows);
   });
 }
 

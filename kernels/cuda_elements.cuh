@@ -158,9 +158,6 @@ __device__ int64_t RowGridColumn() {
   return (int64_t{blockIdx.y} * blockDim.x + threadIdx.x) * N;
 }
 
-// Of the launch just made.
-inline CudaLaunch LaunchResult() { return {static_cast<int>(cudaGetLastError())}; }
-
 }  // namespace muster
 
 #endif  // MUSTER_KERNELS_CUDA_ELEMENTS_CUH_

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 
+#include "kernels/cuda_launch.cuh"
 #include "kernels/dummy_weights-inl.h"
 #include "kernels/dummy_weights.h"
 
@@ -50,9 +51,10 @@ __global__ void FillRows(DummyWeightsParams params, int64_t rows) {
 }
 
 template <typename T>
-void Launch(const DummyWeightsParams& params, int64_t rows, CudaStream stream) {
+CudaLaunch Fill(const DummyWeightsParams& params, int64_t rows, CudaStream stream) {
   const int blocks = static_cast<int>(std::min(rows, kMaxBlocks));
-  FillRows<T><<<blocks, kThreads, 0, stream>>>(params, rows);
+  return Launch<FillRows<T>>({.gridDim = blocks, .blockDim = kThreads, .stream = stream}, params,
+                             rows);
 }
 
 }  // namespace
@@ -61,16 +63,13 @@ CudaLaunch DummyWeightsCuda(const DummyWeightsParams& params, int64_t rows, Cuda
   if (rows == 0 || params.columns == 0) return {};
   switch (params.dtype) {
     case DType::kFloat32:
-      Launch<float>(params, rows, stream);
       break;
     case DType::kBFloat16:
-      Launch<__nv_bfloat16>(params, rows, stream);
-      break;
+      return Fill<__nv_bfloat16>(params, rows, stream);
     case DType::kFloat16:
-      Launch<__half>(params, rows, stream);
-      break;
+      return Fill<__half>(params, rows, stream);
   }
-  return {static_cast<int>(cudaGetLastError())};
+  return Fill<float>(params, rows, stream);
 }
 
 }  // namespace muster

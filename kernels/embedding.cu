@@ -1,4 +1,5 @@
 #include "kernels/cuda_elements.cuh"
+#include "kernels/cuda_launch.cuh"
 #include "kernels/embedding.h"
 
 namespace muster {
@@ -32,9 +33,8 @@ CudaLaunch EmbeddingCuda(const EmbeddingParams& params, int64_t rows, CudaStream
       return WithElementType(params.activation, [&](auto to) {
         constexpr int kElements = decltype(elements)::value;
         const dim3 grid = RowGrid(rows, params.hidden, kElements, kThreads);
-        EmbeddingKernel<kElements, decltype(from), decltype(to)>
-            <<<grid, kThreads, 0, stream>>>(params);
-        return LaunchResult();
+        return Launch<EmbeddingKernel<kElements, decltype(from), decltype(to)>>(
+            {.gridDim = grid, .blockDim = kThreads, .stream = stream}, params);
       });
     });
   });

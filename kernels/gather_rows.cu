@@ -1,4 +1,5 @@
 #include "kernels/cuda_elements.cuh"
+#include "kernels/cuda_launch.cuh"
 #include "kernels/gather_rows.h"
 
 namespace muster {
@@ -25,8 +26,8 @@ CudaLaunch GatherRowsCuda(const RowGatherParams& params, int64_t outputs, CudaSt
     return WithElementType(params.dtype, [&](auto element) {
       constexpr int kElements = decltype(elements)::value;
       const dim3 grid = RowGrid(outputs, params.hidden, kElements, kThreads);
-      GatherRowsKernel<kElements, decltype(element)><<<grid, kThreads, 0, stream>>>(params);
-      return LaunchResult();
+      return Launch<GatherRowsKernel<kElements, decltype(element)>>(
+          {.gridDim = grid, .blockDim = kThreads, .stream = stream}, params);
     });
   });
 }

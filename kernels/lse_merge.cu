@@ -1,6 +1,7 @@
 #include <cmath>
 
 #include "kernels/cuda_elements.cuh"
+#include "kernels/cuda_launch.cuh"
 #include "kernels/lse_merge.h"
 
 namespace muster {
@@ -61,9 +62,9 @@ CudaLaunch LseMergeCuda(const LseMergeParams& params, int64_t rows, CudaStream s
   if (rows == 0 || columns == 0) return {};
   return WithElementType(params.activation, [&](auto element) {
     const int threads = columns < kThreads ? static_cast<int>((columns + 31) / 32 * 32) : kThreads;
-    LseMergeKernel<decltype(element)>
-        <<<RowGrid(rows, columns, 1, threads), threads, 0, stream>>>(params);
-    return LaunchResult();
+    return Launch<LseMergeKernel<decltype(element)>>(
+        {.gridDim = RowGrid(rows, columns, 1, threads), .blockDim = threads, .stream = stream},
+        params);
   });
 }
 

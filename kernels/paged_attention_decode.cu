@@ -4,6 +4,7 @@
 
 #include <algorithm>
 
+#include "kernels/cuda_launch.cuh"
 #include "kernels/paged_attention_cuda.cuh"
 #include "kernels/paged_attention_decode_merge.cuh"
 #include "kernels/paged_attention_decode_warp.cuh"
@@ -128,8 +129,11 @@ CudaLaunch LaunchKernel(const AttentionArgs& args, int multiprocessors, CudaStre
   const int64_t most =
       args.rows * args.params.layout.kv_heads * args.chunks * std::max(1, args.splits.max_splits);
   const int64_t blocks = std::min<int64_t>(most, int64_t{multiprocessors} * std::min(kResident, 4));
-  DecodeKernel<T, kDim><<<static_cast<unsigned>(blocks), kThreads, kShared, stream>>>(args);
-  return LaunchResult();
+  return Launch<DecodeKernel<T, kDim>>({.gridDim = static_cast<unsigned>(blocks),
+                                        .blockDim = kThreads,
+                                        .dynamicSmemBytes = kShared,
+                                        .stream = stream},
+                                       args);
 }
 
 template <typename T>

@@ -1,6 +1,7 @@
 // Attention in plain float32 arithmetic, for every type and shape: a block for each row and head,
 // whose warps take blocks of keys in turn.
 
+#include "kernels/cuda_launch.cuh"
 #include "kernels/paged_attention_cuda.cuh"
 
 namespace muster {
@@ -148,8 +149,8 @@ CudaLaunch LaunchPlainAttention(const AttentionArgs& args, CudaStream stream) {
   return WithElementType(args.params.activation, [&](auto element) {
     return WithElementType(args.params.layout.dtype, [&](auto kv_element) {
       const dim3 grid(static_cast<unsigned>(args.rows), static_cast<unsigned>(args.params.heads));
-      PlainKernel<decltype(element), decltype(kv_element)><<<grid, kWarps * 32, 0, stream>>>(args);
-      return LaunchResult();
+      return Launch<PlainKernel<decltype(element), decltype(kv_element)>>(
+          {.gridDim = grid, .blockDim = kWarps * 32, .stream = stream}, args);
     });
   });
 }

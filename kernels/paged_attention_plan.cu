@@ -1,3 +1,4 @@
+#include "kernels/cuda_launch.cuh"
 #include "kernels/paged_attention_cuda.cuh"
 
 namespace muster {
@@ -120,8 +121,7 @@ __global__ void __launch_bounds__(kThreads) PlanKernel(const __grid_constant__ A
 }  // namespace
 
 CudaLaunch PlanAttention(const AttentionArgs& args, CudaStream stream) {
-  PlanKernel<<<1, kThreads, 0, stream>>>(args);
-  return LaunchResult();
+  return Launch<PlanKernel>({.gridDim = 1, .blockDim = kThreads, .stream = stream}, args);
 }
 
 }  // namespace muster

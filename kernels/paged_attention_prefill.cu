@@ -5,6 +5,7 @@
 
 #include <algorithm>
 
+#include "kernels/cuda_launch.cuh"
 #include "kernels/paged_attention_cuda.cuh"
 #include "kernels/paged_attention_prefill_consumer.cuh"
 #include "kernels/paged_attention_prefill_producer.cuh"
@@ -58,8 +59,9 @@ CudaLaunch LaunchKernel(const AttentionArgs& args, int multiprocessors, CudaStre
   if (error != cudaSuccess) return {static_cast<int>(error)};
   const int64_t most = args.rows * args.params.layout.kv_heads * args.chunks;
   const auto blocks = static_cast<unsigned>(std::min<int64_t>(most, multiprocessors));
-  PrefillKernel<T, kDim><<<blocks, kThreads, kShared, stream>>>(args);
-  return LaunchResult();
+  return Launch<PrefillKernel<T, kDim>>(
+      {.gridDim = blocks, .blockDim = kThreads, .dynamicSmemBytes = kShared, .stream = stream},
+      args);
 }
 
 template <typename T>

@@ -1,3 +1,4 @@
+#include "kernels/cuda_launch.cuh"
 #include "kernels/cuda_words.cuh"
 #include "kernels/peer_collectives.h"
 #include "kernels/peer_exchange.cuh"
@@ -144,8 +145,7 @@ int64_t MostGathered(const PeerLayout& layout) { return layout.slot_bytes / 16 *
 CudaLaunch PeerGatherCuda(const PeerGatherParams& params, CudaStream stream) {
   if (params.bytes > MostGathered(params.peers.layout)) return {cudaErrorInvalidValue};
   const unsigned blocks = Blocks(params.peers, GatherWords(params.bytes));
-  GatherKernel<<<blocks, kThreads, 0, stream>>>(params);
-  return LaunchResult();
+  return Launch<GatherKernel>({.gridDim = blocks, .blockDim = kThreads, .stream = stream}, params);
 }
 
 CudaLaunch PeerReduceCuda(const PeerReduceParams& params, CudaStream stream) {
@@ -153,8 +153,8 @@ CudaLaunch PeerReduceCuda(const PeerReduceParams& params, CudaStream stream) {
   if (words * 16 > params.peers.layout.slot_bytes) return {cudaErrorInvalidValue};
   return WithElementType(params.dtype, [&](auto element) {
     const unsigned blocks = Blocks(params.peers, words);
-    ReduceKernel<decltype(element)><<<blocks, kThreads, 0, stream>>>(params);
-    return LaunchResult();
+    return Launch<ReduceKernel<decltype(element)>>(
+        {.gridDim = blocks, .blockDim = kThreads, .stream = stream}, params);
   });
 }
 

@@ -1,4 +1,5 @@
 #include "kernels/cuda_elements.cuh"
+#include "kernels/cuda_launch.cuh"
 #include "kernels/reduce_ranks.h"
 
 namespace muster {
@@ -46,9 +47,8 @@ CudaLaunch ReduceRanksCuda(const ReduceRanksParams& params, int64_t elements, Cu
       return WithElementType(params.out_dtype, [&](auto out) {
         constexpr int kElements = decltype(vector)::value;
         const dim3 grid = RowGrid(1, elements, kElements, kThreads);
-        ReduceRanksKernel<kElements, decltype(element), decltype(out)>
-            <<<grid.y, kThreads, 0, stream>>>(params, elements);
-        return LaunchResult();
+        return Launch<ReduceRanksKernel<kElements, decltype(element), decltype(out)>>(
+            {.gridDim = grid.y, .blockDim = kThreads, .stream = stream}, params, elements);
       });
     });
   });

@@ -9,6 +9,7 @@
 #include <cstdint>
 #include <type_traits>
 
+#include "kernels/cuda_launch.cuh"
 #include "kernels/cuda_words.cuh"
 #include "kernels/peer_exchange.h"
 
@@ -244,9 +245,8 @@ CudaLaunch WithRowShape(const RowGridPlan& plan, const Fn& fn) {
   return fn(std::true_type{}, integral_constant<int, kMaxThreadWords>{});
 }
 
-template <typename Kernel, typename... Args>
-CudaLaunch LaunchRows(Kernel kernel, const RowGridPlan& plan, CudaStream stream,
-                      const Args&... args) {
+template <auto kKernel, typename... Args>
+CudaLaunch LaunchRows(const RowGridPlan& plan, CudaStream stream, const Args&... args) {
   cudaLaunchAttribute cluster{.id = cudaLaunchAttributeClusterDimension};
   cluster.val.clusterDim = {static_cast<unsigned>(plan.blocks_per_row), 1, 1};
   cudaLaunchConfig_t config{};
@@ -255,7 +255,7 @@ CudaLaunch LaunchRows(Kernel kernel, const RowGridPlan& plan, CudaStream stream,
   config.stream = stream;
   config.attrs = &cluster;
   config.numAttrs = plan.blocks_per_row > 1 ? 1 : 0;
-  return {static_cast<int>(cudaLaunchKernelEx(&config, kernel, args...))};
+  return Launch<kKernel>(config, args...);
 }
 
 }  // namespace muster

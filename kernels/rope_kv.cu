@@ -2,6 +2,7 @@
 #include <cmath>
 
 #include "kernels/cuda_elements.cuh"
+#include "kernels/cuda_launch.cuh"
 #include "kernels/rope_kv.h"
 
 namespace muster {
@@ -202,8 +203,8 @@ CudaLaunch RopeKvCuda(const RopeKvParams& params, int64_t rows, CudaStream strea
       const unsigned lanes = LanesFor(params.layout.head_dim / 2 / kElements);
       const dim3 block(lanes, std::min(kThreads / lanes, heads));
       const dim3 grid(static_cast<unsigned>(rows), (heads + block.y - 1) / block.y);
-      RopeKvKernel<kElements, decltype(element)><<<grid, block, 0, stream>>>(params);
-      return LaunchResult();
+      return Launch<RopeKvKernel<kElements, decltype(element)>>(
+          {.gridDim = grid, .blockDim = block, .stream = stream}, params);
     });
   });
 }

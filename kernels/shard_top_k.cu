@@ -1,9 +1,8 @@
-#include <cuda_runtime.h>
-
 #include <algorithm>
 #include <cfloat>
 
 #include "kernels/block_select.cuh"
+#include "kernels/cuda_launch.cuh"
 #include "kernels/shard_top_k.h"
 
 namespace muster {
@@ -297,17 +296,15 @@ CudaLaunch ShardTopKCuda(const ShardTopKParams* shards, int count, void* scratch
   all.draws = reinterpret_cast<ShardDraw*>(all.summaries + int64_t{count} * all.slices);
   all.keys = reinterpret_cast<Key*>(all.draws + int64_t{count} * all.slices);
   const dim3 slices(static_cast<unsigned>(all.slices), static_cast<unsigned>(count));
-  SearchSlices<<<slices, kSliceThreads, 0, stream>>>(all);
-  if (draws) DrawFromSlices<<<slices, kSliceThreads, 0, stream>>>(all);
+  const cudaLaunchConfig_t by_slice{.gridDim = slices, .blockDim = kSliceThreads, .stream = stream};
+  CudaLaunch launch = Launch<SearchSlices>(by_slice, all);
+  if (launch.ok() && draws) launch = Launch<DrawFromSlices>(by_slice, all);
+  if (!launch.ok()) return launch;
+  const cudaLaunchConfig_t by_shard{.gridDim = count, .blockDim = kMergeThreads, .stream = stream};
   const int found = all.slices * all.k;
-  if (found <= 2 * kMergeThreads) {
-    MergeShards<2><<<count, kMergeThreads, 0, stream>>>(all);
-  } else if (found <= 8 * kMergeThreads) {
-    MergeShards<8><<<count, kMergeThreads, 0, stream>>>(all);
-  } else {
-    MergeShards<16><<<count, kMergeThreads, 0, stream>>>(all);
-  }
-  return {cudaGetLastError()};
+  if (found <= 2 * kMergeThreads) return Launch<MergeShards<2>>(by_shard, all);
+  if (found <= 8 * kMergeThreads) return Launch<MergeShards<8>>(by_shard, all);
+  return Launch<MergeShards<16>>(by_shard, all);
 }
 
 }  // namespace muster

@@ -2,6 +2,7 @@
 #include <type_traits>
 
 #include "kernels/cuda_elements.cuh"
+#include "kernels/cuda_launch.cuh"
 #include "kernels/mma_sm80.cuh"
 #include "kernels/skinny_matmul.h"
 
@@ -290,18 +291,17 @@ bool AreMultiples(const SkinnyMatmulParams& params, int64_t elements) {
 }
 
 template <typename T, int kVector>
-void LaunchColumns(const SkinnyMatmulParams& params, int64_t n, CudaStream stream) {
-  const auto grid = [&](int64_t rows) {
-    return dim3(static_cast<unsigned>((n + kWarps - 1) / kWarps),
-                static_cast<unsigned>((params.rows + rows - 1) / rows));
+CudaLaunch LaunchColumns(const SkinnyMatmulParams& params, int64_t n, CudaStream stream) {
+  const auto launch = [&](auto rows) {
+    constexpr int kRows = decltype(rows)::value;
+    const dim3 grid(static_cast<unsigned>((n + kWarps - 1) / kWarps),
+                    static_cast<unsigned>((params.rows + kRows - 1) / kRows));
+    return Launch<MultiplyColumns<T, kVector, kRows>>(
+        {.gridDim = grid, .blockDim = kThreads, .stream = stream}, params, n);
   };
-  if (params.rows == 1) {
-    MultiplyColumns<T, kVector, 1><<<grid(1), kThreads, 0, stream>>>(params, n);
-  } else if (params.rows <= 4) {
-    MultiplyColumns<T, kVector, 4><<<grid(4), kThreads, 0, stream>>>(params, n);
-  } else {
-    MultiplyColumns<T, kVector, 8><<<grid(8), kThreads, 0, stream>>>(params, n);
-  }
+  if (params.rows == 1) return launch(std::integral_constant<int, 1>{});
+  if (params.rows <= 4) return launch(std::integral_constant<int, 4>{});
+  return launch(std::integral_constant<int, 8>{});
 }
 
 int DivideUp(int64_t a, int64_t b) { return static_cast<int>((a + b - 1) / b); }
@@ -321,8 +321,8 @@ bool MayBeginEarly() {
 }
 
 template <typename T, int kColumnWarps>
-cudaError_t LaunchTiles(const SkinnyMatmulParams& params, int64_t n, int multiprocessors,
-                        CudaStream stream) {
+CudaLaunch LaunchTiles(const SkinnyMatmulParams& params, int64_t n, int multiprocessors,
+                       CudaStream stream) {
   const int tiles = DivideUp(n, kColumnWarps * kMmaColumns);
   const int turn_count = DivideUp(params.k, kWarps / kColumnWarps * kTurn);
   cudaLaunchAttribute early{};
@@ -334,25 +334,24 @@ cudaError_t LaunchTiles(const SkinnyMatmulParams& params, int64_t n, int multipr
   config.stream = stream;
   config.attrs = &early;
   config.numAttrs = MayBeginEarly() ? 1 : 0;
-  return cudaLaunchKernelEx(&config, MultiplyTiles<T, kColumnWarps>, params, static_cast<int>(n),
-                            turn_count);
+  return Launch<MultiplyTiles<T, kColumnWarps>>(config, params, static_cast<int>(n), turn_count);
 }
 
 // Eight rows at a time, all in the same way.
 template <typename T>
-cudaError_t LaunchRows(SkinnyMatmulParams params, int64_t n, int multiprocessors,
-                       CudaStream stream) {
+CudaLaunch LaunchRows(SkinnyMatmulParams params, int64_t n, int multiprocessors,
+                      CudaStream stream) {
   const bool wide = DivideUp(n, 2 * kMmaColumns) >= multiprocessors;
   const int64_t y_bytes = params.y_row_stride * static_cast<int64_t>(SizeOf(params.y_dtype));
   for (int64_t left = params.rows; left > 0; left -= kMmaRows) {
     params.rows = std::min<int64_t>(left, kMmaRows);
-    const cudaError_t error = wide ? LaunchTiles<T, 2>(params, n, multiprocessors, stream)
+    const CudaLaunch launch = wide ? LaunchTiles<T, 2>(params, n, multiprocessors, stream)
                                    : LaunchTiles<T, 1>(params, n, multiprocessors, stream);
-    if (error != cudaSuccess) return error;
+    if (!launch.ok()) return launch;
     params.x = static_cast<const T*>(params.x) + kMmaRows * params.x_row_stride;
     params.y = static_cast<char*>(params.y) + kMmaRows * y_bytes;
   }
-  return cudaSuccess;
+  return {};
 }
 
 }  // namespace
@@ -367,14 +366,12 @@ CudaLaunch SkinnyMatmulCuda(const SkinnyMatmulParams& params, int64_t n, int mul
     if constexpr (std::is_same_v<T, float>) {
       constexpr int kVector = 4;
       if (AreMultiples(params, kVector)) {
-        LaunchColumns<T, kVector>(params, n, stream);
-        return LaunchResult();
+        return LaunchColumns<T, kVector>(params, n, stream);
       }
     } else if (AreMultiples(params, kVectorElements)) {
-      return CudaLaunch{LaunchRows<T>(params, n, multiprocessors, stream)};
+      return LaunchRows<T>(params, n, multiprocessors, stream);
     }
-    LaunchColumns<T, 1>(params, n, stream);
-    return LaunchResult();
+    return LaunchColumns<T, 1>(params, n, stream);
   });
 }
 

@@ -1,5 +1,4 @@
-#include <cuda_runtime.h>
-
+#include "kernels/cuda_launch.cuh"
 #include "kernels/streaming_read.h"
 
 namespace muster {
@@ -32,9 +31,8 @@ __global__ void __launch_bounds__(kThreads)
 CudaLaunch StreamingReadCuda(const void* data, size_t bytes, uint32_t* seen, int multiprocessors,
                              CudaStream stream) {
   const int blocks = multiprocessors * kBlocksPerMultiprocessor;
-  StreamingReadKernel<<<blocks, kThreads, 0, stream>>>(static_cast<const uint4*>(data), bytes / 16,
-                                                       seen);
-  return {cudaGetLastError()};
+  return Launch<StreamingReadKernel>({.gridDim = blocks, .blockDim = kThreads, .stream = stream},
+                                     static_cast<const uint4*>(data), bytes / 16, seen);
 }
 
 }  // namespace muster

@@ -2,6 +2,7 @@
 #include <type_traits>
 
 #include "kernels/cuda_elements.cuh"
+#include "kernels/cuda_launch.cuh"
 #include "kernels/swiglu.h"
 
 namespace muster {
@@ -49,8 +50,8 @@ CudaLaunch SwiGluCuda(const SwiGluParams& params, int64_t rows, CudaStream strea
     return WithElementType(params.activation, [&](auto element) {
       constexpr int kElements = decltype(elements)::value;
       const dim3 grid = RowGrid(rows, params.width, kElements, kThreads);
-      SwiGluKernel<kElements, decltype(element)><<<grid, kThreads, 0, stream>>>(params);
-      return LaunchResult();
+      return Launch<SwiGluKernel<kElements, decltype(element)>>(
+          {.gridDim = grid, .blockDim = kThreads, .stream = stream}, params);
     });
   });
 }

@@ -1,5 +1,4 @@
-#include <cuda_runtime.h>
-
+#include "kernels/cuda_launch.cuh"
 #include "worker/collective/nccl/nccl_arrival.h"
 
 namespace muster {
@@ -16,8 +15,7 @@ __global__ void ArriveKernel(NcclArrivals* arrivals, PeerStamp stamp) {
 }  // namespace
 
 CudaLaunch NcclArriveCuda(NcclArrivals* arrivals, const PeerStamp& stamp, CudaStream stream) {
-  ArriveKernel<<<1, 1, 0, stream>>>(arrivals, stamp);
-  return {static_cast<int>(cudaGetLastError())};
+  return Launch<ArriveKernel>({.gridDim = 1, .blockDim = 1, .stream = stream}, arrivals, stamp);
 }
 
 }  // namespace muster

@@ -11,6 +11,7 @@
 #include "absl/cleanup/cleanup.h"
 #include "absl/strings/str_cat.h"
 #include "base/status_macros.h"
+#include "kernels/cuda_kernels.h"
 #include "kernels/cuda_status.h"
 #include "worker/device/byte_size.h"
 #include "worker/device/cuda/cuda_export.h"
@@ -57,6 +58,8 @@ absl::Status CudaDevice::Start() {
       CudaStatus(cudaInitDevice(ordinal, cudaDeviceScheduleSpin, cudaInitDeviceFlagsAreValid),
                  absl::StrCat("starting cuda:", ordinal)));
   MUSTER_ASSIGN_OR_RETURN(setup_, CudaDeviceStream::Create(ordinal));
+  // Loaded later they would take memory then, and could wait for a kernel that waits for a peer.
+  MUSTER_RETURN_IF_ERROR(CudaStatus(LoadCudaKernels(), "loading kernels"));
   int mps = 0;
   MUSTER_RETURN_IF_ERROR(
       CudaStatus(cudaDeviceGetAttribute(&mps, cudaDevAttrMpsEnabled, ordinal), "asking for MPS"));

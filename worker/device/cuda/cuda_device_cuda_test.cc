@@ -10,6 +10,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "base/status_macros.h"
+#include "kernels/cuda_kernels.h"
 #include "kernels/cuda_status.h"
 #include "tests/support/allocation_count.h"
 #include "tests/support/status_matchers.h"
@@ -97,6 +98,11 @@ TEST_F(CudaDeviceTest, ReportsWhatItIs) {
   std::printf("[ figures ] %s, %d multiprocessors, MPS %d, %.1f of %.1f GiB free\n",
               DescribeGpus({device_->gpu()}).c_str(), device_->gpu().multiprocessors,
               device_->mps(), report.free_bytes / 1073741824.0, report.total_bytes / 1073741824.0);
+}
+
+TEST_F(CudaDeviceTest, EveryKernelIsKnownAndMayBeLoadedAgain) {
+  EXPECT_GE(CudaKernelCount(), 2u);  // those of cuda_test_kernels.cu at least
+  EXPECT_OK(CudaStatus(LoadCudaKernels(), "loading kernels again"));
 }
 
 TEST_F(CudaDeviceTest, AnOrdinalPastTheLastIsRefusedOrBeginsAgain) {

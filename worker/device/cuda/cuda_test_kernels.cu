@@ -1,3 +1,4 @@
+#include "kernels/cuda_launch.cuh"
 #include "worker/device/cuda/cuda_test_kernels.h"
 
 namespace muster::testing {
@@ -15,13 +16,11 @@ __global__ void WaitFor(const volatile uint32_t* go) {
 }  // namespace
 
 CudaLaunch AddOneCuda(uint32_t* counter, CudaStream stream) {
-  AddOne<<<1, 1, 0, stream>>>(counter);
-  return {cudaGetLastError()};
+  return Launch<AddOne>({.gridDim = 1, .blockDim = 1, .stream = stream}, counter);
 }
 
 CudaLaunch WaitForCuda(const volatile uint32_t* go, CudaStream stream) {
-  WaitFor<<<1, 1, 0, stream>>>(go);
-  return {cudaGetLastError()};
+  return Launch<WaitFor>({.gridDim = 1, .blockDim = 1, .stream = stream}, go);
 }
 
 }  // namespace muster::testing
