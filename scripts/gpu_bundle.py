@@ -56,8 +56,10 @@ _SYSTEM_LIBRARIES = re.compile(
 
 # Topic of a program by the folder that it belongs to; the first that fits.
 _TOPICS = (("kernels", "kernels"), ("worker/device", "device"), ("worker/cache", "device"),
-           ("worker/collective", "conformance"), ("tests/conformance", "conformance"),
-           ("tests/equivalence", "conformance"), ("worker", "models"), ("tests", "conformance"))
+           ("worker/collective/nccl", "nccl"), ("worker/collective", "conformance"),
+           ("worker", "models"), ("tests", "conformance"))
+# Their tests start several ranks.
+_TOPICS_OF_RANKS = ("conformance", "nccl")
 _SEVERAL_RANKS = re.compile(r"run_ranks|rank_process")
 
 
@@ -89,7 +91,7 @@ class Program:
         kind = next((it for it in ("test", "benchmark") if name.endswith("_" + it)), "helper")
         topic = next((tag.removeprefix("topic=") for tag in tags if tag.startswith("topic=")),
                      _topic(package, kind))
-        ranks = "no-mps" not in tags and (topic == "conformance" or "mps" in tags or any(
+        ranks = "no-mps" not in tags and (topic in _TOPICS_OF_RANKS or "mps" in tags or any(
             map(_SEVERAL_RANKS.search, _strings(rule, "deps"))))
         return Program(name, topic, kind, f"programs/{package}/{name}", ranks)
 

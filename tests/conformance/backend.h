@@ -21,7 +21,8 @@
 namespace muster::testing {
 
 struct RankOptions {
-  DeviceOrdinal ordinal;
+  DeviceOrdinal ordinal;  // set by the harness, as is world
+  int world = 1;
   uint64_t memory_limit = 0;  // bytes that the device hands out at most; 0: no limit of its own
   absl::Duration wait_timeout = absl::Seconds(25);  // of one collective
 };

@@ -1,6 +1,7 @@
 #include "tests/conformance/cuda_rank.h"
 
 #include <utility>
+#include <vector>
 
 #include "base/status_macros.h"
 #include "worker/collective/ipc/ipc_backend.h"
@@ -9,9 +10,6 @@
 
 namespace muster::testing {
 namespace {
-
-// Processes of the largest group, which may all be on one GPU.
-constexpr int kMostRanks = 16;
 
 class CudaRank final : public RankBackend {
  public:
@@ -32,11 +30,14 @@ class CudaRank final : public RankBackend {
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<RankBackend>> MakeCudaRank(const RankOptions& options) {
-  MUSTER_ASSIGN_OR_RETURN(std::unique_ptr<CudaDevice> device,
-                          CudaDevice::Create({.ordinal = options.ordinal,
-                                              .oversubscribe = true,
-                                              .memory_limit = options.memory_limit,
-                                              .ranks_on_gpu = kMostRanks}));
+  MUSTER_ASSIGN_OR_RETURN(const std::vector<CudaGpu> gpus, ListCudaGpus());
+  const int count = static_cast<int>(gpus.size());
+  MUSTER_ASSIGN_OR_RETURN(
+      std::unique_ptr<CudaDevice> device,
+      CudaDevice::Create({.ordinal = options.ordinal,
+                          .oversubscribe = true,
+                          .memory_limit = options.memory_limit,
+                          .ranks_on_gpu = (options.world + count - 1) / count}));
   return std::make_unique<CudaRank>(std::move(device), options);
 }
 

@@ -51,7 +51,7 @@ RANKS_TEST(DeviceConformance, ExportedMemoryIsZeroedAlignedChargedAndOpensByItsH
 }
 
 RANKS_TEST(DeviceConformance, AnAllocationBeyondTheLimitNamesWantedAndFreeBytes, {1}) {
-  MUSTER_RETURN_IF_ERROR(rank.UseBackend({.ordinal = DeviceOrdinal(3), .memory_limit = 1 << 20}));
+  MUSTER_RETURN_IF_ERROR(rank.UseBackend({.memory_limit = 1 << 20}));
   MUSTER_ASSIGN_OR_RETURN(const Buffer most, rank.Allocate(768 << 10));
   const absl::Status status = rank.Allocate(512 << 10).status();
   MUSTER_RETURN_IF_ERROR(

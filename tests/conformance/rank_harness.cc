@@ -39,9 +39,7 @@ absl::Status RankHarness::Run(RankContext& context, const Case& body) {
   int descriptors = 0;
   {
     RankHarness harness(context, variant);
-    // No rank is its device's ordinal.
-    const DeviceOrdinal ordinal(context.world - context.rank.value());
-    MUSTER_RETURN_IF_ERROR(harness.UseBackend({.ordinal = ordinal}));
+    MUSTER_RETURN_IF_ERROR(harness.UseBackend({}));
     descriptors = OpenDescriptors();  // a GPU's driver opens its own once, for good
     MUSTER_RETURN_IF_ERROR(body(harness));
     MUSTER_RETURN_IF_ERROR(harness.AgreeOnWitnesses());
@@ -53,7 +51,10 @@ absl::Status RankHarness::Run(RankContext& context, const Case& body) {
   return absl::DataLossError(absl::StrCat(OpenDescriptors() - descriptors, " descriptors leaked"));
 }
 
-absl::Status RankHarness::UseBackend(const RankOptions& options) {
+absl::Status RankHarness::UseBackend(RankOptions options) {
+  // No rank is its device's ordinal.
+  options.ordinal = DeviceOrdinal(world() - rank());
+  options.world = world();
   stream_.reset();
   MUSTER_ASSIGN_OR_RETURN(backend_, FindBackend(variant_.backend)(options));
   MUSTER_ASSIGN_OR_RETURN(stream_, device().CreateStream());

@@ -48,8 +48,8 @@ class RankHarness {
   Stream& stream() { return *stream_; }
   Ledger& ledger() { return ledger_; }
 
-  // Another device and backend, before the first use of the old ones.
-  absl::Status UseBackend(const RankOptions& options);
+  // Another backend, on this rank's device, before the first use of the old one.
+  absl::Status UseBackend(RankOptions options);
 
   // All ranks, or some, in an order, seen from this one.
   Group WorldGroup(Epoch epoch = Epoch(1)) const;

@@ -42,11 +42,12 @@ class ArenaRank {
     MUSTER_ASSIGN_OR_RETURN(rank->stream_, rank->device_->CreateStream());
     MUSTER_ASSIGN_OR_RETURN(rank->staging_,
                             rank->device_->AllocateHost(kBytes, "test", rank->ledger_));
-    MUSTER_ASSIGN_OR_RETURN(rank->arena, KvArena::Create(kLayout, kBlocks, rank->means()));
+    MUSTER_ASSIGN_OR_RETURN(rank->arena_, KvArena::Create(kLayout, kBlocks, rank->means()));
     return rank;
   }
   explicit ArenaRank(RankContext& context) : context_(context) {}
 
+  KvArena& arena() { return *arena_; }
   KvMeans means() { return {.device = *device_, .host = host_, .copier = *copier_}; }
 
   // All ranks meet. What rank 0 says.
@@ -63,16 +64,14 @@ class ArenaRank {
   absl::StatusOr<uint64_t> Write(int32_t block, uint64_t seed) {
     std::mt19937_64 random(seed);
     for (size_t i = 0; i < kBytes / sizeof(uint64_t); ++i) staging_.as<uint64_t>()[i] = random();
-    MUSTER_RETURN_IF_ERROR(Copy(arena->block(block), staging_.data()));
+    MUSTER_RETURN_IF_ERROR(Copy(arena_->block(block), staging_.data()));
     return StagedDigest();
   }
   // Of what a block has now, computed by the host.
   absl::StatusOr<uint64_t> Read(int32_t block) {
-    MUSTER_RETURN_IF_ERROR(Copy(staging_.data(), arena->block(block)));
+    MUSTER_RETURN_IF_ERROR(Copy(staging_.data(), arena_->block(block)));
     return StagedDigest();
   }
-
-  std::shared_ptr<KvArena> arena;
 
  private:
   uint64_t StagedDigest() const {
@@ -93,6 +92,7 @@ class ArenaRank {
   Ledger ledger_;
   Buffer staging_;
   int meetings_ = 0;
+  std::shared_ptr<KvArena> arena_;  // last: its end needs the others
 };
 
 std::vector<BlockSeal> SealsOf(uint64_t stamp) {
@@ -113,10 +113,10 @@ absl::Status Give(ArenaRank& rank, RankContext& context) {
     digests.push_back(digest);
   }
   MUSTER_RETURN_IF_ERROR(
-      rank.Hear(absl::StrCat(rank.arena->handle(), "\n", absl::StrJoin(digests, "\n"))).status());
+      rank.Hear(absl::StrCat(rank.arena().handle(), "\n", absl::StrJoin(digests, "\n"))).status());
   for (uint64_t stamp = 1; stamp <= 3; ++stamp) {
     const absl::Time begun = absl::Now();
-    MUSTER_RETURN_IF_ERROR(rank.arena->Seal(SealsOf(stamp)));
+    MUSTER_RETURN_IF_ERROR(rank.arena().Seal(SealsOf(stamp)));
     absl::StrAppend(&context.output, static_cast<int>(GigabytesPerSecond(begun)), " ");
     MUSTER_RETURN_IF_ERROR(rank.Hear("sealed").status());
     MUSTER_RETURN_IF_ERROR(rank.Hear("pulled").status());
@@ -124,7 +124,7 @@ absl::Status Give(ArenaRank& rank, RankContext& context) {
   MUSTER_RETURN_IF_ERROR(rank.Write(7, std::random_device()()).status());
   MUSTER_RETURN_IF_ERROR(rank.Hear("changed").status());
   MUSTER_RETURN_IF_ERROR(rank.Hear("refused").status());
-  MUSTER_RETURN_IF_ERROR(rank.arena->Seal({{.block = 7, .stamp = 4}}));
+  MUSTER_RETURN_IF_ERROR(rank.arena().Seal({{.block = 7, .stamp = 4}}));
   return rank.Hear("closed").status();
 }
 
@@ -150,7 +150,7 @@ absl::Status Take(ArenaRank& rank, RankContext& context) {
     for (const BlockSeal& seal : seals) {
       pulls.push_back({.from = peer.get(), .seal = seal, .to_block = kBlocks - 1 - seal.block});
     }
-    return PullBlocks(pulls, *rank.arena, absl::Now() + kTimeout, nullptr);
+    return PullBlocks(pulls, rank.arena(), absl::Now() + kTimeout, nullptr);
   };
   for (uint64_t stamp = 1; stamp <= 3; ++stamp) {
     MUSTER_RETURN_IF_ERROR(rank.Hear("").status());

@@ -171,6 +171,7 @@ TOPICS: dict[str, Topic] = {
     "kernels": _tests,
     "device": _tests,
     "conformance": _tests,
+    "nccl": _tests,
     "models": _models,
     "fleet": _fleet,
     "faults": _faults,
