@@ -14,7 +14,9 @@ class Clock {
   virtual ~Clock() = default;
   virtual absl::Time Now() const = 0;
 
-  // The time of day, which never goes back; lives for ever.
+  // The time of day, which never goes back, also when somebody sets the machine's clock; lives for
+  // ever. Who links this also has waits of Abseil that last as long as they are meant to then
+  // (steady_waits.cc).
   static const Clock& Real();
 };
 

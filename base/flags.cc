@@ -259,14 +259,28 @@ CLI::Validator AddressToListen() {
       "");
 }
 
-void AddProcessFlags(CLI::App& app, std::string& log_level, bool& die_with_parent) {
+void AddProcessFlags(CLI::App& app, std::string& log_level, std::string& log_format,
+                     bool& die_with_parent) {
   app.add_option("--log-level", log_level,
                  "Least that is logged on stderr: debug, info, warning, error or off")
       ->type_name("LEVEL")
       ->check(OneOf({"debug", "info", "warning", "error", "off"}))
       ->capture_default_str();
+  app.add_option("--log-format", log_format,
+                 "How a line of the log is written: text, for people, or json, an object")
+      ->type_name("FORMAT")
+      ->check(OneOf({"text", "json"}))
+      ->capture_default_str();
   app.add_flag("--die-with-parent", die_with_parent,
                "End at once when the process that started this one ends, however it ends");
+}
+
+void AddAdminFlag(CLI::App& app, std::string& address) {
+  app.add_option("--admin-listen", address,
+                 "Where to answer probes, scrapes and browsers by plain HTTP, read-only: /livez, "
+                 "/readyz, /startupz, /metrics, /statusz; port 0 takes any free one")
+      ->type_name("HOST:PORT")
+      ->check(AddressToListen());
 }
 
 absl::Status CheckPlaintext(absl::string_view flag, const std::string& address, bool insecure) {
@@ -275,7 +289,7 @@ absl::Status CheckPlaintext(absl::string_view flag, const std::string& address, 
   return absl::InvalidArgumentError(
       absl::StrCat(flag, ": '", address,
                    "' is not a loopback address, and what travels is not encrypted; "
-                   "--insecure allows it"));
+                   "--tls DIR encrypts it, --insecure allows it"));
 }
 
 absl::StatusOr<bool> ParseFlags(CLI::App& app, int argc, const char* const* argv, std::ostream& out,

@@ -28,11 +28,15 @@ CLI::Validator PathOf(const std::string& what);
 // "host:port" to listen on; port 0 is any free one.
 CLI::Validator AddressToListen();
 
-// --log-level and --die-with-parent, alike in all daemons.
-void AddProcessFlags(CLI::App& app, std::string& log_level, bool& die_with_parent);
+// --log-level, --log-format and --die-with-parent, alike in all daemons.
+void AddProcessFlags(CLI::App& app, std::string& log_level, std::string& log_format,
+                     bool& die_with_parent);
 
-// INVALID_ARGUMENT when an address that is not loopback is used without --insecure: plaintext stays
-// on this machine unless told otherwise.
+// --admin-listen, alike in both daemons; `address` stays empty without it.
+void AddAdminFlag(CLI::App& app, std::string& address);
+
+// INVALID_ARGUMENT when an address that is not loopback is used without --tls or --insecure:
+// plaintext stays on this machine unless told otherwise.
 absl::Status CheckPlaintext(absl::string_view flag, const std::string& address, bool insecure);
 
 // The value of each flag is the first of: the command line; the environment ("--kv-memory" as

@@ -27,13 +27,14 @@ struct Flags {
   int threads = 1;
   bool insecure = false;
   std::string log_level = "info";
+  std::string log_format = "text";
   bool die_with_parent = false;
 };
 
 constexpr const char* kVariables[] = {
-    "MUSTER_MODEL",     "MUSTER_LISTEN",          "MUSTER_WAIT",
-    "MUSTER_DTYPE",     "MUSTER_THREADS",         "MUSTER_INSECURE",
-    "MUSTER_LOG_LEVEL", "MUSTER_DIE_WITH_PARENT", "MUSTER_CONFIG"};
+    "MUSTER_MODEL",           "MUSTER_LISTEN",   "MUSTER_WAIT",      "MUSTER_DTYPE",
+    "MUSTER_THREADS",         "MUSTER_INSECURE", "MUSTER_LOG_LEVEL", "MUSTER_LOG_FORMAT",
+    "MUSTER_DIE_WITH_PARENT", "MUSTER_CONFIG"};
 
 void AddTo(CLI::App& app, Flags& flags) {
   app.add_option("--model", flags.model, "Model")->required()->check(PathOf("directory"));
@@ -45,7 +46,7 @@ void AddTo(CLI::App& app, Flags& flags) {
   app.add_option("--dtype", flags.dtype, "Type")->check(OneOf({"auto", "float32"}));
   app.add_option("--threads", flags.threads, "Threads")->check(WholeNumber(1, 64));
   app.add_flag("--insecure", flags.insecure, "Plaintext");
-  AddProcessFlags(app, flags.log_level, flags.die_with_parent);
+  AddProcessFlags(app, flags.log_level, flags.log_format, flags.die_with_parent);
 }
 
 // False where ParseFlags wrote to `out` and nothing is to be run.
@@ -206,6 +207,7 @@ constexpr BadValue kBadValues[] = {
     {"listen", "MUSTER_LISTEN", "here", "HOST:PORT with a port from 0 (any free one) to 65535"},
     {"dtype", "MUSTER_DTYPE", "int4", "one of auto, float32"},
     {"log-level", "MUSTER_LOG_LEVEL", "loud", "one of debug, info, warning, error, off"},
+    {"log-format", "MUSTER_LOG_FORMAT", "JSON", "one of text, json"},
     {"insecure", "MUSTER_INSECURE", "maybe", "true or false"},
     {"die-with-parent", "MUSTER_DIE_WITH_PARENT", "2", "true or false"},
 };
@@ -332,6 +334,7 @@ TEST_F(PrintConfigTest, NamesEveryValueWithItsOrigin) {
             "threads: 3             # MUSTER_THREADS\n"
             "insecure: false        # default\n"
             "log-level: \"off\"       # command line\n"
+            "log-format: text       # default\n"
             "die-with-parent: true  # command line\n");
 }
 

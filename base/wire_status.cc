@@ -7,6 +7,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/string_view.h"
 #include "base/error.h"
+#include "base/metrics/answered_errors.h"
 #include "proto/google/rpc/status.pb.h"
 
 namespace muster {
@@ -69,6 +70,13 @@ bool BlamesTheRequest(absl::StatusCode code) {
          code == absl::StatusCode::kAlreadyExists;
 }
 
+// 0 when there is none.
+int ReasonIn(const google::rpc::Status& details) {
+  v1::ErrorDetail detail;
+  const bool has_one = details.details_size() > 0 && details.details(0).UnpackTo(&detail);
+  return has_one ? static_cast<int>(detail.reason()) : 0;
+}
+
 }  // namespace
 
 google::rpc::Status ToRpcStatus(const absl::Status& status) {
@@ -86,6 +94,7 @@ google::rpc::Status ToRpcStatus(const absl::Status& status) {
     detail.set_reason(v1::ERROR_REASON_INVALID_REQUEST);
     details.add_details()->PackFrom(detail);
   }
+  AnsweredErrors::Instance().Add(ReasonIn(details));
   return details;
 }
 

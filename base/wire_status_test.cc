@@ -7,6 +7,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "base/error.h"
+#include "base/metrics/answered_errors.h"
 #include "proto/google/rpc/status.pb.h"
 #include "tests/support/status_matchers.h"
 
@@ -237,6 +238,20 @@ TEST(WireFailure, HasTheLimitsOfAStatus) {
   EXPECT_EQ(failure.detail.workers_size(), 8);
   EXPECT_EQ(failure.detail.culprit_count(), 8000u);
   EXPECT_LE(failure.detail.ByteSizeLong(), 4096u);
+}
+
+TEST(AnsweredErrors, CountWhatIsAnsweredByItsReason) {
+  const AnsweredErrors& errors = AnsweredErrors::Instance();
+  const auto lost = static_cast<int>(ErrorReason::kRankLost);
+  const auto invalid = static_cast<int>(ErrorReason::kInvalidRequest);
+  const uint64_t before[] = {errors.count(0), errors.count(lost), errors.count(invalid)};
+  ToGrpc(absl::OkStatus());
+  ToGrpc(MakeError(kUnavailable, "a rank is lost", Example()));
+  ToRpcStatus(absl::InvalidArgumentError("no such slice"));
+  ToGrpc(absl::InternalError("without a reason"));
+  EXPECT_EQ(errors.count(0), before[0] + 1);
+  EXPECT_EQ(errors.count(lost), before[1] + 1);
+  EXPECT_EQ(errors.count(invalid), before[2] + 1);
 }
 
 }  // namespace

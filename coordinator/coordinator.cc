@@ -27,7 +27,9 @@ WorkerNote Describe(const Clock& clock, const Membership& membership,
 }  // namespace
 
 Coordinator::Coordinator(const Options& options, const Clock& clock, WorkerClient& client)
-    : membership_(options.membership, clock, &reconfiguration_),
+    : clock_(clock),
+      last_tick_ns_(absl::ToUnixNanos(clock.Now())),
+      membership_(options.membership, clock, &reconfiguration_),
       events_(clock, options.events),
       rendezvous_(clock,
                   [this, &clock](const std::string& worker_id) {
@@ -40,9 +42,11 @@ void Coordinator::Tick() {
   membership_.Tick();
   rendezvous_.Tick();
   reconfiguration_.Tick();
+  last_tick_ns_.store(absl::ToUnixNanos(clock_.Now()));
 }
 
 void Coordinator::Close() {
+  closed_.store(true);
   const absl::Status reason = absl::UnavailableError("the coordinator is stopping");
   membership_.Close(reason);
   rendezvous_.Close(reason);

@@ -2,7 +2,11 @@
 #ifndef MUSTER_COORDINATOR_COORDINATOR_H_
 #define MUSTER_COORDINATOR_COORDINATOR_H_
 
+#include <atomic>
+#include <cstdint>
+
 #include "absl/status/status.h"
+#include "absl/time/time.h"
 #include "base/clock.h"
 #include "coordinator/events.h"
 #include "coordinator/fleet.h"
@@ -34,9 +38,15 @@ class Coordinator {
   Membership& membership() { return membership_; }
   RendezvousBoard& rendezvous() { return rendezvous_; }
   Fleet& fleet() { return fleet_; }
+  // When Tick was called last; when this was made, before that. Any thread.
+  absl::Time last_tick() const { return absl::FromUnixNanos(last_tick_ns_.load()); }
+  bool closed() const { return closed_.load(); }
   Term term() const { return reconfiguration_.term(); }
 
  private:
+  const Clock& clock_;
+  std::atomic<int64_t> last_tick_ns_;
+  std::atomic<bool> closed_{false};
   Membership membership_;
   EventLog events_;
   RendezvousBoard rendezvous_;

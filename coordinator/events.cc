@@ -14,17 +14,16 @@ bool IsBad(EventKind kind) {
 }
 
 void LogEvent(const Event& event) {
-  std::string context;
-  if (event.replica.has_value()) context = absl::StrCat("replica ", event.replica->value());
-  if (event.epoch.value() != 0) absl::StrAppend(&context, " epoch ", event.epoch.value());
-  if (event.rank.has_value()) absl::StrAppend(&context, " rank ", event.rank->value());
-  LogLine(IsBad(event.kind) ? LogLevel::kWarning : LogLevel::kInfo, context, event.message);
+  LogSubject subject{.replica = event.replica, .rank = event.rank, .worker = event.worker_id};
+  if (event.epoch != Epoch()) subject.epoch = event.epoch;
+  LogLine(IsBad(event.kind) ? LogLevel::kWarning : LogLevel::kInfo, subject, event.message);
 }
 
 }  // namespace
 
 void EventLog::Append(Event event) {
   LogEvent(event);
+  counters_.events[static_cast<size_t>(event.kind)].Add();
   {
     absl::MutexLock lock(&mu_);
     event.sequence = ++last_sequence_;
@@ -42,6 +41,11 @@ std::vector<Event> EventLog::Read(uint64_t from, size_t limit) const {
   const size_t count = std::min(limit, events_.size() - static_cast<size_t>(skipped));
   const auto begin = events_.begin() + static_cast<ptrdiff_t>(skipped);
   return {begin, begin + static_cast<ptrdiff_t>(count)};
+}
+
+std::vector<Event> EventLog::ReadNewest(size_t limit) const {
+  absl::MutexLock lock(&mu_);
+  return {events_.end() - static_cast<ptrdiff_t>(std::min(limit, events_.size())), events_.end()};
 }
 
 }  // namespace muster

@@ -15,6 +15,7 @@
 #include "base/clock.h"
 #include "base/ids.h"
 #include "coordinator/change_signal.h"
+#include "coordinator/fleet_counters.h"
 
 namespace muster {
 
@@ -34,6 +35,9 @@ enum class EventKind {
   kRolledBack = 12,
   kOperationEnded = 13,
   kAdopted = 14,
+  kWorkerLeaving = 15,
+  kWorkerLeft = 16,
+  kEpochEnded = 17,
 };
 
 struct Event {
@@ -60,6 +64,12 @@ class EventLog {
   // At most `limit` kept events with a sequence of at least `from`, oldest first.
   std::vector<Event> Read(uint64_t from, size_t limit) const ABSL_LOCKS_EXCLUDED(mu_);
 
+  // The last `limit` of those that are kept, oldest first.
+  std::vector<Event> ReadNewest(size_t limit) const ABSL_LOCKS_EXCLUDED(mu_);
+
+  // Of every append, and of what else is to be counted.
+  FleetCounters& counters() { return counters_; }
+
   // Notified after every append.
   ChangeSignal& changes() { return changes_; }
 
@@ -67,6 +77,7 @@ class EventLog {
   const Clock& clock_;
   const size_t capacity_;
   ChangeSignal changes_;
+  FleetCounters counters_;
 
   mutable absl::Mutex mu_;
   uint64_t last_sequence_ ABSL_GUARDED_BY(mu_) = 0;

@@ -45,6 +45,13 @@ TEST_F(EventLogTest, EventsAreNumberedFromOneAndDated) {
   EXPECT_EQ(log_.Read(2, 1).at(0).time, absl::FromUnixSeconds(1001));
 }
 
+TEST_F(EventLogTest, TheNewestAreReadInTheirOrder) {
+  EXPECT_TRUE(log_.ReadNewest(2).empty());
+  for (const char* message : {"a", "b", "c", "d"}) Append(message);
+  EXPECT_EQ(Messages(log_.ReadNewest(2)), (std::vector<std::string>{"3 c", "4 d"}));
+  EXPECT_EQ(log_.ReadNewest(100).size(), 3u);
+}
+
 TEST_F(EventLogTest, ReadingBeginsAtASequenceAndEndsAtALimit) {
   for (const char* message : {"a", "b", "c"}) Append(message);
   EXPECT_EQ(Read(2), (std::vector<std::string>{"2 b", "3 c"}));
@@ -122,6 +129,17 @@ TEST(ChangeSignal, NothingIsCalledAfterASubscriptionHasEndedOnAnotherThread) {
   }
   done = true;
   notifier.join();
+}
+
+TEST_F(EventLogTest, CountsEventsByKindThoughItForgetsThem) {
+  for (int i = 0; i < 5; ++i) Append("serves");
+  log_.Append({.kind = EventKind::kWorkerLost, .message = "lost"});
+  const auto count = [&](EventKind kind) {
+    return log_.counters().events[static_cast<size_t>(kind)].value();
+  };
+  EXPECT_EQ(count(EventKind::kServing), 5u);
+  EXPECT_EQ(count(EventKind::kWorkerLost), 1u);
+  EXPECT_EQ(count(EventKind::kResized), 0u);
 }
 
 }  // namespace

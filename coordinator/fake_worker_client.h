@@ -36,6 +36,11 @@ class FakeWorkerClient : public WorkerClient {
     descriptions_.emplace_back(target, std::move(done));
   }
 
+  void Drain(const RankTarget& target, absl::Duration timeout, OnDrained done) override {
+    absl::MutexLock lock(&mu_);
+    drains_.push_back({target, timeout, std::move(done)});
+  }
+
   void Release(const RankTarget& target, const absl::Status& /*why*/, absl::Duration /*deadline*/,
                OnReleased done) override {
     absl::MutexLock lock(&mu_);
@@ -56,6 +61,15 @@ class FakeWorkerClient : public WorkerClient {
     absl::MutexLock lock(&mu_);
     return std::exchange(descriptions_, {});
   }
+  struct DrainCall {
+    RankTarget target;
+    absl::Duration timeout;
+    OnDrained done;
+  };
+  std::vector<DrainCall> TakeDrains() {
+    absl::MutexLock lock(&mu_);
+    return std::exchange(drains_, {});
+  }
   std::vector<std::pair<RankTarget, OnReleased>> TakeReleases() {
     absl::MutexLock lock(&mu_);
     return std::exchange(releases_, {});
@@ -70,6 +84,7 @@ class FakeWorkerClient : public WorkerClient {
   mutable absl::Mutex mu_;
   std::vector<PhaseCall> phases_ ABSL_GUARDED_BY(mu_);
   std::vector<std::pair<RankTarget, OnDescribed>> descriptions_ ABSL_GUARDED_BY(mu_);
+  std::vector<DrainCall> drains_ ABSL_GUARDED_BY(mu_);
   std::vector<std::pair<RankTarget, OnReleased>> releases_ ABSL_GUARDED_BY(mu_);
   std::vector<std::string> forgotten_ ABSL_GUARDED_BY(mu_);
 };

@@ -210,6 +210,18 @@ void Formation::Abort(const absl::Status& reason) {
   ports_.board.FailEpoch(topology().replica, topology().epoch, reason);
 }
 
+void Formation::Drain(absl::Duration timeout) {
+  const Ports* const ports = &ports_;
+  const std::weak_ptr<Formation> weak = weak_from_this();
+  ports_.client.Drain(TargetOf(GlobalRank(0)), timeout,
+                      [ports, weak](const absl::StatusOr<int>& sequences) {
+                        ports->deliver([&] {
+                          const auto self = weak.lock();
+                          if (self != nullptr) self->owner_.OnDrained(*self, sequences);
+                        });
+                      });
+}
+
 void Formation::Release(const absl::Status& why) {
   stage_ = Stage::kOver;
   const Ports* const ports = &ports_;
@@ -217,22 +229,22 @@ void Formation::Release(const absl::Status& why) {
   for (const RankPlacement& rank : topology().ranks) {
     const auto view = ports_.membership.Find(rank.worker_id);
     if (!view.has_value() || view->info.incarnation != rank.incarnation) continue;
-    ++releasing_;
+    releasing_.insert(rank.worker_id);
     ports_.client.Release(TargetOf(rank.rank), why, options_.release_timeout,
-                          [ports, weak](const absl::Status&) {
+                          [ports, weak, id = rank.worker_id](const absl::Status&) {
                             ports->deliver([&] {
-                              if (const auto self = weak.lock()) self->TakeRelease();
+                              if (const auto self = weak.lock()) self->TakeRelease(id);
                             });
                           });
   }
-  if (releasing_ > 0) return;
+  if (releasing()) return;
   ports_.board.RetireEpoch(topology().replica, topology().epoch);
   owner_.OnReleased(*this);
 }
 
-void Formation::TakeRelease() {
+void Formation::TakeRelease(const std::string& worker_id) {
   owner_.OnProgress(*this);
-  if (releasing_ == 0 || --releasing_ > 0) return;
+  if (releasing_.erase(worker_id) == 0 || releasing()) return;
   ports_.board.RetireEpoch(topology().replica, topology().epoch);
   owner_.OnReleased(*this);
 }
@@ -276,7 +288,8 @@ std::vector<RankLedger> Formation::ledgers() const {
     ledgers.push_back({.rank = rank.rank,
                        .entries = result.ledger,
                        .kv_blocks = result.kv_blocks,
-                       .block_tokens = result.block_tokens});
+                       .block_tokens = result.block_tokens,
+                       .buckets = result.buckets});
   }
   return ledgers;
 }

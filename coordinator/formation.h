@@ -6,6 +6,7 @@
 #include <functional>
 #include <memory>
 #include <optional>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -54,6 +55,8 @@ class FormationOwner {
   // A phase failed, or a rank made no progress for too long; `reason` names the culprit. Nothing
   // goes on by itself: the ranks are to be aborted and released.
   virtual void OnFailed(Formation& formation, const absl::Status& reason) = 0;
+  // What Drain gave: the leader's sequences.
+  virtual void OnDrained(Formation& formation, const absl::StatusOr<int>& sequences) = 0;
   // Every rank has given back what it held, or is gone.
   virtual void OnReleased(Formation& formation) = 0;
 };
@@ -83,7 +86,9 @@ class Formation : public std::enable_shared_from_this<Formation> {
 
   const Topology& topology() const { return plan_.topology; }
   const FormationPlan& plan() const { return plan_; }
-  bool releasing() const { return releasing_ > 0; }
+  bool releasing() const { return !releasing_.empty(); }
+  // That has yet to give back, once Release was called.
+  bool Holds(const std::string& worker_id) const { return releasing_.contains(worker_id); }
 
   // Assign, Load, Warmup and Capture, one after another on all ranks, up to OnAgreed.
   void Start();
@@ -99,6 +104,9 @@ class Formation : public std::enable_shared_from_this<Formation> {
 
   // Tells every rank, and whoever meets in the epoch, once.
   void Abort(const absl::Status& reason);
+  // While it serves: the leader takes no requests any more and answers those in flight, up to
+  // OnDrained.
+  void Drain(absl::Duration timeout);
   // Has all ranks that are left give back what they hold, up to OnReleased, which may come before
   // this returns. `why` it failed, if it did.
   void Release(const absl::Status& why);
@@ -133,7 +141,7 @@ class Formation : public std::enable_shared_from_this<Formation> {
   void FinishPhase();
   absl::Status CheckAgreement() const;
   void Fail(const absl::Status& reason);
-  void TakeRelease();
+  void TakeRelease(const std::string& worker_id);
 
   bool follows() const { return plan_.predecessor.has_value(); }
   const RankPlacement& PlacementOf(GlobalRank rank) const;
@@ -152,7 +160,7 @@ class Formation : public std::enable_shared_from_this<Formation> {
   absl::Duration takeover_timeout_;
   std::vector<RankRun> runs_;  // by rank
   bool aborted_ = false;
-  int releasing_ = 0;  // ranks that have yet to give back
+  std::set<std::string> releasing_;  // workers that have yet to give back
 };
 
 // "rank 3 (worker w3)".

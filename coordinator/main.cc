@@ -6,15 +6,19 @@
 
 #include "absl/cleanup/cleanup.h"
 #include "absl/status/status.h"
+#include "absl/time/clock.h"
 #include "base/clock.h"
 #include "base/logging.h"
 #include "base/process.h"
 #include "base/status_macros.h"
+#include "base/ticker.h"
+#include "base/tls_credentials.h"
+#include "base/tls_news.h"
 #include "coordinator/coordinator.h"
+#include "coordinator/coordinator_admin.h"
 #include "coordinator/options.h"
 #include "coordinator/service/coordinator_server.h"
 #include "coordinator/service/grpc_worker_client.h"
-#include "coordinator/ticker.h"
 
 namespace muster {
 namespace {
@@ -32,30 +36,42 @@ Coordinator::Options ToCoordinatorOptions(const CoordinatorOptions& options) {
                               .replica = {.phase_timeout = options.phase_timeout}}};
 }
 
-void LogStart(const CoordinatorOptions& options, const ListenAddress& address) {
+void LogStart(const CoordinatorOptions& options, const TlsCredentials* tls,
+              const ListenAddress& address) {
   const ParallelConfig& config = options.config;
   Logger().Info("listening on ", address.ToString(), " for ", config.world_size() * config.replicas,
                 " workers: tp=", config.tp, " cp=", config.cp, " replicas=", config.replicas);
-  if (IsLoopback(address)) return;
+  if (tls != nullptr) Logger().Info("mutual TLS as ", tls->identity().ToUri());
+  if (tls != nullptr || IsLoopback(address)) return;
   Logger().Warning("INSECURE: plaintext on ", address.ToString(),
                    ": whoever reaches this port can read everything and become a rank");
 }
 
 absl::Status Run(const CoordinatorOptions& options, pid_t parent, ShutdownSignal& shutdown) {
   if (options.die_with_parent) MUSTER_RETURN_IF_ERROR(DieWithParent(parent));
-  GrpcWorkerClient workers;
+  MUSTER_ASSIGN_OR_RETURN(const auto tls, TlsCredentials::Open(options.tls));
+  const auto news = tls == nullptr ? nullptr : LogTlsNews(options.tls, tls->identity());
+  GrpcWorkerClient workers(tls);
   Coordinator coordinator(ToCoordinatorOptions(options), Clock::Real(), workers);
   const absl::Cleanup no_callbacks = [&workers] { workers.Stop(); };
   MUSTER_ASSIGN_OR_RETURN(
       const auto server,
-      CoordinatorServer::Start(
-          {.listen = options.listen, .heartbeat_interval = options.lease / kHeartbeatsPerLease},
-          coordinator));
-  LogStart(options, server->address());
+      CoordinatorServer::Start({.listen = options.listen,
+                                .tls = tls,
+                                .heartbeat_interval = options.lease / kHeartbeatsPerLease},
+                               coordinator));
+  LogStart(options, tls.get(), server->address());
   if (!options.port_file.empty()) {
     MUSTER_RETURN_IF_ERROR(WritePortFile(options.port_file, server->address().ToString()));
   }
   const Ticker ticker(kTick, [&coordinator] { coordinator.Tick(); });
+  MUSTER_ASSIGN_OR_RETURN(const auto admin,
+                          ServeAdmin(options.admin_listen,
+                                     {.address = server->address().ToString(),
+                                      .insecure = tls == nullptr && !IsLoopback(server->address()),
+                                      .lease = options.lease,
+                                      .started = absl::Now()},
+                                     coordinator));
   shutdown.Wait();
   Logger().Info("stopping");
   ExitWithin(kEnd, 0);
@@ -69,10 +85,12 @@ int Main(int argc, char** argv) {
   const auto options = ParseOptions(argc, argv, std::cout);
   absl::Status status = options.status();
   if (status.ok() && !options->has_value()) return 0;
-  if (status.ok()) status = InitLogging("coordinator", (*options)->log_level);
+  if (status.ok())
+    status = InitLogging(
+        {.role = "coordinator", .level = (*options)->log_level, .format = (*options)->log_format});
   if (status.ok()) status = Run(**options, parent, shutdown);
   if (status.ok()) return 0;
-  std::cerr << "muster-coordinator: " << status.message() << std::endl;
+  LogFailure("muster-coordinator", status);
   return options.ok() ? 1 : 2;
 }
 

@@ -77,6 +77,12 @@ void Membership::ReportExpiries(LeaseId lease, const std::vector<ExpiryReport>& 
   for (const ExpiryReport& expiry : expiries) listener_->OnClientExpired(*worker, expiry);
 }
 
+void Membership::ReportLeaving(LeaseId lease, absl::Duration time_left) {
+  absl::MutexLock order(&order_mu_);
+  const std::optional<WorkerInfo> worker = HolderOf(lease);
+  if (worker.has_value() && listener_ != nullptr) listener_->OnLeaving(*worker, time_left);
+}
+
 void Membership::EndLease(LeaseId lease, absl::string_view why) {
   absl::MutexLock order(&order_mu_);
   const std::optional<WorkerInfo> worker = HolderOf(lease);
@@ -165,14 +171,22 @@ void Membership::ReportProgress(const std::string& worker_id, ReplicaIndex repli
 
 void Membership::Abort(const std::string& worker_id, Incarnation incarnation,
                        const AbortNotice& notice) {
-  std::shared_ptr<LeaseHolder> holder;
-  {
-    absl::MutexLock lock(&mu_);
-    const auto found = members_.find(worker_id);
-    if (found == members_.end() || found->second.view.info.incarnation != incarnation) return;
-    holder = found->second.holder;
-  }
-  holder->OnEpochAborted(notice);
+  const auto holder = FindHolder(worker_id, incarnation);
+  if (holder != nullptr) holder->OnEpochAborted(notice);
+}
+
+void Membership::LetGo(const std::string& worker_id, Incarnation incarnation,
+                       const std::string& message) {
+  const auto holder = FindHolder(worker_id, incarnation);
+  if (holder != nullptr) holder->OnMayLeave(message);
+}
+
+std::shared_ptr<LeaseHolder> Membership::FindHolder(const std::string& worker_id,
+                                                    Incarnation incarnation) const {
+  absl::MutexLock lock(&mu_);
+  const auto found = members_.find(worker_id);
+  if (found == members_.end() || found->second.view.info.incarnation != incarnation) return nullptr;
+  return found->second.holder;
 }
 
 std::vector<WorkerView> Membership::Snapshot() const {

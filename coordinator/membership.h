@@ -57,6 +57,8 @@ class LeaseHolder {
  public:
   virtual ~LeaseHolder() = default;
   virtual void OnEpochAborted(const AbortNotice& notice) = 0;
+  // The worker, which is leaving, holds nothing any more; `message` says what became of its rank.
+  virtual void OnMayLeave(const std::string& message) = 0;
   // The lease is over; nothing is called afterwards.
   virtual void OnLeaseEnded(const absl::Status& reason) = 0;
 };
@@ -69,6 +71,8 @@ class MembershipListener {
   virtual void OnEnlisted(const WorkerInfo& worker) = 0;
   virtual void OnLost(const WorkerInfo& worker, const absl::Status& reason) = 0;
   virtual void OnClientExpired(const WorkerInfo& worker, const ExpiryReport& expiry) = 0;
+  // It is about to end, in `time_left` at the latest; told again and again.
+  virtual void OnLeaving(const WorkerInfo& worker, absl::Duration time_left) = 0;
 };
 
 using LeaseId = StrongId<struct LeaseIdTag, uint64_t>;
@@ -97,6 +101,9 @@ class Membership {
   void ReportExpiries(LeaseId lease, const std::vector<ExpiryReport>& expiries)
       ABSL_LOCKS_EXCLUDED(order_mu_, mu_);
 
+  // The worker is about to end. Ignored when the lease is over.
+  void ReportLeaving(LeaseId lease, absl::Duration time_left) ABSL_LOCKS_EXCLUDED(order_mu_, mu_);
+
   // The worker is lost, unless the lease is over already. `why` is for people, such as "its
   // connection broke".
   void EndLease(LeaseId lease, absl::string_view why) ABSL_LOCKS_EXCLUDED(order_mu_, mu_);
@@ -116,6 +123,10 @@ class Membership {
   void Abort(const std::string& worker_id, Incarnation incarnation, const AbortNotice& notice)
       ABSL_LOCKS_EXCLUDED(mu_);
 
+  // The same, that it may leave.
+  void LetGo(const std::string& worker_id, Incarnation incarnation, const std::string& message)
+      ABSL_LOCKS_EXCLUDED(mu_);
+
   // By worker id.
   std::vector<WorkerView> Snapshot() const ABSL_LOCKS_EXCLUDED(mu_);
   std::optional<WorkerView> Find(const std::string& worker_id) const ABSL_LOCKS_EXCLUDED(mu_);
@@ -131,6 +142,9 @@ class Membership {
       ABSL_LOCKS_EXCLUDED(mu_);
   std::optional<LeaseId> LeaseOf(const WorkerInfo& worker) const ABSL_LOCKS_EXCLUDED(mu_);
   std::optional<WorkerInfo> HolderOf(LeaseId lease) const ABSL_LOCKS_EXCLUDED(mu_);
+  // Null unless the worker is this incarnation.
+  std::shared_ptr<LeaseHolder> FindHolder(const std::string& worker_id,
+                                          Incarnation incarnation) const ABSL_LOCKS_EXCLUDED(mu_);
   void End(LeaseId lease, const absl::Status& reason) ABSL_EXCLUSIVE_LOCKS_REQUIRED(order_mu_)
       ABSL_LOCKS_EXCLUDED(mu_);
   Member* FindLease(LeaseId lease) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);

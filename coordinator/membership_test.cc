@@ -29,6 +29,9 @@ class RecordingListener : public MembershipListener {
   void OnClientExpired(const WorkerInfo& worker, const ExpiryReport& expiry) override {
     Add(absl::StrCat(worker.worker_id, ": ", DescribeExpiry(expiry)));
   }
+  void OnLeaving(const WorkerInfo& worker, absl::Duration time_left) override {
+    Add(absl::StrCat(worker.worker_id, " leaves in ", absl::FormatDuration(time_left)));
+  }
 
   std::vector<std::string> heard() const {
     absl::MutexLock lock(&mu_);
@@ -66,6 +69,19 @@ TEST_F(MembershipTest, AWorkerIsAMemberFromItsEnlistmentOn) {
   EXPECT_EQ(view->last_heartbeat, clock_.Now());
   EXPECT_EQ(listener_.heard(), std::vector<std::string>{"+w0"});
   EXPECT_FALSE(membership_.Find("w1").has_value());
+}
+
+TEST_F(MembershipTest, AWorkerSaysThatItLeavesAndIsLetGo) {
+  ASSERT_OK_AND_ASSIGN(const LeaseId lease, Enlist("w0", 1));
+  membership_.ReportLeaving(lease, absl::Seconds(30));
+  EXPECT_EQ(listener_.heard(), (std::vector<std::string>{"+w0", "w0 leaves in 30s"}));
+  membership_.LetGo("w0", Incarnation(2), "of another process");
+  membership_.LetGo("w1", Incarnation(1), "of nobody");
+  membership_.LetGo("w0", Incarnation(1), "its rank moved to w2");
+  EXPECT_EQ(holder_->farewells(), std::vector<std::string>{"its rank moved to w2"});
+  membership_.EndLease(lease, "its connection broke");
+  membership_.ReportLeaving(lease, absl::Seconds(29));
+  EXPECT_EQ(listener_.heard().size(), 3u) << "a lease that is over";
 }
 
 TEST_F(MembershipTest, ClientsThatExpiredAreToldOfInTheirOrder) {

@@ -115,6 +115,9 @@ class Operations {
   std::vector<Operation> List() const;
   std::optional<Operation> Find(const std::string& id) const;
 
+  // True while one is planned or runs.
+  bool busy() const { return planning_.has_value() || running_.has_value(); }
+
   // Goes on as far as the replicas have got; to be called after every change of one.
   void Advance();
   // Grows with every change that a watcher must see at once.
@@ -151,7 +154,7 @@ class Operations {
   };
 
   static bool Serves(const Replica& replica) {
-    return replica.status().state == ReplicaState::kServing;
+    return replica.status().state == ReplicaState::kServing && !replica.ending();
   }
   static absl::Status WrongState(const std::string& message);
 

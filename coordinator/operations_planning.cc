@@ -169,7 +169,9 @@ absl::StatusOr<ReplicaChange> Operations::PlanReplica(Replica& replica, const Ta
                         .range = options_.range};
   for (const RankPlacement& rank : status.topology->ranks) {
     const auto member = host_.FindMember(rank.worker_id);
-    if (member.has_value()) request.inventory.push_back(*member);
+    if (!member.has_value()) continue;
+    request.inventory.push_back(*member);
+    if (member->drained) request.excluded.insert(rank.worker_id);
   }
   if (!target.drained.empty()) request.excluded.insert(target.drained);
   auto change = PlanChange(request);

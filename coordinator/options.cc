@@ -10,6 +10,7 @@
 #include "absl/strings/str_split.h"
 #include "base/flags.h"
 #include "base/status_macros.h"
+#include "base/tls_flag.h"
 
 namespace muster {
 namespace {
@@ -83,14 +84,16 @@ void AddFleetFlags(CLI::App& app, CoordinatorOptions& options, Texts& texts) {
 }
 
 void AddOwnFlags(CLI::App& app, CoordinatorOptions& options) {
+  AddAdminFlag(app, options.admin_listen);
+  AddTlsFlag(app, options.tls);
   app.add_flag("--insecure", options.insecure,
-               "Allow plaintext beyond this machine; without it, --listen must be a loopback "
-               "address");
+               "Allow plaintext beyond this machine; without it or --tls, --listen must be a "
+               "loopback address");
   app.add_option("--port-file", options.port_file,
                  "Write HOST:PORT to this file once this coordinator listens")
       ->type_name("PATH")
       ->check(PathOf("file"));
-  AddProcessFlags(app, options.log_level, options.die_with_parent);
+  AddProcessFlags(app, options.log_level, options.log_format, options.die_with_parent);
 }
 
 absl::StatusOr<CpRange> ParseRange(const std::string& text, int cp) {
@@ -108,7 +111,12 @@ absl::StatusOr<CpRange> ParseRange(const std::string& text, int cp) {
 
 absl::Status Finish(const Texts& texts, CoordinatorOptions& options) {
   MUSTER_ASSIGN_OR_RETURN(options.listen, ParseListenAddress(texts.listen));
-  MUSTER_RETURN_IF_ERROR(CheckPlaintext("--listen", texts.listen, options.insecure));
+  if (options.tls.empty()) {
+    MUSTER_RETURN_IF_ERROR(CheckPlaintext("--listen", texts.listen, options.insecure));
+  } else {
+    MUSTER_RETURN_IF_ERROR(
+        ReadTlsFlag(options.tls, TlsRole::kCoordinator, options.insecure).status());
+  }
   absl::ParseDuration(texts.lease, &options.lease);
   absl::ParseDuration(texts.phase_timeout, &options.phase_timeout);
   MUSTER_ASSIGN_OR_RETURN(options.resize_range, ParseRange(texts.resize_range, options.config.cp));

@@ -20,9 +20,12 @@ struct CoordinatorOptions {
   CpRange resize_range = DefaultCpRange(1);          // holds config.cp
   absl::Duration lease = absl::Milliseconds(1500);   // longest silence of a worker
   absl::Duration phase_timeout = absl::Seconds(60);  // longest time without progress
+  std::string admin_listen;                          // "host:port"; empty for no admin port
   std::string port_file;                             // path; empty for none
   std::string log_level = "info";                    // as InitLogging() takes it
+  std::string log_format = "text";                   // the same
   bool die_with_parent = false;
+  std::string tls;        // directory of base/tls_files.h; empty for plaintext
   bool insecure = false;  // plaintext beyond this machine
 };
 

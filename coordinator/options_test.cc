@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "tests/support/status_matchers.h"
+#include "tests/support/test_certificates.h"
 
 namespace muster {
 namespace {
@@ -56,11 +57,26 @@ TEST(CoordinatorOptions, TheResizeRangeIsHalfToDoubleUnlessItIsGiven) {
 }
 
 TEST(CoordinatorOptions, TakeEveryFlag) {
-  ASSERT_OK_AND_ASSIGN(
-      const auto options,
-      Parse({"--listen", "[::1]:0", "--tp", "3", "--cp", "4", "--replicas", "1024", "--lease",
-             "250ms", "--phase-timeout", "2m", "--port-file", "run/port", "--log-level", "off",
-             "--die-with-parent", "--insecure"}));
+  ASSERT_OK_AND_ASSIGN(const auto options, Parse({"--listen",
+                                                  "[::1]:0",
+                                                  "--tp",
+                                                  "3",
+                                                  "--cp",
+                                                  "4",
+                                                  "--replicas",
+                                                  "1024",
+                                                  "--lease",
+                                                  "250ms",
+                                                  "--phase-timeout",
+                                                  "2m",
+                                                  "--port-file",
+                                                  "run/port",
+                                                  "--log-level",
+                                                  "off",
+                                                  "--log-format",
+                                                  "json",
+                                                  "--die-with-parent",
+                                                  "--insecure"}));
   ASSERT_TRUE(options.has_value());
   EXPECT_EQ(options->listen.host, "::1");
   EXPECT_EQ(options->listen.port, 0);
@@ -69,6 +85,7 @@ TEST(CoordinatorOptions, TakeEveryFlag) {
   EXPECT_EQ(options->phase_timeout, absl::Minutes(2));
   EXPECT_EQ(options->port_file, "run/port");
   EXPECT_EQ(options->log_level, "off");
+  EXPECT_EQ(options->log_format, "json");
   EXPECT_TRUE(options->die_with_parent);
   EXPECT_TRUE(options->insecure);
 }
@@ -79,8 +96,9 @@ TEST(CoordinatorOptions, HelpNamesEveryFlagAndAsksForNothingElse) {
   EXPECT_FALSE(options.has_value());
   for (const char* text :
        {"--listen HOST:PORT=127.0.0.1:7600", "--tp", "--cp", "--replicas", "--lease TIME=1.5s",
-        "--phase-timeout TIME=1m", "--port-file", "--log-level", "--die-with-parent", "--insecure",
-        "Exit status", "muster-worker --coordinator"}) {
+        "--phase-timeout TIME=1m", "--port-file", "--log-level", "--log-format FORMAT=text",
+        "--die-with-parent", "--insecure", "--tls DIR", "Exit status",
+        "muster-worker --coordinator"}) {
     EXPECT_NE(help.str().find(text), std::string::npos) << text << "\n" << help.str();
   }
 }
@@ -102,6 +120,7 @@ TEST(CoordinatorOptions, RefusalsNameFlagValueAndLimitInOneLine) {
       {"--phase-timeout", "inf", "from 1s to 10m"},
       {"--port-file", "", "the path of a file"},
       {"--log-level", "loud", "debug, info, warning, error, off"},
+      {"--log-format", "xml", "text, json"},
   };
   for (const auto& c : cases) {
     const Parsed parsed = Parse({c.flag, c.value});
@@ -109,6 +128,14 @@ TEST(CoordinatorOptions, RefusalsNameFlagValueAndLimitInOneLine) {
     EXPECT_STATUS(parsed, kInvalid, std::string(c.flag) + ": '" + c.value + "'") << c.flag;
     EXPECT_TRUE(IsOneLine(parsed.status())) << parsed.status();
   }
+}
+
+TEST(CoordinatorOptions, TheAdminPortIsThereWhenItIsAskedFor) {
+  ASSERT_OK_AND_ASSIGN(const auto without, Parse({}));
+  EXPECT_EQ(without->admin_listen, "");
+  ASSERT_OK_AND_ASSIGN(const auto with, Parse({"--admin-listen", "[::]:9600"}));
+  EXPECT_EQ(with->admin_listen, "[::]:9600");
+  EXPECT_STATUS(Parse({"--admin-listen", "here"}), kInvalid, "--admin-listen: 'here'");
 }
 
 TEST(CoordinatorOptions, UnknownFlagsAreNamed) {
@@ -121,6 +148,22 @@ TEST(CoordinatorOptions, UnknownFlagsAreNamed) {
 TEST(CoordinatorOptions, PlaintextLeavesTheMachineOnlyWhenAllowed) {
   EXPECT_STATUS(Parse({"--listen", "0.0.0.0:7600"}), kInvalid, "--insecure");
   EXPECT_OK(Parse({"--listen", "0.0.0.0:7600", "--insecure"}));
+}
+
+TEST(CoordinatorOptions, TlsNeedsTheCertificateOfACoordinator) {
+  const std::string own = ::testing::TempDir() + "/coordinator-tls";
+  const std::string other = ::testing::TempDir() + "/worker-tls";
+  const TestAuthority authority;
+  authority.Issue({.uris = {"spiffe://lab/muster/coordinator"}}, own);
+  authority.Issue({.uris = {"spiffe://lab/muster/worker/w0"}}, other);
+  ASSERT_OK_AND_ASSIGN(const auto options,
+                       Parse({"--tls", own.c_str(), "--listen", "0.0.0.0:7600"}));
+  EXPECT_EQ(options->tls, own);
+  EXPECT_STATUS(Parse({"--tls", other.c_str()}), kInvalid,
+                "is that of spiffe://lab/muster/worker/w0; this daemon needs one of a coordinator");
+  EXPECT_STATUS(Parse({"--tls", "/no/such/folder"}), kInvalid,
+                "--tls: /no/such/folder/tls.crt: No such file or directory");
+  EXPECT_STATUS(Parse({"--tls", own.c_str(), "--insecure"}), kInvalid, "give one of them");
 }
 
 }  // namespace

@@ -53,6 +53,7 @@ struct RankLedger {
   std::vector<LedgerEntry> entries;
   uint64_t kv_blocks = 0;
   int block_tokens = 0;
+  std::vector<int> buckets;  // rows of its graphs, largest first
 };
 
 // Context-parallel sizes that a replica can change to while it serves.

@@ -45,7 +45,8 @@ Reconfiguration::Reconfiguration(const Options& options, const Clock& clock, Mem
              [this](const std::function<void()>& fn) { Deliver(fn); },
              [this]() ABSL_NO_THREAD_SAFETY_ANALYSIS { return term_; }},
       term_(options.term),
-      operations_({.range = range_}, ports_, *this) {
+      operations_({.range = range_}, ports_, *this),
+      departures_(operations_, ports_, *this) {
   absl::MutexLock lock(&mu_);
   shape_.config = options.config;
   SetReplicas(options.config.replicas);
@@ -67,10 +68,10 @@ void Reconfiguration::OnEnlisted(const WorkerInfo& worker) {
 
 void Reconfiguration::OnLost(const WorkerInfo& worker, const absl::Status& reason) {
   Deliver([&]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_) {
-    EmitLost(worker, reason);
+    const absl::Status why = TakeDeparture(worker, reason);
     for (Slot& slot : slots_) slot.adoption.Forget(worker.worker_id, worker.incarnation);
-    for (Replica* replica : Replicas()) replica->OnWorkerLost(worker, reason);
-    for (const auto& replica : closing_) replica->OnWorkerLost(worker, reason);
+    for (Replica* replica : Replicas()) replica->OnWorkerLost(worker, why);
+    for (const auto& replica : closing_) replica->OnWorkerLost(worker, why);
   });
   client_.Forget(worker.address, worker.incarnation);
 }
@@ -114,6 +115,7 @@ void Reconfiguration::Deliver(const std::function<void()>& fn) {
     }
     std::erase_if(closing_, [](const auto& replica) { return !replica->Holding(); });
     operations_.Advance();
+    departures_.Advance();
     PlanReplicas();
     changed = TotalVersion() != before;
     unlocked.swap(unlocked_);
@@ -174,17 +176,20 @@ absl::Status Reconfiguration::CheckFit(const ParallelConfig& config,
   return CheckConfig(config, model);
 }
 
+bool Reconfiguration::Occupied(const std::string& worker_id,
+                               const std::vector<const Replica*>& replicas) const {
+  return std::any_of(replicas.begin(), replicas.end(),
+                     [&](const Replica* replica) { return replica->Occupies(worker_id); }) ||
+         std::any_of(slots_.begin(), slots_.end(),
+                     [&](const Slot& slot) { return slot.adoption.Holds(worker_id); });
+}
+
 std::vector<Candidate> Reconfiguration::FreeWorkers(const std::vector<WorkerView>& members) const {
   const std::vector<const Replica*> replicas = AllReplicas();
   std::vector<Candidate> free;
   for (const WorkerView& member : members) {
     const std::string& id = member.info.worker_id;
-    const bool occupied =
-        std::any_of(replicas.begin(), replicas.end(),
-                    [&](const Replica* replica) { return replica->Occupies(id); }) ||
-        std::any_of(slots_.begin(), slots_.end(),
-                    [&](const Slot& slot) { return slot.adoption.Holds(id); });
-    if (occupied) continue;
+    if (Occupied(id, replicas)) continue;
     free.push_back(ToCandidate(member.info));
     free.back().drained = IsDrained(member.info);
   }

@@ -20,6 +20,7 @@
 #include "base/topology.h"
 #include "coordinator/adoption.h"
 #include "coordinator/change_signal.h"
+#include "coordinator/departures.h"
 #include "coordinator/membership.h"
 #include "coordinator/operations.h"
 #include "coordinator/placement.h"
@@ -34,7 +35,7 @@ namespace muster {
 // A coordinator that comes after another one takes a term above any that workers have seen. What
 // they serve it adopts once all ranks of it have enlisted; what lacks a rank for `adopt_timeout`,
 // and all else that they hold, is given back, and new epochs are numbered above it.
-class Reconfiguration : public MembershipListener, private OperationHost {
+class Reconfiguration : public MembershipListener, private OperationHost, private DepartureHost {
  public:
   struct Options {
     ParallelConfig config;
@@ -53,6 +54,8 @@ class Reconfiguration : public MembershipListener, private OperationHost {
   void OnLost(const WorkerInfo& worker, const absl::Status& reason) override
       ABSL_LOCKS_EXCLUDED(mu_);
   void OnClientExpired(const WorkerInfo& worker, const ExpiryReport& expiry) override;
+  void OnLeaving(const WorkerInfo& worker, absl::Duration time_left) override
+      ABSL_LOCKS_EXCLUDED(mu_);
   void Tick() ABSL_LOCKS_EXCLUDED(mu_);
 
   const Options& options() const { return options_; }
@@ -88,7 +91,8 @@ class Reconfiguration : public MembershipListener, private OperationHost {
 
   std::vector<Replica*> Replicas() override ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   std::vector<Candidate> Standbys() override ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
-  std::optional<Candidate> FindMember(const std::string& worker_id) override;
+  std::optional<Candidate> FindMember(const std::string& worker_id) override
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   Epoch PeekEpoch(ReplicaIndex replica) override ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   Epoch TakeEpoch(ReplicaIndex replica) override ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   uint64_t ReserveBytes(const ParallelConfig& config) override;
@@ -97,6 +101,8 @@ class Reconfiguration : public MembershipListener, private OperationHost {
   void SetShape(const ReplicaShape& shape) override ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   void RunUnlocked(std::function<void()> fn) override ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
 
+  bool Occupied(const std::string& worker_id) override ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  void FitShape(Replica& replica) override ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   void SetReplicas(int count) override ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   bool Closing() override ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_) { return !closing_.empty(); }
 
@@ -123,6 +129,12 @@ class Reconfiguration : public MembershipListener, private OperationHost {
   void Adopt(const Topology& topology, Slot& slot, const std::vector<HeldEpoch>& released)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
 
+  // Whether one of `replicas` has the worker, or it holds what may be adopted.
+  bool Occupied(const std::string& worker_id, const std::vector<const Replica*>& replicas) const
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  // Tells of a worker that is gone, by its own will or not; `reason`, or why it is so that it left.
+  absl::Status TakeDeparture(const WorkerInfo& worker, const absl::Status& reason)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   void EmitLost(const WorkerInfo& worker, const absl::Status& reason)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   void PlanReplicas() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
@@ -160,6 +172,7 @@ class Reconfiguration : public MembershipListener, private OperationHost {
   std::vector<std::unique_ptr<Replica>> closing_ ABSL_GUARDED_BY(mu_);
   uint64_t closed_versions_ ABSL_GUARDED_BY(mu_) = 0;  // of replicas that are no more
   Operations operations_ ABSL_GUARDED_BY(mu_);
+  Departures departures_ ABSL_GUARDED_BY(mu_);
   ReplicaShape shape_ ABSL_GUARDED_BY(mu_);                           // asked for last
   std::map<std::string, Incarnation> drained_ ABSL_GUARDED_BY(mu_);   // by worker id
   std::vector<std::function<void()>> unlocked_ ABSL_GUARDED_BY(mu_);  // to run once mu_ is free

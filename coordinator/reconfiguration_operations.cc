@@ -94,7 +94,9 @@ std::vector<Candidate> Reconfiguration::Standbys() { return FreeWorkers(membersh
 std::optional<Candidate> Reconfiguration::FindMember(const std::string& worker_id) {
   const auto view = membership_.Find(worker_id);
   if (!view.has_value()) return std::nullopt;
-  return ToCandidate(view->info);
+  Candidate member = ToCandidate(view->info);
+  member.drained = IsDrained(view->info);
+  return member;
 }
 
 Epoch Reconfiguration::PeekEpoch(ReplicaIndex replica) {

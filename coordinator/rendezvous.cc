@@ -47,6 +47,13 @@ absl::StatusOr<const GroupSpec*> FindGroup(const Topology& topology, GroupId id)
                                                  DigestString(id.value())));
 }
 
+absl::Status CheckHolder(const MeetingPlace& place, const RankPlacement& rank) {
+  if (place.worker_id.empty() || place.worker_id == rank.worker_id) return absl::OkStatus();
+  return absl::PermissionDeniedError(absl::StrCat(
+      "the certificate is that of worker/", place.worker_id, "; rank ", rank.rank.value(),
+      " of epoch ", place.epoch.value(), " is held by worker ", rank.worker_id));
+}
+
 const RankPlacement& PlacementOf(const Topology& topology, GlobalRank rank) {
   return topology.ranks[static_cast<size_t>(rank.value())];
 }
@@ -123,6 +130,7 @@ absl::Status RendezvousBoard::Join(const AllGatherCall& call, GatherDone& done,
     return Stale(call.place, absl::StrCat("has rank ", caller.rank.value(),
                                           " on another process of worker ", caller.worker_id));
   }
+  MUSTER_RETURN_IF_ERROR(CheckHolder(call.place, caller));
   if (!call.contribution.ok()) {
     FailLocked(*board, RankFailure(board->topology, caller, call.contribution.status()),
                completions);
@@ -250,10 +258,11 @@ absl::StatusOr<RendezvousBoard::EpochBoard*> RendezvousBoard::FindBoard(const Me
   if (found == boards_.end()) return Stale(place, "is not held here");
   EpochBoard& board = found->second;
   const auto& ranks = board.topology.ranks;
-  const bool member = std::any_of(ranks.begin(), ranks.end(), [&](const RankPlacement& rank) {
+  const auto member = std::find_if(ranks.begin(), ranks.end(), [&](const RankPlacement& rank) {
     return rank.incarnation == place.incarnation;
   });
-  if (!member) return Stale(place, "has no rank on the calling process");
+  if (member == ranks.end()) return Stale(place, "has no rank on the calling process");
+  MUSTER_RETURN_IF_ERROR(CheckHolder(place, *member));
   MUSTER_RETURN_IF_ERROR(board.failure);
   return &board;
 }

@@ -28,6 +28,7 @@ struct MeetingPlace {
   GroupId group;
   std::string key;  // 1 to 128 bytes
   Incarnation incarnation;
+  std::string worker_id;  // whose certificate the caller has; empty where that is unknown
 };
 
 struct AllGatherCall {
@@ -52,7 +53,8 @@ struct WorkerNote {
 // Thread-safe. Every wait ends: all ranks arrived, its deadline, a failure of the epoch, or Close.
 // Errors of all calls: INVALID_ARGUMENT (unknown group, rank outside it, key, value or timeout out
 // of range, the same rank with another value), FAILED_PRECONDITION (STALE_EPOCH: an epoch that is
-// not held, or a caller that does not hold a rank of it), RESOURCE_EXHAUSTED (an epoch with more
+// not held, or a caller that does not hold a rank of it), PERMISSION_DENIED (the certificate of
+// another worker than the one that holds the rank), RESOURCE_EXHAUSTED (an epoch with more
 // than 4,096 keys or 256 MiB), and the epoch's failure.
 class RendezvousBoard {
  public:

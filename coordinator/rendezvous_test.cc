@@ -217,6 +217,26 @@ TEST_F(RendezvousBoardTest, AStaleCallerIsRefused) {
   EXPECT_EQ(DetailOf(Fails(call)).reason, ErrorReason::kStaleEpoch);
 }
 
+TEST_F(RendezvousBoardTest, ACertificateSpeaksForNoOtherWorkersRank) {
+  constexpr auto kDenied = absl::StatusCode::kPermissionDenied;
+  AllGatherCall call = Stage(1, "handles");
+  call.place.worker_id = "w0";
+  EXPECT_STATUS(Fails(call), kDenied,
+                "the certificate is that of worker/w0; rank 1 of epoch 5 is held by worker w1");
+  EXPECT_STATUS(board_.Publish(call.place, "handles"), kDenied, "held by worker w1");
+  Answer awaited;
+  board_.Await(call.place, kTimeout, awaited.Taker());
+  EXPECT_STATUS(awaited.status(), kDenied, "held by worker w1");
+  // Another's failure would end the epoch for all.
+  call.contribution = absl::InternalError("no");
+  EXPECT_STATUS(Fails(call), kDenied, "held by worker w1");
+  call = Stage(1, "handles");
+  call.place.worker_id = "w1";
+  Answer answer;
+  board_.AllGather(call, answer.Taker());
+  EXPECT_TRUE(answer.waits());
+}
+
 TEST_F(RendezvousBoardTest, ARetiredEpochEndsItsWaitsAndIsStale) {
   board_.AllGather(Stage(0, "0"), a_[0].Taker());
   board_.RetireEpoch(ReplicaIndex(0), Epoch(5));

@@ -6,6 +6,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "base/error.h"
+#include "base/text.h"
 
 namespace muster {
 namespace {
@@ -36,12 +37,13 @@ bool Replica::Adoptable() const {
 bool Replica::Occupies(const std::string& worker_id) const {
   const bool running =
       status_.state == ReplicaState::kForming || status_.state == ReplicaState::kServing;
-  if (current_ != nullptr && (running || current_->releasing()) && current_->Has(worker_id)) {
+  if (current_ != nullptr && (running ? current_->Has(worker_id) : current_->Holds(worker_id))) {
     return true;
   }
   if (next_ != nullptr && next_->Has(worker_id)) return true;
-  return std::any_of(retiring_.begin(), retiring_.end(),
-                     [&](const FormationPointer& formation) { return formation->Has(worker_id); });
+  return std::any_of(
+      retiring_.begin(), retiring_.end(),
+      [&](const FormationPointer& formation) { return formation->Holds(worker_id); });
 }
 
 std::optional<Replica::Place> Replica::PlaceOf(const std::string& worker_id,
@@ -185,6 +187,7 @@ void Replica::Tick() {
   if (next_ != nullptr) TickResize();
   // What the leader reports while it decides is told by its answer.
   if (status_.state != ReplicaState::kServing || resize_.stage == ResizeStage::kActivating) return;
+  if (ending()) return;  // the leader, which drains, answers
   if (absl::Status failure = current_->ReportedFailure(); !failure.ok()) FailEpoch(failure);
 }
 
@@ -197,6 +200,7 @@ void Replica::FailEpoch(const absl::Status& reason) {
   // member until its lease tells.
   retry_at_ = ports_.clock.Now() + std::min(kLongestPause, kFirstPause * (1 << failures_));
   failures_ = std::min(failures_ + 1, kMostDoublings);
+  ending_ = absl::OkStatus();
   current_->Abort(reason);
   SetState(ReplicaState::kFailed, reason);
   EmitFailure(EventKind::kEpochFailed, current_->topology().epoch, reason);
@@ -205,12 +209,45 @@ void Replica::FailEpoch(const absl::Status& reason) {
   failed->Release(reason);
 }
 
+void Replica::End(const absl::Status& reason, absl::Duration timeout) {
+  const bool serves = status_.state == ReplicaState::kServing;
+  ending_ = reason;
+  serves ? current_->Drain(timeout) : EndEpoch("it did not serve yet");
+}
+
+void Replica::OnDrained(Formation& formation, const absl::StatusOr<int>& sequences) {
+  if (!ending() || current_.get() != &formation) return;
+  const auto count = static_cast<uint64_t>(sequences.value_or(0));
+  EndEpoch(!sequences.ok() ? std::string(sequences.status().message())
+                           : absl::StrCat("all requests are answered, ", Counted(count, "sequence"),
+                                          " to be computed again"));
+}
+
+void Replica::EndEpoch(const std::string& left) {
+  const absl::Status reason = std::exchange(ending_, absl::OkStatus());
+  retry_ = true;
+  retry_at_ = ports_.clock.Now();
+  current_->Abort(reason);
+  SetState(ReplicaState::kFailed, reason);
+  const ErrorDetail detail = DetailOf(reason);
+  Event event{.kind = EventKind::kEpochEnded,
+              .replica = status_.replica,
+              .epoch = current_->topology().epoch,
+              .message = absl::StrCat("the epoch ended, since ", reason.message(), ": ", left)};
+  if (!detail.ranks.empty()) event.rank = detail.ranks.front();
+  if (!detail.workers.empty()) event.worker_id = detail.workers.front();
+  ports_.events.Append(std::move(event));
+  const FormationPointer ended = current_;
+  ended->Release(reason);
+}
+
 void Replica::Close(const absl::Status& reason) {
   const bool running =
       status_.state == ReplicaState::kForming || status_.state == ReplicaState::kServing;
   GiveUpNext(reason);
   retry_ = false;
   plan_refused_ = false;
+  ending_ = absl::OkStatus();
   SetState(ReplicaState::kFailed, reason);
   if (!running) return;
   const FormationPointer closed = current_;

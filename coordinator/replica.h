@@ -102,6 +102,20 @@ class Replica : private FormationOwner {
   // True while it changes shape, or while ranks give back what they held of an epoch.
   bool Resizing() const { return next_ != nullptr || !retiring_.empty(); }
 
+  // True while it has a second epoch that does not serve yet.
+  bool PreparesNext() const { return next_ != nullptr; }
+  // True as long as that can be undone, where the worker is a rank of it.
+  bool Prepares(const std::string& worker_id) const {
+    return next_ != nullptr && resize_.stage == ResizeStage::kPreparing && next_->Has(worker_id);
+  }
+
+  // Ends the running epoch in order, for `reason`: its leader takes no requests any more, those in
+  // flight are answered within `timeout`, and what is left then is told by an event. The replica
+  // is formed again at once. Forming, or serving without a second epoch.
+  void End(const absl::Status& reason, absl::Duration timeout);
+  // True from then on while it serves.
+  bool ending() const { return !ending_.ok(); }
+
   // Takes it out of the fleet: its ranks give back what they hold, and it is formed no more.
   void Close(const absl::Status& reason);
   // True until then.
@@ -120,6 +134,7 @@ class Replica : private FormationOwner {
   void OnAgreed(Formation& formation) override;
   void OnActivated(Formation& formation, const Takeover& takeover) override;
   void OnFailed(Formation& formation, const absl::Status& reason) override;
+  void OnDrained(Formation& formation, const absl::StatusOr<int>& sequences) override;
   void OnReleased(Formation& formation) override;
 
   FormationPointer MakeFormation(FormationPlan plan);
@@ -127,6 +142,8 @@ class Replica : private FormationOwner {
   std::string LostPhaseOf(GlobalRank rank) const;
   void Serve();
   void FailEpoch(const absl::Status& reason);
+  // `left` says what had to be given up.
+  void EndEpoch(const std::string& left);
   void OnAllReleased();
 
   // The resize, in replica_resize.cc.
@@ -163,6 +180,7 @@ class Replica : private FormationOwner {
   FormationPointer current_;   // of status_.topology
   bool plan_refused_ = false;  // FAILED without an epoch of its own
   bool retry_ = false;         // form again once all is given back
+  absl::Status ending_;        // why the epoch that serves is being ended
   int failures_ = 0;           // since it last served; grows the pause
   absl::Time retry_at_ = absl::InfinitePast();
 

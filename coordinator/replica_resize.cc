@@ -106,6 +106,7 @@ void Replica::Switch(const Takeover& takeover) {
   SetState(ReplicaState::kServing, absl::OkStatus());
   shape_ = {.config = topology.config, .buckets = current_->plan().buckets};
   resize_.takeover = takeover;
+  ports_.events.counters().NoteResized(takeover);
   ports_.events.Append({.kind = EventKind::kResized,
                         .replica = status_.replica,
                         .epoch = topology.epoch,
@@ -236,6 +237,7 @@ void Replica::RollBack(const absl::Status& reason) {
   status_.next.reset();
   resize_.stage = ResizeStage::kRolledBack;
   resize_.failure = reason;
+  ports_.events.counters().resizes_rolled_back.Add();
   ++version_;
   EmitFailure(EventKind::kRolledBack, resize_.to_epoch, reason);
   Retire(std::move(undone), reason);
@@ -245,6 +247,7 @@ void Replica::GiveUpNext(const absl::Status& reason) {
   if (resize_.stage == ResizeStage::kReleasing) {
     resize_.stage = ResizeStage::kFailed;
     resize_.failure = reason;
+    ports_.events.counters().resizes_failed.Add();
   }
   if (next_ == nullptr) return;
   FormationPointer given_up = std::exchange(next_, nullptr);
@@ -252,6 +255,7 @@ void Replica::GiveUpNext(const absl::Status& reason) {
   status_.next.reset();
   resize_.stage = ResizeStage::kFailed;
   resize_.failure = reason;
+  ports_.events.counters().resizes_failed.Add();
   ++version_;
   Retire(std::move(given_up), reason);
 }

@@ -22,6 +22,7 @@ PhaseResult ResultOf(FormingPhase phase) {
   return {.ledger = {{.tag = "kv", .bytes = 4096}},
           .kv_blocks = 10,
           .block_tokens = 16,
+          .buckets = {8, 1},
           .agreement_digest = "00000000000000ab"};
 }
 
@@ -54,6 +55,19 @@ void TestFleet::Heartbeat(const std::string& id, uint64_t progress,
   Member& member = members_.at(id);
   member.progress = progress;
   coordinator_.membership().Heartbeat(member.lease, progress, std::move(epochs));
+}
+
+void TestFleet::Leave(const std::string& id, absl::Duration time_left) {
+  coordinator_.membership().ReportLeaving(members_.at(id).lease, time_left);
+}
+
+std::vector<std::string> TestFleet::FinishDrains(const absl::StatusOr<int>& sequences) {
+  std::vector<std::string> ids;
+  for (const FakeWorkerClient::DrainCall& call : client_.TakeDrains()) {
+    ids.push_back(call.target.placement.worker_id);
+    call.done(sequences);
+  }
+  return ids;
 }
 
 void TestFleet::ReportExpiry(const std::string& id, const ExpiryReport& expiry) {

@@ -32,6 +32,10 @@ class TestFleet {
   // With `progress` of its own and what it says of its epochs.
   void Heartbeat(const std::string& id, uint64_t progress, std::vector<EpochReport> epochs = {});
   void ReportExpiry(const std::string& id, const ExpiryReport& expiry);
+  // It was asked to end, and says so.
+  void Leave(const std::string& id, absl::Duration time_left = absl::Seconds(30));
+  // The leaders that were asked to drain have; the ids of them.
+  std::vector<std::string> FinishDrains(const absl::StatusOr<int>& sequences);
   // What the newest process under this id was told.
   const RecordingHolder& holder(const std::string& id) const { return *members_.at(id).holder; }
 

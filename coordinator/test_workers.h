@@ -46,6 +46,10 @@ class RecordingHolder : public LeaseHolder {
     absl::MutexLock lock(&mu_);
     notices_.push_back(notice);
   }
+  void OnMayLeave(const std::string& message) override {
+    absl::MutexLock lock(&mu_);
+    farewells_.push_back(message);
+  }
   void OnLeaseEnded(const absl::Status& reason) override {
     absl::MutexLock lock(&mu_);
     ends_.push_back(reason);
@@ -55,6 +59,10 @@ class RecordingHolder : public LeaseHolder {
     absl::MutexLock lock(&mu_);
     return notices_;
   }
+  std::vector<std::string> farewells() const {
+    absl::MutexLock lock(&mu_);
+    return farewells_;
+  }
   std::vector<absl::Status> ends() const {
     absl::MutexLock lock(&mu_);
     return ends_;
@@ -63,6 +71,7 @@ class RecordingHolder : public LeaseHolder {
  private:
   mutable absl::Mutex mu_;
   std::vector<AbortNotice> notices_ ABSL_GUARDED_BY(mu_);
+  std::vector<std::string> farewells_ ABSL_GUARDED_BY(mu_);
   std::vector<absl::Status> ends_ ABSL_GUARDED_BY(mu_);
 };
 

@@ -35,6 +35,7 @@ struct PhaseResult {
   std::vector<LedgerEntry> ledger;  // warmup, capture
   uint64_t kv_blocks = 0;           // capture
   int block_tokens = 0;             // capture
+  std::vector<int> buckets;         // capture: rows of the graphs, largest first
   std::string agreement_digest;     // capture
   Takeover takeover;                // activate
 };
@@ -61,6 +62,7 @@ class WorkerClient {
   using OnPhaseDone = std::function<void(absl::StatusOr<PhaseResult>)>;
   using OnDescribed = std::function<void(absl::StatusOr<CacheSummary>)>;
   using OnReleased = std::function<void(absl::Status)>;
+  using OnDrained = std::function<void(absl::StatusOr<int> sequences)>;
 
   virtual ~WorkerClient() = default;
 
@@ -73,6 +75,10 @@ class WorkerClient {
   // Asks the leader of an epoch that serves what its sequences hold. `done` as above.
   virtual void DescribeCache(const RankTarget& target, absl::Duration deadline,
                              OnDescribed done) = 0;
+
+  // Has the leader of an epoch that serves take no requests any more and answer those in flight,
+  // within `timeout`: how many sequences it then holds. `done` as above.
+  virtual void Drain(const RankTarget& target, absl::Duration timeout, OnDrained done) = 0;
 
   // Makes the target give back all it holds of the epoch, and tell whoever still waits on it `why`
   // it failed, if it did. `done` as above.

@@ -1,12 +1,13 @@
 // muster-worker: flags -> options -> wiring.
 #include <unistd.h>
 
+#include <atomic>
+#include <csignal>
 #include <future>
 #include <iostream>
 #include <memory>
 #include <utility>
 
-#include "absl/strings/str_cat.h"
 #include "base/logging.h"
 #include "base/process.h"
 #include "base/status_macros.h"
@@ -32,13 +33,17 @@ absl::Status Run(const WorkerOptions& options, pid_t parent, ShutdownSignal& shu
                          .has_float16 = backend->device().Report().kind == "cuda"}));
   std::promise<absl::Status> refusal;
   std::future<absl::Status> refused = refusal.get_future();
+  std::atomic<bool> ending{false};
   MUSTER_ASSIGN_OR_RETURN(const auto daemon,
                           WorkerDaemon::Start(options, std::move(model), std::move(backend),
-                                              [&refusal](const absl::Status& status) {
+                                              [&](const absl::Status& status) {
                                                 refusal.set_value(status);
-                                                ShutdownSignal::Request();
+                                                if (!ending.exchange(true)) {
+                                                  ShutdownSignal::Request();
+                                                }
                                               }));
-  shutdown.Wait();
+  const int signal = shutdown.Wait();
+  if (!ending.exchange(true) && signal == SIGTERM) daemon->Drain(options.drain_timeout);
   const bool was_refused = refused.wait_for(std::chrono::seconds(0)) == std::future_status::ready;
   if (!was_refused) Logger().Info("stopping");
   ExitWithin(kEnd, was_refused ? 1 : 0);
@@ -53,11 +58,14 @@ int Main(int argc, char** argv) {
   absl::Status status = options.status();
   if (status.ok() && !options->has_value()) return 0;
   if (status.ok()) {
-    status = InitLogging(absl::StrCat("worker ", (*options)->worker_id), (*options)->log_level);
+    status = InitLogging({.role = "worker",
+                          .worker = (*options)->worker_id,
+                          .level = (*options)->log_level,
+                          .format = (*options)->log_format});
   }
   if (status.ok()) status = Run(**options, parent, shutdown);
   if (status.ok()) return 0;
-  std::cerr << "muster-worker: " << status.message() << std::endl;
+  LogFailure("muster-worker", status);
   return options.ok() ? 1 : 2;
 }
 

@@ -17,6 +17,7 @@
 #include "base/flags.h"
 #include "base/listen_address.h"
 #include "base/status_macros.h"
+#include "base/tls_flag.h"
 #include "base/unix_socket.h"
 #include "worker/device/cuda/device_choice.h"
 
@@ -27,7 +28,9 @@ constexpr char kDescription[] =
     "Owns one device and serves as one rank of a model. A worker enlists with a coordinator, "
     "which\n"
     "gives it a rank, has it load its shards of the weights, and makes it part of a replica; the\n"
-    "worker of rank 0 then answers Forward requests. It ends on SIGTERM or SIGINT.";
+    "worker of rank 0 then answers Forward requests. On SIGTERM it hands its rank over and ends; "
+    "a\n"
+    "second SIGTERM, or SIGINT, ends it at once.";
 constexpr char kFooter[] =
     "\nExample: two workers of a coordinator at port 7600, started with --cp 2\n"
     "  muster-worker --coordinator 127.0.0.1:7600 --worker-id w0 --model DIR --threads 1\n"
@@ -44,6 +47,8 @@ constexpr uint64_t kMinKvMemory = 4ull << 10;
 constexpr uint64_t kMaxKvMemory = 16ull << 40;
 constexpr absl::Duration kShortestLease = absl::Seconds(1);
 constexpr absl::Duration kLongestLease = absl::Hours(24);
+constexpr absl::Duration kLongestDrain = absl::Hours(1);
+constexpr absl::Duration kShortestStall = absl::Milliseconds(100);
 
 const std::vector<std::string> kPhases = {
     "load",           "warmup/probe",   "warmup/vote",      "warmup/allocate",    "warmup/exchange",
@@ -140,6 +145,8 @@ int UsableProcessors() {
 struct Texts {
   std::string kv_memory = "auto";
   std::string client_lease = "10m";
+  std::string drain_timeout = "30s";
+  std::string stall_timeout = "5s";
   std::string fault;
   int device_ordinal = 0;
   bool no_fusion = false;
@@ -164,7 +171,7 @@ void AddFleetFlags(CLI::App& app, WorkerOptions& options, Texts& texts) {
   app.add_option(
          "--worker-id", options.worker_id,
          "Stable name within the fleet: with it, a restarted worker is known again (default: "
-         "host name and process id)")
+         "that of the certificate with --tls, else host name and process id)")
       ->type_name("ID")
       ->check(CLI::Validator(CheckWorkerId, ""));
   app.add_option("--client-lease", texts.client_lease,
@@ -172,9 +179,23 @@ void AddFleetFlags(CLI::App& app, WorkerOptions& options, Texts& texts) {
       ->type_name("DURATION")
       ->check(DurationBetween(kShortestLease, kLongestLease))
       ->capture_default_str();
+  app.add_option("--drain-timeout", texts.drain_timeout,
+                 "How long SIGTERM may take to hand the rank over and answer what is in flight, "
+                 "e.g. 30s; 0s ends at once")
+      ->type_name("DURATION")
+      ->check(DurationBetween(absl::ZeroDuration(), kLongestDrain))
+      ->capture_default_str();
+  AddAdminFlag(app, options.admin_listen);
+  app.add_option("--stall-timeout", texts.stall_timeout,
+                 "How long no step may end while requests wait before this worker calls itself "
+                 "NOT_SERVING; longer than the longest step")
+      ->type_name("DURATION")
+      ->check(DurationBetween(kShortestStall, kLongestDrain))
+      ->capture_default_str();
+  AddTlsFlag(app, options.tls);
   app.add_flag("--insecure", options.insecure,
-               "Allow plaintext beyond this machine; without it, --listen and --coordinator must "
-               "be loopback addresses");
+               "Allow plaintext beyond this machine; without it or --tls, --listen and "
+               "--coordinator must be loopback addresses");
 }
 
 void AddModelFlags(CLI::App& app, WorkerOptions& options, Texts& texts) {
@@ -240,7 +261,7 @@ void AddDeviceFlags(CLI::App& app, WorkerOptions& options, Texts& texts) {
 }
 
 void AddOwnFlags(CLI::App& app, WorkerOptions& options, Texts& texts) {
-  AddProcessFlags(app, options.log_level, options.die_with_parent);
+  AddProcessFlags(app, options.log_level, options.log_format, options.die_with_parent);
   app.add_option(
          "--fault", texts.fault,
          "For tests: kill@PHASE or stop@PHASE sends SIGKILL or SIGSTOP to this process when "
@@ -249,14 +270,35 @@ void AddOwnFlags(CLI::App& app, WorkerOptions& options, Texts& texts) {
       ->check(CLI::Validator(CheckFault, ""));
 }
 
-absl::Status Finish(const Texts& texts, WorkerOptions& options) {
+// The certificate says who this is: another name would be refused by the coordinator.
+absl::Status TakeIdentity(WorkerOptions& options) {
+  MUSTER_ASSIGN_OR_RETURN(const TlsIdentity identity,
+                          ReadTlsFlag(options.tls, TlsRole::kWorker, options.insecure));
+  if (options.worker_id.empty()) options.worker_id = identity.id;
+  if (options.worker_id == identity.id) return absl::OkStatus();
+  return absl::InvalidArgumentError(
+      absl::StrCat("--worker-id: ", FlagRefusal(options.worker_id, "'"), identity.id,
+                   "', to whom the certificate in '", options.tls,
+                   "' was issued; leave the flag out, or take the "
+                   "certificate of that worker"));
+}
+
+absl::Status CheckSecrecy(WorkerOptions& options) {
+  if (!options.tls.empty()) return TakeIdentity(options);
   for (const auto& [flag, address] :
        {std::pair("--listen", options.listen), std::pair("--coordinator", options.coordinator)}) {
     MUSTER_RETURN_IF_ERROR(CheckPlaintext(flag, address, options.insecure));
   }
+  return absl::OkStatus();
+}
+
+absl::Status Finish(const Texts& texts, WorkerOptions& options) {
+  MUSTER_RETURN_IF_ERROR(CheckSecrecy(options));
   if (options.worker_id.empty()) options.worker_id = DefaultWorkerId();
   options.kv_memory = ParseSize(texts.kv_memory);
   absl::ParseDuration(texts.client_lease, &options.client_lease);
+  absl::ParseDuration(texts.drain_timeout, &options.drain_timeout);
+  absl::ParseDuration(texts.stall_timeout, &options.stall_timeout);
   options.fault = ParseFault(texts.fault);
   options.device_ordinal = DeviceOrdinal(texts.device_ordinal);
   options.fusion = !texts.no_fusion;

@@ -40,14 +40,20 @@ struct WorkerOptions {
   int oversubscribe = 1;         // ranks that share one GPU, 1 to 16
   bool fusion = true;            // all-reduce, residual and norm as one operation
   bool graphs = true;            // replay captured graphs where a bucket fits
+  absl::Duration drain_timeout = absl::Seconds(30);  // from SIGTERM to the end
+  std::string admin_listen;                          // "host:port"; empty for no admin port
+  absl::Duration stall_timeout = absl::Seconds(5);   // without a step, with work queued
   std::optional<Fault> fault;
-  std::string log_level = "info";  // as InitLogging() takes it
+  std::string log_level = "info";   // as InitLogging() takes it
+  std::string log_format = "text";  // the same
   bool die_with_parent = false;
+  std::string tls;        // directory of base/tls_files.h; empty for plaintext
   bool insecure = false;  // plaintext beyond this machine
 };
 
-// Defaults that are not in the struct: `worker_id` is the host's name and the process id, `threads`
-// the processors that this process may use. Nothing when --help or
+// Defaults that are not in the struct: `worker_id` is that of the certificate under `tls`, else the
+// host's name and the process id, `threads` the processors that this process may use. Nothing when
+// --help or
 // --print-config was asked for and written to `out`. INVALID_ARGUMENT is one line that names the
 // flag, its value and what it can be.
 absl::StatusOr<std::optional<WorkerOptions>> ParseOptions(int argc, const char* const* argv,

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "tests/support/status_matchers.h"
+#include "tests/support/test_certificates.h"
 
 namespace muster {
 namespace {
@@ -44,6 +45,7 @@ TEST(WorkerOptions, HaveTheirDefaults) {
   EXPECT_EQ(options->oversubscribe, 1);
   EXPECT_EQ(options->kv_memory, std::nullopt);
   EXPECT_EQ(options->client_lease, absl::Minutes(10));
+  EXPECT_EQ(options->drain_timeout, absl::Seconds(30));
   EXPECT_EQ(options->unix_socket, "");
   EXPECT_GE(options->threads, 1);
   EXPECT_TRUE(options->fusion);
@@ -80,9 +82,13 @@ TEST(WorkerOptions, TakeEveryFlag) {
                                                   "kill@warmup/exchange",
                                                   "--log-level",
                                                   "debug",
+                                                  "--log-format",
+                                                  "json",
                                                   "--die-with-parent",
                                                   "--client-lease",
                                                   "90s",
+                                                  "--drain-timeout",
+                                                  "0s",
                                                   "--unix-socket",
                                                   "/run/muster/w0.sock"}));
   ASSERT_TRUE(options.has_value());
@@ -100,8 +106,10 @@ TEST(WorkerOptions, TakeEveryFlag) {
   EXPECT_FALSE(options->graphs);
   EXPECT_EQ(options->fault, (Fault{Fault::Action::kKill, "warmup/exchange"}));
   EXPECT_EQ(options->log_level, "debug");
+  EXPECT_EQ(options->log_format, "json");
   EXPECT_TRUE(options->die_with_parent);
   EXPECT_EQ(options->client_lease, absl::Seconds(90));
+  EXPECT_EQ(options->drain_timeout, absl::ZeroDuration());
   EXPECT_EQ(options->unix_socket, "/run/muster/w0.sock");
 }
 
@@ -110,12 +118,12 @@ TEST(WorkerOptions, HelpNamesEveryFlagAndAsksForNothingElse) {
   ASSERT_OK_AND_ASSIGN(const auto options, ParseWords({"--help"}, help));
   EXPECT_FALSE(options.has_value());
   for (const char* flag :
-       {"--coordinator",     "--listen",    "--worker-id",       "--model",
-        "--dtype",           "--threads",   "--kv-memory",       "--device-ordinal",
-        "--no-fusion",       "--no-graphs", "--fault",           "--log-level",
-        "--die-with-parent", "--insecure",  "--client-lease",    "--unix-socket",
-        "--load-format",     "--device ",   "--memory-fraction", "--oversubscribe",
-        "Exit status"}) {
+       {"--coordinator",     "--listen",          "--worker-id",     "--model",
+        "--dtype",           "--threads",         "--kv-memory",     "--device-ordinal",
+        "--no-fusion",       "--no-graphs",       "--fault",         "--log-level",
+        "--log-format",      "--die-with-parent", "--insecure",      "--tls DIR",
+        "--client-lease",    "--unix-socket",     "--load-format",   "--device ",
+        "--memory-fraction", "--oversubscribe",   "--drain-timeout", "Exit status"}) {
     EXPECT_NE(help.str().find(flag), std::string::npos) << flag << "\n" << help.str();
   }
 }
@@ -158,6 +166,7 @@ TEST(WorkerOptions, RefusalsNameFlagValueAndLimitInOneLine) {
       {"--oversubscribe", "0", "from 1 to 16"},
       {"--oversubscribe", "17", "from 1 to 16"},
       {"--log-level", "loud", "debug, info, warning, error, off"},
+      {"--log-format", "xml", "text, json"},
       {"--listen", "nowhere", "HOST:PORT"},
       {"--listen", "127.0.0.1:70000", "to 65535"},
       {"--worker-id", "a b", "1 to 128"},
@@ -165,6 +174,8 @@ TEST(WorkerOptions, RefusalsNameFlagValueAndLimitInOneLine) {
       {"--client-lease", "999ms", "from 1s to 24h"},
       {"--client-lease", "25h", "from 1s to 24h"},
       {"--client-lease", "10", "from 1s to 24h"},
+      {"--drain-timeout", "-1s", "from 0 to 1h"},
+      {"--drain-timeout", "61m", "from 0 to 1h"},
       {"--unix-socket", "w0.sock", "is not the absolute path of a socket"},
       {"--unix-socket", long_path.c_str(), "has 108 bytes; it can have 107"},
       {"--fault", "kill@lunch", "warmup/exchange"},
@@ -202,6 +213,58 @@ TEST(WorkerOptions, CoordinatorNeedsAPort) {
 TEST(WorkerOptions, PlaintextLeavesTheMachineOnlyWhenAllowed) {
   EXPECT_STATUS(Parse({"--listen", "0.0.0.0:7700"}), kInvalid, "--insecure");
   EXPECT_OK(Parse({"--listen", "0.0.0.0:7700", "--insecure"}));
+}
+
+TEST(WorkerOptions, TheAdminPortIsThereWhenItIsAskedFor) {
+  ASSERT_OK_AND_ASSIGN(const auto without, Parse({}));
+  EXPECT_EQ(without->admin_listen, "");
+  // Plain HTTP and read-only by design: probes come from other machines.
+  ASSERT_OK_AND_ASSIGN(const auto with, Parse({"--admin-listen", "0.0.0.0:9600"}));
+  EXPECT_EQ(with->admin_listen, "0.0.0.0:9600");
+  EXPECT_STATUS(Parse({"--admin-listen", "9600"}), kInvalid, "--admin-listen: '9600'");
+}
+
+TEST(WorkerOptions, AStallIsALengthOfTime) {
+  ASSERT_OK_AND_ASSIGN(const auto options, Parse({"--stall-timeout", "1500ms"}));
+  EXPECT_EQ(options->stall_timeout, absl::Milliseconds(1500));
+  for (const char* bad : {"", "0s", "-1s", "5", "2h", "soon"}) {
+    EXPECT_STATUS(Parse({"--stall-timeout", bad}), kInvalid, "--stall-timeout: ");
+  }
+}
+
+class WorkerTlsOptions : public ::testing::Test {
+ protected:
+  WorkerTlsOptions() {
+    authority_.Issue({.uris = {"spiffe://lab/muster/worker/gpu-3"}}, worker_);
+    authority_.Issue({.uris = {"spiffe://lab/muster/scheduler"}}, scheduler_);
+  }
+
+  const TestAuthority authority_;
+  const std::string worker_ = ::testing::TempDir() + "/worker-tls";
+  const std::string scheduler_ = ::testing::TempDir() + "/scheduler-tls";
+};
+
+TEST_F(WorkerTlsOptions, TheCertificateSaysWhoTheWorkerIs) {
+  ASSERT_OK_AND_ASSIGN(const auto options, Parse({"--tls", worker_.c_str()}));
+  EXPECT_EQ(options->worker_id, "gpu-3");
+  EXPECT_EQ(options->tls, worker_);
+  EXPECT_OK(Parse({"--tls", worker_.c_str(), "--worker-id", "gpu-3"}));
+  const Parsed other = Parse({"--tls", worker_.c_str(), "--worker-id", "gpu-4"});
+  EXPECT_STATUS(other, kInvalid, "--worker-id: 'gpu-4' is not 'gpu-3', to whom the certificate in");
+  EXPECT_TRUE(IsOneLine(other.status())) << other.status();
+}
+
+TEST_F(WorkerTlsOptions, EncryptedTrafficMayLeaveTheMachine) {
+  EXPECT_OK(Parse({"--tls", worker_.c_str(), "--listen", "0.0.0.0:7700"}));
+}
+
+TEST_F(WorkerTlsOptions, WhatCannotServeAWorkerIsRefused) {
+  EXPECT_STATUS(Parse({"--tls", scheduler_.c_str()}), kInvalid,
+                "is that of spiffe://lab/muster/scheduler; this daemon needs one of a worker");
+  EXPECT_STATUS(Parse({"--tls", "/no/such/folder"}), kInvalid,
+                "--tls: /no/such/folder/tls.crt: No such file or directory");
+  EXPECT_STATUS(Parse({"--tls", ""}), kInvalid, "--tls: '' is not the path of a directory");
+  EXPECT_STATUS(Parse({"--tls", worker_.c_str(), "--insecure"}), kInvalid, "give one of them");
 }
 
 }  // namespace

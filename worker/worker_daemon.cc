@@ -12,17 +12,19 @@
 #include "base/listen_address.h"
 #include "base/logging.h"
 #include "base/status_macros.h"
+#include "base/tls_news.h"
 #include "base/unix_socket.h"
+#include "base/version.h"
 #include "worker/advertised_address.h"
 #include "worker/service/coordinator_channel.h"
 #include "worker/service/grpc_rendezvous.h"
 #include "worker/service/inference_service.h"
+#include "worker/service/trace_service.h"
 #include "worker/service/worker_control_service.h"
 
 namespace muster {
 namespace {
 
-constexpr char kBuild[] = "0.1.0";
 // What answers that are on their way may take when the worker stops.
 constexpr absl::Duration kGrace = absl::Milliseconds(300);
 
@@ -39,10 +41,14 @@ constexpr int kGpuSparePercent = 1;
 // New tokens of a step: matrix units want many rows.
 constexpr int kGpuMaxRows = 2048;
 
-EpochContext::Options ContextOptions(const WorkerOptions& options, const DeviceReport& device) {
+EpochContext::Options ContextOptions(const WorkerOptions& options, const DeviceReport& device,
+                                     std::shared_ptr<EngineCounters> counters,
+                                     std::shared_ptr<SpanRing> spans) {
   EpochContext::Options context = {.fusion = options.fusion ? Fusion::kFused : Fusion::kUnfused,
                                    .graphs = options.graphs,
-                                   .client_lease = options.client_lease};
+                                   .client_lease = options.client_lease,
+                                   .counters = std::move(counters),
+                                   .spans = std::move(spans)};
   if (device.kind == "cpu") {
     context.kv_memory = options.kv_memory.value_or(kCpuKvMemory);
   } else {
@@ -82,30 +88,38 @@ absl::Status ExplainRefusal(const absl::Status& status, const std::string& coord
 absl::StatusOr<std::unique_ptr<WorkerDaemon>> WorkerDaemon::Start(
     const WorkerOptions& options, ModelSource model, std::unique_ptr<EngineBackend> backend,
     OnUseless on_useless) {
-  auto daemon = absl::WrapUnique(
-      new WorkerDaemon(options, std::move(model), std::move(backend), std::move(on_useless)));
+  MUSTER_ASSIGN_OR_RETURN(auto tls, TlsCredentials::Open(options.tls));
+  auto daemon = absl::WrapUnique(new WorkerDaemon(options, std::move(tls), std::move(model),
+                                                  std::move(backend), std::move(on_useless)));
   MUSTER_RETURN_IF_ERROR(daemon->Listen());
+  daemon->ObserveHealth();
+  MUSTER_RETURN_IF_ERROR(daemon->ListenForAdmin());
   daemon->Enlist();
   return daemon;
 }
 
-WorkerDaemon::WorkerDaemon(const WorkerOptions& options, ModelSource model,
-                           std::unique_ptr<EngineBackend> backend, OnUseless on_useless)
+WorkerDaemon::WorkerDaemon(const WorkerOptions& options, std::shared_ptr<const TlsCredentials> tls,
+                           ModelSource model, std::unique_ptr<EngineBackend> backend,
+                           OnUseless on_useless)
     : options_(options),
+      tls_(std::move(tls)),
+      tls_news_(tls_ == nullptr ? nullptr : LogTlsNews(options.tls, tls_->identity())),
       model_(std::move(model)),
       incarnation_(RandomIncarnation()),
-      coordinator_(ConnectCoordinator(options.coordinator)),
+      coordinator_(ConnectCoordinator(options.coordinator, tls_.get())),
       backend_(std::move(backend)),
       on_useless_(std::move(on_useless)),
+      health_({.stall_timeout = options.stall_timeout}),
       epochs_({.worker_id = options.worker_id,
                .incarnation = incarnation_,
-               .context = ContextOptions(options, backend_->device().Report())},
+               .context = ContextOptions(options, backend_->device().Report(), counters_, spans_)},
               {.model = model_,
                .backend = *backend_,
                .make_rendezvous =
                    [this](ReplicaIndex replica, Epoch epoch) {
                      return std::make_unique<GrpcRendezvous>(
-                         coordinator_, RendezvousCaller{replica, epoch, incarnation_});
+                         coordinator_, RendezvousCaller{replica, epoch, incarnation_},
+                         rendezvous_counters_);
                    },
                .listener = Listener()}) {}
 
@@ -136,7 +150,9 @@ void WorkerDaemon::CheckDevice() {
 }
 
 void WorkerDaemon::BeUseless(const absl::Status& reason) {
-  if (!useless_.exchange(true)) on_useless_(reason);
+  if (useless_.exchange(true)) return;
+  departure_.End();
+  on_useless_(reason);
 }
 
 absl::Status WorkerDaemon::Listen() {
@@ -146,13 +162,15 @@ absl::Status WorkerDaemon::Listen() {
                    listen,
                    {MakeInferenceService(epochs_),
                     MakeWorkerControlService(options_.worker_id, incarnation_, epochs_,
-                                             [this] { return backend_->Measure(model_.dtype); })},
-                   options_.unix_socket));
+                                             [this] { return backend_->Measure(model_.dtype); }),
+                    MakeTraceService(spans_)},
+                   options_.unix_socket, tls_.get()));
   health_.Attach(server_->health());
   const std::string local = LocalAddress(options_);
   Logger().Info("listening on ", server_->address().ToString(), local.empty() ? "" : " and ", local,
                 " with ", model_.spec.name, " in ", model_.spec.dtype);
-  if (IsLoopback(server_->address())) return absl::OkStatus();
+  if (tls_ != nullptr) Logger().Info("mutual TLS as ", tls_->identity().ToUri());
+  if (tls_ != nullptr || IsLoopback(server_->address())) return absl::OkStatus();
   Logger().Warning("INSECURE: plaintext on ", server_->address().ToString(),
                    ": whoever reaches this port can read and change everything");
   return absl::OkStatus();
@@ -166,7 +184,7 @@ void WorkerDaemon::Enlist() {
                     .address = AdvertisedAddress(server_->address(), options_.coordinator),
                     .device = backend_->device().Report(),
                     .model = model_.spec,
-                    .build = kBuild,
+                    .build = kVersion,
                     .local_address = LocalAddress(options_)},
       MembershipCallbacks{
           .progress = [this] { return epochs_.progress(); },
@@ -175,11 +193,20 @@ void WorkerDaemon::Enlist() {
           .serving = [this] { return epochs_.ServingTopologies(); },
           .term = [this] { return epochs_.term(); },
           .take_expiries = [this] { return expiries_.Take(); },
+          .leaving = [this] { return departure_.time_left(); },
           .on_welcome =
               [this](Term term) {
                 Logger().Info("enlisted at ", options_.coordinator, ", term ", term.value());
                 epochs_.NoteTerm(term);
+                health_.Enlisted(true);
+                departure_.OnEnlisted();
               },
+          .on_parted =
+              [this] {
+                health_.Enlisted(false);
+                departure_.OnParted();
+              },
+          .on_may_leave = [this](const std::string& message) { departure_.OnMayLeave(message); },
           .on_epoch_aborted =
               [this](ReplicaIndex replica, Epoch epoch, const absl::Status& reason) {
                 epochs_.Abort(replica, epoch, reason);

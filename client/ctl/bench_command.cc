@@ -40,15 +40,15 @@ struct BenchCommandOptions {
 };
 
 // All ranks at once, as they are in a step.
-absl::StatusOr<BenchLimits> MeasureLimits(const v1::Topology& topology) {
+absl::StatusOr<BenchLimits> MeasureLimits(const v1::Topology& topology, const FleetTls& tls) {
   const size_t count = static_cast<size_t>(topology.ranks_size());
   std::vector<absl::StatusOr<v1::MeasureDeviceResponse>> speeds(count,
                                                                 absl::UnknownError("not measured"));
   std::vector<std::thread> threads;
   for (size_t rank = 0; rank < count; ++rank) {
     threads.emplace_back([&, rank] {
-      speeds[rank] =
-          MeasureDevice(topology.ranks(static_cast<int>(rank)).address(), kMeasureTimeout);
+      const v1::RankPlacement& placed = topology.ranks(static_cast<int>(rank));
+      speeds[rank] = MeasureDevice({placed.address(), placed.worker_id(), tls}, kMeasureTimeout);
     });
   }
   for (std::thread& thread : threads) thread.join();
@@ -92,10 +92,11 @@ class BenchSession {
 
  private:
   absl::Status Find() {
-    MUSTER_ASSIGN_OR_RETURN(const CoordinatorAddress address, FindCoordinator(global_.coordinator));
+    MUSTER_ASSIGN_OR_RETURN(const CoordinatorAddress address, FindCoordinator(global_.fleet));
     MUSTER_ASSIGN_OR_RETURN(report_.replica, FindServing(FleetClient(address), options_.replica));
     report_.options = options_.bench;
-    leader_.emplace(LeaderAddress(report_.replica));
+    tls_ = address.tls;
+    leader_.emplace(LeaderOf(report_.replica, tls_));
     MUSTER_ASSIGN_OR_RETURN(const v1::GetModelResponse model, leader_->GetModel());
     report_.model = model.model();
     run_.emplace(*leader_, model, options_.bench, [this](absl::string_view what) { Tell(what); });
@@ -104,7 +105,7 @@ class BenchSession {
 
   absl::Status Measure() {
     Tell("measure the devices");
-    MUSTER_ASSIGN_OR_RETURN(report_.limits, MeasureLimits(report_.replica.topology()));
+    MUSTER_ASSIGN_OR_RETURN(report_.limits, MeasureLimits(report_.replica.topology(), tls_));
     MUSTER_ASSIGN_OR_RETURN(report_.steps, run_->Run());
     return absl::OkStatus();
   }
@@ -115,7 +116,7 @@ class BenchSession {
       thread.join();
     } else {
       // It waits for a step; nobody else does.
-      const InferenceClient impatient(LeaderAddress(report_.replica), kFreeTimeout);
+      const InferenceClient impatient(LeaderOf(report_.replica, tls_), kFreeTimeout);
       run_->FreeThrough(impatient);
     }
     ClearProgress();
@@ -146,6 +147,7 @@ class BenchSession {
   SignalQueue signals_;
   absl::Notification done_;
   BenchReport report_;
+  FleetTls tls_;
   std::optional<InferenceClient> leader_;
   std::optional<BenchRun> run_;
 };

@@ -5,9 +5,9 @@
 #include <cstdint>
 #include <string>
 
+#include "base/wire_json.h"
 #include "client/ctl/bench_run.h"
 #include "client/ctl/bench_work.h"
-#include "client/ctl/fleet_json.h"
 
 namespace muster::ctl {
 

@@ -6,6 +6,7 @@
 #include <string>
 
 #include "absl/status/status.h"
+#include "client/ctl/fleet_address.h"
 #include "client/ctl/report.h"
 
 namespace CLI {
@@ -16,7 +17,7 @@ namespace muster::ctl {
 
 // Options before or after every command.
 struct GlobalOptions {
-  std::string coordinator;  // "host:port"; empty: see FindCoordinator
+  FleetFlags fleet;
   Output output = Output::kTable;
 
   bool for_people() const { return output == Output::kTable; }
@@ -34,12 +35,14 @@ void AddPlanCommand(CLI::App& app, const GlobalOptions& global, Command& chosen)
 void AddEventsCommand(CLI::App& app, const GlobalOptions& global, Command& chosen);
 void AddForwardCommand(CLI::App& app, const GlobalOptions& global, Command& chosen);
 void AddBenchCommand(CLI::App& app, const GlobalOptions& global, Command& chosen);
+void AddTraceCommand(CLI::App& app, const GlobalOptions& global, Command& chosen);
 void AddTopCommand(CLI::App& app, const GlobalOptions& global, Command& chosen);
 void AddScaleCommand(CLI::App& app, const GlobalOptions& global, Command& chosen);
 void AddApplyCommand(CLI::App& app, const GlobalOptions& global, Command& chosen);
 void AddDrainCommand(CLI::App& app, const GlobalOptions& global, Command& chosen);
 void AddCancelCommand(CLI::App& app, const GlobalOptions& global, Command& chosen);
 void AddOperationsCommand(CLI::App& app, const GlobalOptions& global, Command& chosen);
+void AddCertsCommand(CLI::App& app, const GlobalOptions& global, Command& chosen);
 // They describe `app` as it is when they run.
 void AddCompletionCommand(CLI::App& app, const GlobalOptions& global, Command& chosen);
 void AddManCommand(CLI::App& app, const GlobalOptions& global, Command& chosen);

@@ -29,6 +29,12 @@ class CommandTextsTest : public ::testing::Test {
         ->add_option("shell", file_, "Which shell")
         ->check(CLI::IsMember({"bash", "zsh"}))
         ->type_name("SHELL");
+    CLI::App* keys = app_.add_subcommand("keys", "Keys");
+    CLI::App* make = keys->add_subcommand("make", "Make one");
+    make->add_option("kind", file_, "Which")->check(CLI::IsMember({"a", "b"}))->type_name("KIND");
+    make->add_option("name", file_, "Whose")->type_name("NAME");
+    make->add_option("--out", file_, "Where")->type_name("DIR");
+    keys->add_subcommand("show", "Show one");
   }
 
   // Of the option with this name in the command "run".
@@ -52,7 +58,7 @@ bool Has(const std::string& text, const std::string& part) {
 
 TEST_F(CommandTextsTest, TheTreeHasTheTextsOfHelp) {
   const CommandText text = TextOf(app_);
-  ASSERT_EQ(text.commands.size(), 2u);
+  ASSERT_EQ(text.commands.size(), 3u);
   EXPECT_EQ(text.commands[0].name, "run");
   EXPECT_EQ(Option("--count").names, (std::vector<std::string>{"-n", "--count"}));
   EXPECT_EQ(Option("--count").value, "N");
@@ -71,7 +77,7 @@ TEST_F(CommandTextsTest, ASwitchHasTheNameThatTurnsItOff) {
 
 TEST_F(CommandTextsTest, BashOffersCommandsOptionsChoicesAndFiles) {
   const std::string script = BashCompletion(TextOf(app_));
-  EXPECT_TRUE(Has(script, "compgen -W 'run shell -h --help --output'")) << script;
+  EXPECT_TRUE(Has(script, "compgen -W 'run shell keys -h --help --output'")) << script;
   EXPECT_TRUE(Has(script, "run-n|run--count) COMPREPLY=(); return")) << script;
   EXPECT_TRUE(Has(script, "run--in) compopt -o filenames; COMPREPLY=($(compgen -f")) << script;
   EXPECT_TRUE(Has(script, "*--output) COMPREPLY=($(compgen -W 'table json'")) << script;
@@ -95,11 +101,46 @@ TEST_F(CommandTextsTest, FishOffersOptionsBehindTheirCommand) {
   EXPECT_TRUE(Has(script, "-l output -x -a 'table json'")) << script;
 }
 
+TEST_F(CommandTextsTest, CommandsBelowCommandsHaveAllTheirWords) {
+  std::vector<std::string> names;
+  for (const CommandText& command : CommandsOf(TextOf(app_))) names.push_back(command.name);
+  EXPECT_EQ(names, (std::vector<std::string>{"run", "shell", "keys", "keys make", "keys show"}));
+}
+
+TEST_F(CommandTextsTest, BashOffersWhatIsBelowACommand) {
+  const std::string script = BashCompletion(TextOf(app_));
+  EXPECT_TRUE(Has(script, "case \" run shell keys keys.make keys.show \"")) << script;
+  EXPECT_TRUE(Has(script, "keys) COMPREPLY=($(compgen -W 'make show -h")) << script;
+  EXPECT_TRUE(Has(script, "keys.make--out) compopt -o filenames")) << script;
+  EXPECT_TRUE(Has(script, "keys.make) [[ $word == -* ]] || { COMPREPLY=($(compgen -W 'a b'"))
+      << script;
+}
+
+TEST_F(CommandTextsTest, ZshOffersWhatIsBelowACommand) {
+  const std::string script = ZshCompletion(TextOf(app_));
+  EXPECT_TRUE(Has(script, "'make:Make one'")) << script;
+  EXPECT_TRUE(Has(script, "'1:KIND:(a b)'")) << script;
+  EXPECT_TRUE(Has(script, "'2:NAME: '")) << script;
+}
+
+TEST_F(CommandTextsTest, FishOffersWhatIsBelowACommand) {
+  const std::string script = FishCompletion(TextOf(app_));
+  EXPECT_TRUE(Has(script,
+                  "-n '__fish_seen_subcommand_from keys; and not __fish_seen_subcommand_from make "
+                  "show' -a make -d 'Make one'"))
+      << script;
+  EXPECT_TRUE(Has(script,
+                  "-n '__fish_seen_subcommand_from keys; and __fish_seen_subcommand_from make' -l "
+                  "out"))
+      << script;
+}
+
 TEST_F(CommandTextsTest, TheManualPageHasEveryCommandAndOption) {
   const std::string page = ManPage(TextOf(app_));
   EXPECT_TRUE(Has(page, ".TH TOOL 1")) << page;
   EXPECT_TRUE(Has(page, "tool \\- A tool\n")) << page;
   EXPECT_TRUE(Has(page, ".SS tool run\n")) << page;
+  EXPECT_TRUE(Has(page, ".SS tool keys make\nMake one.\n")) << page;
   EXPECT_TRUE(Has(page, "\\fB\\-n\\fR, \\fB\\-\\-count\\fR \\fIN\\fR\nHow often\n")) << page;
   EXPECT_TRUE(Has(page, "One of table, json.\n")) << page;
   EXPECT_TRUE(Has(page, ".nf\n  tool run \\-n 3\n  .dot\n.fi\n")) << page;

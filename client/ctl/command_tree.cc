@@ -1,6 +1,7 @@
 #include "client/ctl/command_tree.h"
 
 #include <CLI/CLI.hpp>
+#include <utility>
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
@@ -39,6 +40,18 @@ CommandText TextOf(const CLI::App& app) {
     text.commands.push_back(TextOf(*command));
   }
   return text;
+}
+
+std::vector<CommandText> CommandsOf(const CommandText& program) {
+  std::vector<CommandText> commands;
+  for (const CommandText& command : program.commands) {
+    commands.push_back(command);
+    for (CommandText& below : CommandsOf(command)) {
+      below.name = absl::StrCat(command.name, " ", below.name);
+      commands.push_back(std::move(below));
+    }
+  }
+  return commands;
 }
 
 std::string ValueText(const CLI::Option& option) {

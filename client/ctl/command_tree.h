@@ -29,6 +29,10 @@ struct CommandText {
 
 CommandText TextOf(const CLI::App& app);
 
+// All commands below `program`, in its order, those below a command behind it. Each has all the
+// words that call it for a name: "certs", "certs init".
+std::vector<CommandText> CommandsOf(const CommandText& program);
+
 // The word that says what an option takes, and its description with the default behind it, as
 // --help has them.
 std::string ValueText(const CLI::Option& option);

@@ -1,5 +1,6 @@
 #include "client/ctl/completion.h"
 
+#include "absl/strings/ascii.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "absl/strings/str_replace.h"
@@ -25,8 +26,8 @@ std::string NamesOf(const std::vector<OptionText>& options) {
   return absl::StrJoin(names, " ");
 }
 
-std::string CommandNames(const CommandText& program) {
-  return absl::StrJoin(program.commands, " ", [](std::string* out, const CommandText& command) {
+std::string NamesOf(const std::vector<CommandText>& commands) {
+  return absl::StrJoin(commands, " ", [](std::string* out, const CommandText& command) {
     absl::StrAppend(out, command.name);
   });
 }
@@ -45,6 +46,15 @@ std::string Quoted(absl::string_view text) {
 }
 
 // --- bash
+
+// "certs init" as one word of a script.
+std::string BashName(const std::string& name) { return absl::StrReplaceAll(name, {{" ", "."}}); }
+
+std::string BashNames(const std::vector<CommandText>& commands) {
+  return absl::StrJoin(commands, " ", [](std::string* out, const CommandText& command) {
+    absl::StrAppend(out, BashName(command.name));
+  });
+}
 
 std::string BashValues(const OptionText& option) {
   switch (KindOf(option)) {
@@ -98,6 +108,7 @@ std::string ZshAction(const OptionText& option) {
 
 void AppendZshArguments(const std::vector<OptionText>& options, absl::string_view indent,
                         std::string& text) {
+  int positional = 0;
   for (const OptionText& option : options) {
     const std::string value =
         KindOf(option) == ValueKind::kNone
@@ -109,11 +120,60 @@ void AppendZshArguments(const std::vector<OptionText>& options, absl::string_vie
           &text, " \\\n", indent,
           Quoted(absl::StrCat(name, equals, "[", ZshText(option.description), "]", value)));
     }
-    if (option.names.empty()) absl::StrAppend(&text, " \\\n", indent, Quoted("1" + value));
+    if (!option.names.empty()) continue;
+    absl::StrAppend(&text, " \\\n", indent, Quoted(absl::StrCat(++positional, value)));
   }
 }
 
+// The command names, each with what it does.
+void AppendZshCommands(const CommandText& program, absl::string_view indent, std::string& text) {
+  absl::StrAppend(&text, indent, "local -a commands=(");
+  for (const CommandText& command : program.commands) {
+    absl::StrAppend(&text, "\n", indent, "  ",
+                    Quoted(absl::StrCat(command.name, ":", ZshText(command.description))));
+  }
+  absl::StrAppend(&text, ")\n", indent, "_describe command commands ;;\n");
+}
+
+// What follows the name of one of `program`'s commands; $line holds the words from that name on.
+void AppendZshCases(const CommandText& program, const std::vector<OptionText>& global,
+                    const std::string& indent, std::string& text) {
+  absl::StrAppend(&text, indent, "case $line[1] in\n");
+  for (const CommandText& command : program.commands) {
+    absl::StrAppend(&text, indent, "  ", command.name, ") _arguments",
+                    command.commands.empty() ? "" : " -C");
+    AppendZshArguments(command.options, indent + "    ", text);
+    AppendZshArguments(global, indent + "    ", text);
+    if (!command.commands.empty()) {
+      const std::string inner = indent + "    ";
+      absl::StrAppend(&text, " \\\n", inner, "'1:command:->command' \\\n", inner,
+                      "'*::argument:->argument'\n", inner, "case $state in\n", inner,
+                      "  command)\n");
+      AppendZshCommands(command, inner + "    ", text);
+      absl::StrAppend(&text, inner, "  argument)\n");
+      AppendZshCases(command, global, inner + "    ", text);
+      absl::StrAppend(&text, " ;;\n", inner, "esac");
+    }
+    absl::StrAppend(&text, " ;;\n");
+  }
+  absl::StrAppend(&text, indent, "esac");
+}
+
 // --- fish
+
+// Holds where all words of a command's name have been typed.
+std::string FishSeen(const std::string& name) {
+  return absl::StrCat("__fish_seen_subcommand_from ",
+                      absl::StrReplaceAll(name, {{" ", "; and __fish_seen_subcommand_from "}}));
+}
+
+void AppendFishCommands(const std::string& program, const std::string& condition,
+                        const std::vector<CommandText>& commands, std::string& text) {
+  for (const CommandText& command : commands) {
+    absl::StrAppend(&text, "complete -c ", program, " -n ", Quoted(condition), " -a ", command.name,
+                    " -d ", Quoted(command.description), "\n");
+  }
+}
 
 void AppendFishOptions(const std::string& program, const std::string& condition,
                        const std::vector<OptionText>& options, std::string& text) {
@@ -149,6 +209,7 @@ void AppendFishOptions(const std::string& program, const std::string& condition,
 
 std::string BashCompletion(const CommandText& program) {
   const std::string& name = program.name;
+  const std::vector<CommandText> commands = CommandsOf(program);
   std::string text = absl::StrCat(
       "# bash completion for ", name, ": source <(", name, " completion bash)\n_", name, "() {\n",
       "  local word=${COMP_WORDS[COMP_CWORD]} before=${COMP_WORDS[COMP_CWORD-1]} command= index\n"
@@ -157,28 +218,30 @@ std::string BashCompletion(const CommandText& program) {
       "before=${COMP_WORDS[COMP_CWORD-2]}; }\n"
       "  for ((index = 1; index < COMP_CWORD; index++)); do\n"
       "    case \" ",
-      CommandNames(program),
-      " \" in *\" ${COMP_WORDS[index]} \"*) "
-      "command=${COMP_WORDS[index]}; break ;; esac\n"
+      BashNames(commands),
+      " \" in *\" ${command:+$command.}${COMP_WORDS[index]} \"*) "
+      "command=${command:+$command.}${COMP_WORDS[index]} ;; esac\n"
       "  done\n"
       "  case $command$before in\n");
-  for (const CommandText& command : program.commands) {
-    AppendBashCases(command.name, command.options, text);
+  for (const CommandText& command : commands) {
+    AppendBashCases(BashName(command.name), command.options, text);
   }
   AppendBashCases("*", program.options, text);
   absl::StrAppend(&text, "  esac\n  case $command in\n");
-  for (const CommandText& command : program.commands) {
+  for (const CommandText& command : commands) {
     const OptionText* positional = PositionalOf(command);
     if (positional != nullptr) {
-      absl::StrAppend(&text, "    ", command.name, ") [[ $word == -* ]] || { ",
+      absl::StrAppend(&text, "    ", BashName(command.name), ") [[ $word == -* ]] || { ",
                       BashValues(*positional), "; return; } ;;&\n");
     }
-    absl::StrAppend(&text, "    ", command.name, ") COMPREPLY=($(compgen -W ",
-                    Quoted(absl::StrCat(NamesOf(command.options), " ", NamesOf(program.options))),
+    const std::vector<std::string> words = {NamesOf(command.commands), NamesOf(command.options),
+                                            NamesOf(program.options)};
+    absl::StrAppend(&text, "    ", BashName(command.name), ") COMPREPLY=($(compgen -W ",
+                    Quoted(absl::StripLeadingAsciiWhitespace(absl::StrJoin(words, " "))),
                     " -- \"$word\")) ;;\n");
   }
   absl::StrAppend(&text, "    *) COMPREPLY=($(compgen -W ",
-                  Quoted(absl::StrCat(CommandNames(program), " ", NamesOf(program.options))),
+                  Quoted(absl::StrCat(NamesOf(program.commands), " ", NamesOf(program.options))),
                   " -- \"$word\")) ;;\n  esac\n}\ncomplete -F _", name, " ", name, "\n");
   return text;
 }
@@ -190,21 +253,12 @@ std::string ZshCompletion(const CommandText& program) {
                                   "() {\n  local state line\n  _arguments -C");
   AppendZshArguments(program.options, "    ", text);
   absl::StrAppend(&text, " \\\n    '1:command:->command' \\\n    '*::argument:->argument'\n",
-                  "  case $state in\n    command)\n      local -a commands=(");
-  for (const CommandText& command : program.commands) {
-    absl::StrAppend(&text, "\n        ",
-                    Quoted(absl::StrCat(command.name, ":", ZshText(command.description))));
-  }
-  absl::StrAppend(&text, ")\n      _describe command commands ;;\n    argument)\n",
-                  "      case $line[1] in\n");
-  for (const CommandText& command : program.commands) {
-    absl::StrAppend(&text, "        ", command.name, ") _arguments");
-    AppendZshArguments(command.options, "          ", text);
-    AppendZshArguments(program.options, "          ", text);
-    absl::StrAppend(&text, " ;;\n");
-  }
-  absl::StrAppend(&text, "      esac ;;\n  esac\n}\nif [[ $funcstack[1] == _", name, " ]]; then _",
-                  name, " \"$@\"; else compdef _", name, " ", name, "; fi\n");
+                  "  case $state in\n    command)\n");
+  AppendZshCommands(program, "      ", text);
+  absl::StrAppend(&text, "    argument)\n");
+  AppendZshCases(program, program.options, "      ", text);
+  absl::StrAppend(&text, " ;;\n  esac\n}\nif [[ $funcstack[1] == _", name, " ]]; then _", name,
+                  " \"$@\"; else compdef _", name, " ", name, "; fi\n");
   return text;
 }
 
@@ -212,13 +266,14 @@ std::string FishCompletion(const CommandText& program) {
   const std::string& name = program.name;
   std::string text = absl::StrCat("# fish completion for ", name, ": ", name,
                                   " completion fish | source\ncomplete -c ", name, " -f\n");
-  for (const CommandText& command : program.commands) {
-    absl::StrAppend(&text, "complete -c ", name, " -n __fish_use_subcommand -a ", command.name,
-                    " -d ", Quoted(command.description), "\n");
-  }
+  AppendFishCommands(name, "__fish_use_subcommand", program.commands, text);
   AppendFishOptions(name, "", program.options, text);
-  for (const CommandText& command : program.commands) {
-    AppendFishOptions(name, "__fish_seen_subcommand_from " + command.name, command.options, text);
+  for (const CommandText& command : CommandsOf(program)) {
+    AppendFishOptions(name, FishSeen(command.name), command.options, text);
+    AppendFishCommands(name,
+                       absl::StrCat(FishSeen(command.name), "; and not ",
+                                    "__fish_seen_subcommand_from ", NamesOf(command.commands)),
+                       command.commands, text);
   }
   return text;
 }

@@ -42,11 +42,11 @@ absl::StatusOr<CoordinatorRecord> CoordinatorRecord::Open() {
   return CoordinatorRecord(directory);
 }
 
-absl::Status CoordinatorRecord::Write(const std::string& address) const {
+absl::Status CoordinatorRecord::Write(const RecordedFleet& fleet) const {
   const std::string temporary = absl::StrCat(Path(), ".", getpid());
   {
     std::ofstream file(temporary, std::ios::trunc);
-    file << address << "\n";
+    file << fleet.address << "\n" << fleet.tls << "\n";
     if (!file.flush()) return absl::UnavailableError(absl::StrCat("cannot write ", temporary));
   }
   if (rename(temporary.c_str(), Path().c_str()) != 0) {
@@ -57,15 +57,17 @@ absl::Status CoordinatorRecord::Write(const std::string& address) const {
   return absl::OkStatus();
 }
 
-std::optional<std::string> CoordinatorRecord::Read() const {
+std::optional<RecordedFleet> CoordinatorRecord::Read() const {
   std::ifstream file(Path());
-  std::string address;
-  if (!std::getline(file, address) || address.empty()) return std::nullopt;
-  return address;
+  RecordedFleet fleet;
+  if (!std::getline(file, fleet.address) || fleet.address.empty()) return std::nullopt;
+  std::getline(file, fleet.tls);
+  return fleet;
 }
 
 void CoordinatorRecord::Remove(const std::string& address) const {
-  if (Read() == address) unlink(Path().c_str());
+  const auto fleet = Read();
+  if (fleet.has_value() && fleet->address == address) unlink(Path().c_str());
 }
 
 std::string CoordinatorRecord::Path() const { return directory_ + "/coordinator"; }

@@ -10,8 +10,15 @@
 
 namespace muster::ctl {
 
-// A file of one line, "host:port", in a directory of this user alone. Two fleets at once: the last
-// one started is the one recorded.
+struct RecordedFleet {
+  std::string address;  // "host:port" of the coordinator
+  std::string tls;      // folder of its operator's certificate; empty: it listens in plaintext
+
+  friend bool operator==(const RecordedFleet&, const RecordedFleet&) = default;
+};
+
+// A file of two lines, the second one empty without TLS, in a directory of this user alone. Two
+// fleets at once: the last one started is the one recorded.
 class CoordinatorRecord {
  public:
   // $XDG_RUNTIME_DIR/muster, or /tmp/muster-UID where there is none. Creates it with mode 0700.
@@ -21,10 +28,10 @@ class CoordinatorRecord {
   explicit CoordinatorRecord(std::string directory) : directory_(std::move(directory)) {}
 
   // Replaces the record as a whole: a reader sees the former or the new one.
-  absl::Status Write(const std::string& address) const;
+  absl::Status Write(const RecordedFleet& fleet) const;
   // Nothing when there is no record.
-  std::optional<std::string> Read() const;
-  // Removes the record if it still says `address`.
+  std::optional<RecordedFleet> Read() const;
+  // Removes the record if it is still that of `address`.
   void Remove(const std::string& address) const;
 
   const std::string& directory() const { return directory_; }

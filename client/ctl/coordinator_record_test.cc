@@ -20,16 +20,23 @@ std::string FreshDirectory() {
 TEST(CoordinatorRecordTest, ReadsWhatWasWrittenLast) {
   const CoordinatorRecord record(FreshDirectory());
   EXPECT_EQ(record.Read(), std::nullopt);
-  ASSERT_OK(record.Write("127.0.0.1:1"));
-  ASSERT_OK(record.Write("127.0.0.1:2"));
-  EXPECT_EQ(record.Read(), "127.0.0.1:2");
+  ASSERT_OK(record.Write({"127.0.0.1:1", ""}));
+  ASSERT_OK(record.Write({"127.0.0.1:2", ""}));
+  EXPECT_EQ(record.Read(), (RecordedFleet{"127.0.0.1:2", ""}));
+}
+
+TEST(CoordinatorRecordTest, HasTheFolderOfAFleetWithTls) {
+  const CoordinatorRecord record(FreshDirectory());
+  const RecordedFleet fleet = {"127.0.0.1:1", "/run/a folder/operator"};
+  ASSERT_OK(record.Write(fleet));
+  EXPECT_EQ(record.Read(), fleet);
 }
 
 TEST(CoordinatorRecordTest, RemovesOnlyItsOwnAddress) {
   const CoordinatorRecord record(FreshDirectory());
-  ASSERT_OK(record.Write("127.0.0.1:2"));
+  ASSERT_OK(record.Write({"127.0.0.1:2", ""}));
   record.Remove("127.0.0.1:1");
-  EXPECT_EQ(record.Read(), "127.0.0.1:2");
+  EXPECT_EQ(record.Read(), (RecordedFleet{"127.0.0.1:2", ""}));
   record.Remove("127.0.0.1:2");
   EXPECT_EQ(record.Read(), std::nullopt);
 }

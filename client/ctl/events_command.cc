@@ -6,9 +6,9 @@
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
 #include "base/status_macros.h"
+#include "base/wire_json.h"
 #include "client/ctl/command.h"
 #include "client/ctl/fleet_client.h"
-#include "client/ctl/fleet_json.h"
 #include "client/ctl/text.h"
 
 namespace muster::ctl {
@@ -30,7 +30,7 @@ std::string Line(const v1::WatchEventsResponse& event) {
 }
 
 absl::Status RunEvents(bool follow, const GlobalOptions& global) {
-  MUSTER_ASSIGN_OR_RETURN(const CoordinatorAddress address, FindCoordinator(global.coordinator));
+  MUSTER_ASSIGN_OR_RETURN(const CoordinatorAddress address, FindCoordinator(global.fleet));
   const FleetClient client(address);
   const auto print = [&](const v1::WatchEventsResponse& event) {
     // Whoever follows through a pipe wants every line at once.

@@ -2,25 +2,12 @@
 
 #include <grpcpp/grpcpp.h>
 
-#include <cstdlib>
-#include <optional>
+#include <utility>
 
 #include "absl/strings/str_cat.h"
-#include "base/wire_status.h"
-#include "client/ctl/coordinator_record.h"
 
 namespace muster::ctl {
 namespace {
-
-constexpr int kMaxMessageBytes = 64 << 20;
-
-std::shared_ptr<grpc::Channel> Connect(const std::string& address) {
-  grpc::ChannelArguments arguments;
-  arguments.SetMaxReceiveMessageSize(kMaxMessageBytes);
-  // A proxy of the environment is meant for the internet, not for a fleet.
-  arguments.SetInt(GRPC_ARG_ENABLE_HTTP_PROXY, 0);
-  return grpc::CreateCustomChannel(address, grpc::InsecureChannelCredentials(), arguments);
-}
 
 std::unique_ptr<grpc::ClientContext> ContextWithin(absl::Duration timeout) {
   auto context = std::make_unique<grpc::ClientContext>();
@@ -38,26 +25,10 @@ grpc::Status ReadAll(const std::unique_ptr<grpc::ClientReader<Response>>& reader
 
 }  // namespace
 
-absl::StatusOr<CoordinatorAddress> FindCoordinator(const std::string& flag) {
-  if (!flag.empty()) return CoordinatorAddress{flag, ""};
-  const char* variable = std::getenv("MUSTER_COORDINATOR");
-  if (variable != nullptr && *variable != '\0') {
-    return CoordinatorAddress{variable, " (from MUSTER_COORDINATOR)"};
-  }
-  const auto record = CoordinatorRecord::Open();
-  if (!record.ok()) return record.status();
-  if (const std::optional<std::string> address = record->Read()) {
-    return CoordinatorAddress{*address, " (recorded by the last `musterctl up`)"};
-  }
-  return absl::NotFoundError(
-      "no fleet is known here: start one with `musterctl up --model DIR`, or name its coordinator "
-      "with --coordinator HOST:PORT");
-}
-
 FleetClient::FleetClient(CoordinatorAddress coordinator, absl::Duration timeout)
     : coordinator_(std::move(coordinator)),
       timeout_(timeout),
-      stub_(v1::Fleet::NewStub(Connect(coordinator_.address))) {}
+      stub_(v1::Fleet::NewStub(Connect(coordinator_))) {}
 
 absl::StatusOr<v1::GetTopologyResponse> FleetClient::GetTopology() const {
   v1::GetTopologyResponse response;
@@ -139,27 +110,22 @@ absl::Status FleetClient::FollowEvents(
 }
 
 absl::Status FleetClient::Explain(const grpc::Status& status) const {
-  absl::Status plain = FromGrpc(status);
-  const bool unreached = plain.code() == absl::StatusCode::kUnavailable ||
-                         plain.code() == absl::StatusCode::kDeadlineExceeded;
-  if (!unreached || !IsFromTransport(status)) return plain;
-  return absl::UnavailableError(absl::StrCat(
-      "no coordinator answers at ", coordinator_.address, coordinator_.origin,
-      ": start a fleet with `musterctl up --model DIR`, or name its coordinator with --coordinator "
-      "HOST:PORT"));
+  return ExplainFailure(status, coordinator_);
 }
 
 std::unique_ptr<grpc::ClientContext> FleetClient::Context() const {
   return ContextWithin(timeout_);
 }
 
-InferenceClient::InferenceClient(const std::string& address, absl::Duration timeout)
-    : timeout_(timeout), stub_(v1::Inference::NewStub(Connect(address))) {}
+InferenceClient::InferenceClient(WorkerAddress leader, absl::Duration timeout)
+    : leader_(std::move(leader)),
+      timeout_(timeout),
+      stub_(v1::Inference::NewStub(Connect(leader_))) {}
 
 absl::StatusOr<v1::GetModelResponse> InferenceClient::GetModel() const {
   v1::GetModelResponse response;
   const auto status = stub_->GetModel(Context().get(), v1::GetModelRequest(), &response);
-  if (!status.ok()) return FromGrpc(status);
+  if (!status.ok()) return Explain(status);
   return response;
 }
 
@@ -167,25 +133,29 @@ absl::StatusOr<v1::ForwardResponse> InferenceClient::Forward(
     const v1::ForwardRequest& request) const {
   v1::ForwardResponse response;
   const auto status = stub_->Forward(Context().get(), request, &response);
-  if (!status.ok()) return FromGrpc(status);
+  if (!status.ok()) return Explain(status);
   return response;
 }
 
 absl::Status InferenceClient::FreeSequences(const v1::FreeSequencesRequest& request) const {
   v1::FreeSequencesResponse response;
-  return FromGrpc(stub_->FreeSequences(Context().get(), request, &response));
+  return Explain(stub_->FreeSequences(Context().get(), request, &response));
+}
+
+absl::Status InferenceClient::Explain(const grpc::Status& status) const {
+  return ExplainFailure(status, leader_);
 }
 
 std::unique_ptr<grpc::ClientContext> InferenceClient::Context() const {
   return ContextWithin(timeout_);
 }
 
-absl::StatusOr<v1::MeasureDeviceResponse> MeasureDevice(const std::string& address,
+absl::StatusOr<v1::MeasureDeviceResponse> MeasureDevice(const WorkerAddress& worker,
                                                         absl::Duration timeout) {
-  const auto stub = v1::WorkerControl::NewStub(Connect(address));
+  const auto stub = v1::WorkerControl::NewStub(Connect(worker));
   v1::MeasureDeviceResponse response;
   const auto status = stub->MeasureDevice(ContextWithin(timeout).get(), {}, &response);
-  if (!status.ok()) return FromGrpc(status);
+  if (!status.ok()) return ExplainFailure(status, worker);
   return response;
 }
 

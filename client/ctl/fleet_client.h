@@ -10,22 +10,12 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
+#include "client/ctl/fleet_address.h"
 #include "proto/muster/v1/fleet.grpc.pb.h"
 #include "proto/muster/v1/inference.grpc.pb.h"
 #include "proto/muster/v1/worker_control.grpc.pb.h"
 
 namespace muster::ctl {
-
-// Where the coordinator is, and how that is known.
-struct CoordinatorAddress {
-  std::string address;  // "host:port"
-  // Ends an error about it, e.g. " (recorded by the last `musterctl up`)"; may be empty.
-  std::string origin;
-};
-
-// `flag` if it is not empty, else $MUSTER_COORDINATOR, else the record of the last `musterctl up`.
-// Errors: NOT_FOUND (none of them; says what to do).
-absl::StatusOr<CoordinatorAddress> FindCoordinator(const std::string& flag);
 
 // Calls of one coordinator. Every call has a deadline. Errors are those of the service;
 // UNAVAILABLE says which address does not answer and what to do. Thread-safe.
@@ -59,7 +49,6 @@ class FleetClient {
   const std::string& address() const { return coordinator_.address; }
 
  private:
-  // Names the address where the call did not reach it.
   absl::Status Explain(const grpc::Status& status) const;
   std::unique_ptr<grpc::ClientContext> Context() const;
 
@@ -71,22 +60,23 @@ class FleetClient {
 // Calls of one replica's leader. Thread-safe.
 class InferenceClient {
  public:
-  explicit InferenceClient(const std::string& address, absl::Duration timeout = absl::Seconds(60));
+  explicit InferenceClient(WorkerAddress leader, absl::Duration timeout = absl::Seconds(60));
 
   absl::StatusOr<v1::GetModelResponse> GetModel() const;
   absl::StatusOr<v1::ForwardResponse> Forward(const v1::ForwardRequest& request) const;
   absl::Status FreeSequences(const v1::FreeSequencesRequest& request) const;
 
  private:
+  absl::Status Explain(const grpc::Status& status) const;
   std::unique_ptr<grpc::ClientContext> Context() const;
 
+  const WorkerAddress leader_;
   const absl::Duration timeout_;
   const std::unique_ptr<v1::Inference::Stub> stub_;
 };
 
-// What the device of the worker at `address` can do, measured now.
-// Errors: as of WorkerControl.MeasureDevice.
-absl::StatusOr<v1::MeasureDeviceResponse> MeasureDevice(const std::string& address,
+// What the device of a worker can do, measured now. Errors: as of WorkerControl.MeasureDevice.
+absl::StatusOr<v1::MeasureDeviceResponse> MeasureDevice(const WorkerAddress& worker,
                                                         absl::Duration timeout);
 
 }  // namespace muster::ctl

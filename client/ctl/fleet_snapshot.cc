@@ -4,8 +4,8 @@
 
 #include "absl/strings/str_cat.h"
 #include "base/status_macros.h"
+#include "base/wire_json.h"
 #include "base/wire_status.h"
-#include "client/ctl/fleet_json.h"
 #include "client/ctl/text.h"
 
 namespace muster::ctl {
@@ -36,6 +36,12 @@ absl::Status FirstFailure(const FleetSnapshot& snapshot) {
 
 std::string LeaderAddress(const v1::ReplicaStatus& replica) {
   return replica.topology().ranks_size() > 0 ? replica.topology().ranks(0).address() : "";
+}
+
+WorkerAddress LeaderOf(const v1::ReplicaStatus& replica, const FleetTls& tls) {
+  if (replica.topology().ranks_size() == 0) return {"", "", tls};
+  const v1::RankPlacement& leader = replica.topology().ranks(0);
+  return {leader.address(), leader.worker_id(), tls};
 }
 
 absl::StatusOr<v1::ReplicaStatus> FindServing(const FleetClient& client, uint32_t replica) {

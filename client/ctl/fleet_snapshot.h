@@ -31,6 +31,8 @@ absl::Status FirstFailure(const FleetSnapshot& snapshot);
 
 // The address of a replica's leader; empty while it has no topology.
 std::string LeaderAddress(const v1::ReplicaStatus& replica);
+// The leader as it is called, by a fleet's TLS.
+WorkerAddress LeaderOf(const v1::ReplicaStatus& replica, const FleetTls& tls);
 
 // A replica that serves, by its index. Errors: NOT_FOUND (says how many there are), UNAVAILABLE (it
 // does not serve, and why), and as of FleetClient.

@@ -5,7 +5,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "absl/time/clock.h"
-#include "client/ctl/fleet_json.h"
+#include "base/wire_json.h"
 #include "client/ctl/text.h"
 #include "client/ctl/topology_picture.h"
 

@@ -122,9 +122,9 @@ absl::Status RunGeneration(const ForwardOptions& options, const GlobalOptions& g
                                   .sampling = SamplingOf(options),
                                   .ignore_eos = options.ignore_eos};
   MUSTER_ASSIGN_OR_RETURN(generation.prompt_tokens, PromptOf(options));
-  MUSTER_ASSIGN_OR_RETURN(const CoordinatorAddress address, FindCoordinator(global.coordinator));
+  MUSTER_ASSIGN_OR_RETURN(const CoordinatorAddress address, FindCoordinator(global.fleet));
   MUSTER_ASSIGN_OR_RETURN(const auto replica, FindServing(FleetClient(address), options.replica));
-  const InferenceClient leader(LeaderAddress(replica));
+  const InferenceClient leader(LeaderOf(replica, address.tls));
   PrintHead(options, global);
   MUSTER_ASSIGN_OR_RETURN(const Generation result,
                           Generate(leader, generation, [&](const GenerationStep& step) {
@@ -150,10 +150,10 @@ class PassCommand {
 
   absl::Status Run(const GlobalOptions& global) {
     MUSTER_RETURN_IF_ERROR(Prepare());
-    MUSTER_ASSIGN_OR_RETURN(const CoordinatorAddress address, FindCoordinator(global.coordinator));
+    MUSTER_ASSIGN_OR_RETURN(const CoordinatorAddress address, FindCoordinator(global.fleet));
     MUSTER_ASSIGN_OR_RETURN(const auto replica,
                             FindServing(FleetClient(address), options_.replica));
-    const InferenceClient leader(LeaderAddress(replica));
+    const InferenceClient leader(LeaderOf(replica, address.tls));
     const auto pass = RunPass(leader, pass_);
     // What others named, and may try again with, outlasts a refusal.
     if (!options_.keep && (pass.ok() || options_.sequence.empty())) Free(leader);

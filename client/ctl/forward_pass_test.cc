@@ -85,7 +85,7 @@ class ForwardPassTest : public ::testing::Test {
   absl::StatusOr<Pass> Run(PassOptions options) {
     options.client_id = "test";
     options.sequence_id = "s";
-    return RunPass(InferenceClient(leader_.address()), options);
+    return RunPass(InferenceClient({leader_.address(), "", {}}), options);
   }
 
   LayeredLeader leader_;

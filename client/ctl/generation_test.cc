@@ -72,7 +72,7 @@ class GenerationTest : public ::testing::Test {
  protected:
   absl::StatusOr<std::vector<uint32_t>> Tokens(const GenerationOptions& options) {
     std::vector<uint32_t> seen;
-    const auto generation = Generate(InferenceClient(leader_.address()), options,
+    const auto generation = Generate(InferenceClient({leader_.address(), "", {}}), options,
                                      [&](const GenerationStep& it) { seen.push_back(it.token); });
     if (!generation.ok()) return generation.status();
     EXPECT_EQ(generation->epoch, 7u);

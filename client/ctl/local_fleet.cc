@@ -156,20 +156,39 @@ absl::StatusOr<std::unique_ptr<LocalFleet>> LocalFleet::Start(const LocalFleetOp
     }
   }
   std::unique_ptr<LocalFleet> fleet(new LocalFleet(options, bin_dir));
+  MUSTER_RETURN_IF_ERROR(fleet->MakeCertificates());
   MUSTER_RETURN_IF_ERROR(fleet->StartCoordinator(signals));
   MUSTER_RETURN_IF_ERROR(fleet->StartWorkers(0, options.ranks()));
   return fleet;
+}
+
+absl::Status LocalFleet::MakeCertificates() {
+  if (!options_.tls) return absl::OkStatus();
+  MUSTER_ASSIGN_OR_RETURN(const CoordinatorRecord record, CoordinatorRecord::Open());
+  std::vector<std::string> ids;
+  for (int i = 0; i < options_.workers(); ++i) ids.push_back(WorkerId(i));
+  MUSTER_ASSIGN_OR_RETURN(certificates_, FleetCertificates::Make(record.directory(), ids));
+  return absl::OkStatus();
+}
+
+std::string LocalFleet::TlsFolder(absl::string_view holder) const {
+  return certificates_ == nullptr ? "" : certificates_->Folder(holder);
+}
+
+void LocalFleet::AddTls(absl::string_view holder, std::vector<std::string>& command) const {
+  if (certificates_ != nullptr) command.insert(command.end(), {"--tls", TlsFolder(holder)});
 }
 
 absl::Status LocalFleet::StartCoordinator(SignalQueue& signals) {
   MUSTER_ASSIGN_OR_RETURN(const CoordinatorRecord record, CoordinatorRecord::Open());
   const TemporaryFile port_file{absl::StrCat(record.directory(), "/up-", getpid(), ".port")};
   unlink(port_file.path.c_str());
-  MUSTER_ASSIGN_OR_RETURN(
-      auto process,
-      ChildProcess::Start({.name = "the coordinator",
-                           .command = CoordinatorCommand(options_, bin_dir_, port_file.path),
-                           .log_path = LogPath(options_, "coordinator")}));
+  std::vector<std::string> command = CoordinatorCommand(options_, bin_dir_, port_file.path);
+  AddTls("coordinator", command);
+  MUSTER_ASSIGN_OR_RETURN(auto process,
+                          ChildProcess::Start({.name = "the coordinator",
+                                               .command = std::move(command),
+                                               .log_path = LogPath(options_, "coordinator")}));
   processes_.push_back(std::move(process));
   return AwaitCoordinator(port_file.path, signals);
 }
@@ -202,6 +221,7 @@ absl::Status LocalFleet::StartWorkers(int begin, int end) {
   for (int i = begin; i < end; ++i) {
     std::vector<std::string> command =
         WorkerCommand(options_, bin_dir_ + "/muster-worker", coordinator_address_, i);
+    AddTls(WorkerId(i), command);
     if (const std::string socket = SocketPath(record, i); !socket.empty()) {
       command.insert(command.end(), {"--unix-socket", socket});
       sockets_.push_back(socket);
@@ -231,7 +251,8 @@ std::vector<const ChildProcess*> LocalFleet::TakeEnded() {
 }
 
 void LocalFleet::Stop(SignalQueue& signals, absl::Duration grace) {
-  for (auto& process : processes_) process->Signal(SIGTERM);
+  // Not SIGTERM: a worker would look for somebody who takes its rank over.
+  for (auto& process : processes_) process->Signal(SIGINT);
   const absl::Time deadline = absl::Now() + grace;
   const auto all_ended = [this] {
     // Every one is looked at, so that none stays a zombie.

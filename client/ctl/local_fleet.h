@@ -10,8 +10,10 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "absl/strings/string_view.h"
 #include "absl/time/time.h"
 #include "client/ctl/child_process.h"
+#include "client/ctl/fleet_certificates.h"
 #include "client/ctl/signal_queue.h"
 
 namespace muster::ctl {
@@ -44,6 +46,8 @@ struct LocalFleetOptions {
   std::string memory_fraction;
   bool no_fusion = false;
   bool no_graphs = false;
+  // Talk by TLS, each process with a certificate of its own.
+  bool tls = false;
   // Receives coordinator.log, w0.log, ...; empty keeps them in memory.
   std::string log_dir;
   std::string listen = "127.0.0.1:0";
@@ -85,6 +89,8 @@ class LocalFleet {
   const std::string& coordinator_address() const { return coordinator_address_; }
   // The coordinator first, then the workers in order; standbys once they are started.
   const std::vector<std::unique_ptr<ChildProcess>>& processes() const { return processes_; }
+  // Of a client, "operator" or "scheduler", or of the authority, "ca"; empty without TLS.
+  std::string TlsFolder(absl::string_view holder) const;
   // "w0", ..., in order.
   static std::string WorkerId(int index);
 
@@ -92,6 +98,9 @@ class LocalFleet {
   LocalFleet(const LocalFleetOptions& options, std::string bin_dir)
       : options_(options), bin_dir_(std::move(bin_dir)) {}
 
+  absl::Status MakeCertificates();
+  // Of the daemon that holds the certificate of `holder`.
+  void AddTls(absl::string_view holder, std::vector<std::string>& command) const;
   absl::Status StartCoordinator(SignalQueue& signals);
   // Those with an index in [begin, end).
   absl::Status StartWorkers(int begin, int end);
@@ -99,6 +108,7 @@ class LocalFleet {
 
   const LocalFleetOptions options_;
   const std::string bin_dir_;
+  std::unique_ptr<FleetCertificates> certificates_;  // null without TLS; outlives the processes
   bool standbys_started_ = false;
   std::vector<std::unique_ptr<ChildProcess>> processes_;
   std::vector<bool> taken_;  // by index into processes_

@@ -32,7 +32,7 @@ while [ $# -gt 0 ]; do [ "$1" = --unix-socket ] && socket=$2; shift; done
 touch "$socket"
 exec sleep 1000
 )";
-constexpr char kDeafWorker[] = "#!/bin/sh\ntrap '' TERM\nwhile true; do sleep 1000; done\n";
+constexpr char kDeafWorker[] = "#!/bin/sh\ntrap '' INT\nwhile true; do sleep 1000; done\n";
 constexpr char kFailing[] = "#!/bin/sh\necho \"$(basename $0): it is full\" >&2; exit 1\n";
 
 class LocalFleetTest : public ::testing::Test {
@@ -92,6 +92,46 @@ TEST_F(LocalFleetTest, TheCoordinatorIsToldOfTheRange) {
   std::ofstream(options_.bin_dir + "/muster-coordinator") << "#!/bin/sh\necho \"$@\" >&2; exit 1\n";
   EXPECT_STATUS(LocalFleet::Start(options_, signals_), absl::StatusCode::kUnavailable,
                 "--resize-range 1:4");
+}
+
+TEST_F(LocalFleetTest, EveryDaemonHasACertificateOfItsOwn) {
+  Install("muster-coordinator", kCoordinator);
+  // Makes a file of the name of its folder of credentials.
+  Install("muster-worker", R"(#!/bin/sh
+while [ $# -gt 0 ]; do [ "$1" = --tls ] && tls=$2; shift; done
+cat "$tls/tls.crt" "$tls/tls.key" "$tls/ca.crt" > /dev/null && echo "$tls" >&2
+exit 1
+)");
+  options_.tls = true;
+  // Of a process that was killed, and of one that lives; ids end at 2^22.
+  const std::string orphan = runtime_ + "/muster/up-4194305-tls";
+  const std::string other = absl::StrCat(runtime_, "/muster/up-", getppid(), "-tls");
+  std::filesystem::create_directories(orphan);
+  std::filesystem::create_directories(other);
+  std::string folder;
+  {
+    ASSERT_OK_AND_ASSIGN(auto fleet, LocalFleet::Start(options_, signals_));
+    folder = fleet->TlsFolder("ca");
+    EXPECT_TRUE(std::filesystem::exists(folder + "/ca.key"));
+    for (const char* client : {"operator", "scheduler", "coordinator"}) {
+      EXPECT_TRUE(std::filesystem::exists(fleet->TlsFolder(client) + "/tls.key"));
+    }
+    const ChildProcess& worker = *fleet->processes()[2];
+    while (!fleet->processes()[2]->HasEnded()) signals_.Wait(absl::Milliseconds(1));
+    EXPECT_EQ(worker.Fate(), fleet->TlsFolder("w1"));
+  }
+  EXPECT_FALSE(std::filesystem::exists(folder));
+  EXPECT_FALSE(std::filesystem::exists(orphan));
+  EXPECT_TRUE(std::filesystem::exists(other));
+}
+
+TEST_F(LocalFleetTest, WithoutTlsNobodyIsToldOfAny) {
+  Install("muster-coordinator", kCoordinator);
+  Install("muster-worker", "#!/bin/sh\necho \"$@\" >&2; exit 1\n");
+  ASSERT_OK_AND_ASSIGN(auto fleet, LocalFleet::Start(options_, signals_));
+  EXPECT_EQ(fleet->TlsFolder("scheduler"), "");
+  while (!fleet->processes()[1]->HasEnded()) signals_.Wait(absl::Milliseconds(1));
+  EXPECT_THAT(fleet->processes()[1]->Fate(), ::testing::Not(::testing::HasSubstr("--tls")));
 }
 
 // What the workers of a fleet of four are told of their devices, in order.

@@ -66,13 +66,17 @@ int Run(int argc, char** argv) {
   app.require_subcommand(0, 1);
   app.fallthrough();
   GlobalOptions global;
-  app.add_option("--coordinator", global.coordinator, "Its host:port")->type_name("ADDRESS");
+  app.add_option("--coordinator", global.fleet.coordinator, "Its host:port")->type_name("ADDRESS");
+  app.add_option("--tls", global.fleet.tls,
+                 "Talk by TLS, with the certificate of this folder (or MUSTER_TLS)")
+      ->type_name("DIR");
   AddOutput(app, global.output);
   Command chosen;
   for (auto* add :
        {AddUpCommand, AddStatusCommand, AddTopologyCommand, AddPlanCommand, AddScaleCommand,
         AddApplyCommand, AddDrainCommand, AddCancelCommand, AddOperationsCommand, AddEventsCommand,
-        AddForwardCommand, AddBenchCommand, AddTopCommand, AddCompletionCommand, AddManCommand}) {
+        AddForwardCommand, AddBenchCommand, AddTopCommand, AddTraceCommand, AddCertsCommand,
+        AddCompletionCommand, AddManCommand}) {
     add(app, global, chosen);
   }
   try {

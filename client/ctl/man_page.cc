@@ -87,7 +87,7 @@ std::string ManPage(const CommandText& program) {
   absl::StrAppend(&page, ".SH OPTIONS\nBefore or after every command:\n");
   AppendOptions(program.options, page);
   absl::StrAppend(&page, ".SH COMMANDS\n");
-  for (const CommandText& command : program.commands) {
+  for (const CommandText& command : CommandsOf(program)) {
     absl::StrAppend(&page, ".SS ", name, " ", Escape(command.name), "\n");
     AppendText(absl::StrCat(command.description, "."), page);
     std::vector<OptionText> options = command.options;

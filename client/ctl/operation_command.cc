@@ -5,9 +5,9 @@
 
 #include "absl/strings/str_cat.h"
 #include "base/status_macros.h"
+#include "base/wire_operation_json.h"
 #include "client/ctl/change_table.h"
 #include "client/ctl/fleet_client.h"
-#include "client/ctl/operation_json.h"
 #include "client/ctl/text.h"
 #include "client/ctl/topology_picture.h"
 
@@ -56,14 +56,14 @@ void OperationFlags::AddTo(CLI::App& command) {
 }
 
 OperationOptions OperationFlags::Session(const GlobalOptions& global) const {
-  return {.coordinator = global.coordinator,
+  return {.fleet = global.fleet,
           .output = global.output,
           .request_id = request_id.empty() ? NewRequestId() : request_id,
           .wait = wait};
 }
 
 absl::Status PrintPlan(const v1::PlanTopologyRequest& request, const GlobalOptions& global) {
-  MUSTER_ASSIGN_OR_RETURN(const CoordinatorAddress address, FindCoordinator(global.coordinator));
+  MUSTER_ASSIGN_OR_RETURN(const CoordinatorAddress address, FindCoordinator(global.fleet));
   const FleetClient client(address);
   MUSTER_ASSIGN_OR_RETURN(const auto plan, client.PlanTopology(request));
   if (!global.for_people()) {

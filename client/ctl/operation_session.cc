@@ -15,9 +15,9 @@
 #include "absl/strings/str_join.h"
 #include "absl/synchronization/mutex.h"
 #include "absl/time/clock.h"
+#include "base/wire_operation_json.h"
 #include "base/wire_status.h"
 #include "client/ctl/operation_display.h"
-#include "client/ctl/operation_json.h"
 #include "client/ctl/operation_text.h"
 #include "client/ctl/signal_queue.h"
 
@@ -92,7 +92,7 @@ class OperationSession {
       : options_(options), display_(TerminalOf(stdout)) {}
 
   int Run(const BeginOperation& begin) {
-    const auto address = FindCoordinator(options_.coordinator);
+    const auto address = FindCoordinator(options_.fleet);
     if (!address.ok()) return Fail(address.status().message(), 1);
     const FleetClient client(*address);
     OperationStream stream(client, begin);

@@ -11,7 +11,7 @@
 namespace muster::ctl {
 
 struct OperationOptions {
-  std::string coordinator;  // as FindCoordinator takes it
+  FleetFlags fleet;
   Output output = Output::kTable;
   std::string request_id;
   bool wait = true;  // for the end; otherwise for the beginning

@@ -6,9 +6,9 @@
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
 #include "base/status_macros.h"
+#include "base/wire_operation_json.h"
 #include "client/ctl/command.h"
 #include "client/ctl/fleet_client.h"
-#include "client/ctl/operation_json.h"
 #include "client/ctl/operation_text.h"
 #include "client/ctl/text.h"
 
@@ -46,7 +46,7 @@ void Print(const v1::ListOperationsResponse& operations) {
 }
 
 absl::Status RunOperations(const GlobalOptions& global) {
-  MUSTER_ASSIGN_OR_RETURN(const CoordinatorAddress address, FindCoordinator(global.coordinator));
+  MUSTER_ASSIGN_OR_RETURN(const CoordinatorAddress address, FindCoordinator(global.fleet));
   MUSTER_ASSIGN_OR_RETURN(const auto operations, FleetClient(address).ListOperations());
   if (global.for_people()) {
     Print(operations);
@@ -71,7 +71,7 @@ std::string CancelledLine(const v1::Operation& operation) {
 }
 
 absl::Status RunCancel(const std::string& id, const GlobalOptions& global) {
-  MUSTER_ASSIGN_OR_RETURN(const CoordinatorAddress address, FindCoordinator(global.coordinator));
+  MUSTER_ASSIGN_OR_RETURN(const CoordinatorAddress address, FindCoordinator(global.fleet));
   MUSTER_ASSIGN_OR_RETURN(const auto operation, FleetClient(address).CancelOperation(id));
   if (global.for_people()) {
     std::cout << CancelledLine(operation) << "\n";

@@ -5,7 +5,7 @@
 #include <iosfwd>
 #include <string>
 
-#include "client/ctl/fleet_json.h"
+#include "base/wire_json.h"
 
 namespace muster::ctl {
 

@@ -4,10 +4,10 @@
 #include <memory>
 
 #include "base/status_macros.h"
+#include "base/wire_operation_json.h"
 #include "client/ctl/change_table.h"
 #include "client/ctl/command.h"
 #include "client/ctl/operation_command.h"
-#include "client/ctl/operation_json.h"
 
 namespace muster::ctl {
 namespace {

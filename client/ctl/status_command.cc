@@ -5,11 +5,11 @@
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
 #include "base/status_macros.h"
+#include "base/wire_json.h"
+#include "base/wire_operation_json.h"
 #include "client/ctl/command.h"
-#include "client/ctl/fleet_json.h"
 #include "client/ctl/fleet_snapshot.h"
 #include "client/ctl/fleet_text.h"
-#include "client/ctl/operation_json.h"
 #include "client/ctl/operation_text.h"
 #include "client/ctl/text.h"
 #include "client/ctl/topology_picture.h"
@@ -83,7 +83,7 @@ void Print(const v1::GetTopologyResponse& topology, const v1::ListWorkersRespons
 }
 
 absl::Status RunStatus(const GlobalOptions& global) {
-  MUSTER_ASSIGN_OR_RETURN(const CoordinatorAddress address, FindCoordinator(global.coordinator));
+  MUSTER_ASSIGN_OR_RETURN(const CoordinatorAddress address, FindCoordinator(global.fleet));
   const FleetClient client(address);
   MUSTER_ASSIGN_OR_RETURN(const auto topology, client.GetTopology());
   MUSTER_ASSIGN_OR_RETURN(const auto workers, client.ListWorkers());

@@ -46,7 +46,7 @@ class TopSession {
         inputs_(full_screen_ && isatty(STDIN_FILENO) ? STDIN_FILENO : -1) {}
 
   absl::Status Run() {
-    MUSTER_ASSIGN_OR_RETURN(const CoordinatorAddress address, FindCoordinator(global_.coordinator));
+    MUSTER_ASSIGN_OR_RETURN(const CoordinatorAddress address, FindCoordinator(global_.fleet));
     client_.emplace(address, kCallTimeout);
     frame_.coordinator = client_->address();
     // A fleet that is not there is no reason to take the screen.

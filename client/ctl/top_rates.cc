@@ -2,7 +2,7 @@
 
 #include <utility>
 
-#include "client/ctl/fleet_json.h"
+#include "base/wire_json.h"
 
 namespace muster::ctl {
 namespace {

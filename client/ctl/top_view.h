@@ -7,7 +7,7 @@
 #include <vector>
 
 #include "absl/time/time.h"
-#include "client/ctl/fleet_json.h"
+#include "base/wire_json.h"
 #include "client/ctl/screen.h"
 #include "client/ctl/top_rates.h"
 

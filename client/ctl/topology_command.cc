@@ -5,9 +5,9 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "base/status_macros.h"
+#include "base/wire_json.h"
 #include "client/ctl/command.h"
 #include "client/ctl/fleet_client.h"
-#include "client/ctl/fleet_json.h"
 #include "client/ctl/text.h"
 #include "client/ctl/topology_picture.h"
 
@@ -33,7 +33,7 @@ void Print(const v1::ReplicaStatus& replica, const v1::ListWorkersResponse& work
 }
 
 absl::Status RunTopology(const GlobalOptions& global) {
-  MUSTER_ASSIGN_OR_RETURN(const CoordinatorAddress address, FindCoordinator(global.coordinator));
+  MUSTER_ASSIGN_OR_RETURN(const CoordinatorAddress address, FindCoordinator(global.fleet));
   const FleetClient client(address);
   MUSTER_ASSIGN_OR_RETURN(const auto topology, client.GetTopology());
   MUSTER_ASSIGN_OR_RETURN(const auto workers, client.ListWorkers());

@@ -4,6 +4,7 @@
 
 #include <CLI/CLI.hpp>
 #include <csignal>
+#include <cstdlib>
 #include <memory>
 #include <optional>
 #include <string>
@@ -69,6 +70,7 @@ class UpSession {
   const std::vector<UpView*> views_;
   SignalQueue signals_;
   std::unique_ptr<LocalFleet> fleet_;
+  FleetTls tls_;  // of the fleet's operator
   uint64_t next_event_ = 0;
   bool standbys_started_ = false;
   bool interrupted_ = false;
@@ -93,8 +95,9 @@ absl::Status UpSession::RunFleet() {
   Tell([&](UpView& view) { view.Started(*fleet_); });
   MUSTER_ASSIGN_OR_RETURN(const CoordinatorRecord record, CoordinatorRecord::Open());
   const std::string address = fleet_->coordinator_address();
-  MUSTER_RETURN_IF_ERROR(record.Write(address));
-  const FleetClient client({address, ""}, absl::Milliseconds(400));
+  MUSTER_ASSIGN_OR_RETURN(tls_, FleetTls::Open(fleet_->TlsFolder("operator")));
+  MUSTER_RETURN_IF_ERROR(record.Write({address, tls_.directory}));
+  const FleetClient client({address, "", tls_}, absl::Milliseconds(400));
   absl::Status status = Form(client);
   if (status.ok() && !interrupted_) status = Supervise(client);
   record.Remove(address);
@@ -149,7 +152,7 @@ absl::Status UpSession::StartStandbys() {
 }
 
 absl::Status UpSession::AnnounceServing(const FleetSnapshot& snapshot) {
-  const InferenceClient leader(LeaderAddress(snapshot.topology.replicas(0)), absl::Seconds(1));
+  const InferenceClient leader(LeaderOf(snapshot.topology.replicas(0), tls_), absl::Seconds(1));
   MUSTER_ASSIGN_OR_RETURN(const v1::GetModelResponse model, leader.GetModel());
   Tell([&](UpView& view) { view.Serving(snapshot, model); });
   return absl::OkStatus();
@@ -198,6 +201,8 @@ absl::Status DieWithParent(const UpOptions& options) {
 }
 
 int RunUp(const UpOptions& options, bool json) {
+  // The daemons' flags are those of this command, whatever a client of another fleet has set.
+  unsetenv("MUSTER_TLS");
   UpDisplay display(TerminalOf(json ? stderr : stdout), /*titled=*/!json);
   UpEvents events(stdout);
   std::vector<UpView*> views;
@@ -300,6 +305,7 @@ void AddUpCommand(CLI::App& app, const GlobalOptions& global, Command& chosen) {
   AddDeviceOptions(*up, fleet);
   up->add_flag("--no-fusion", fleet.no_fusion, "Separate all-reduce, residual and norm");
   up->add_flag("--no-graphs", fleet.no_graphs, "Run every step eagerly");
+  up->add_flag("--tls", fleet.tls, "Talk by TLS, with certificates made for this fleet");
   up->add_option("--log-dir", fleet.log_dir, "Where the daemons' logs go (default: nowhere)")
       ->type_name("DIR");
   up->add_option("--listen", fleet.listen, "Where the coordinator listens")
@@ -325,6 +331,10 @@ void AddUpCommand(CLI::App& app, const GlobalOptions& global, Command& chosen) {
     for (const std::string& fault : options->faults) {
       const size_t colon = fault.find(':');
       fleet.faults[fault.substr(0, colon)] = fault.substr(colon + 1);
+    }
+    if (!global.fleet.tls.empty()) {
+      throw CLI::ValidationError(
+          "--tls", "up makes certificates of its own: it takes --tls without a folder");
     }
     if (global.output == Output::kYaml) {
       throw CLI::ValidationError("--output", "up tells what happens as lines of json, not as yaml");

@@ -12,7 +12,7 @@
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/strip.h"
-#include "client/ctl/fleet_json.h"
+#include "base/wire_json.h"
 #include "client/ctl/text.h"
 #include "client/ctl/topology_picture.h"
 
@@ -99,6 +99,8 @@ void UpDisplay::Started(const LocalFleet& fleet) {
     absl::StrAppend(&names, ", ", WorkerNames("standby", workers, workers + fleet.standbys()));
   }
   Fact("fleet", absl::StrCat("coordinator ", fleet.coordinator_address(), ", ", names));
+  const std::string tls = fleet.TlsFolder("scheduler");
+  if (!tls.empty()) Fact("tls", absl::StrCat("a scheduler's certificate: --tls ", tls));
 }
 
 void UpDisplay::Changed(const FleetSnapshot& snapshot) {

@@ -1,6 +1,6 @@
 #include "client/ctl/up_events.h"
 
-#include "client/ctl/fleet_json.h"
+#include "base/wire_json.h"
 
 namespace muster::ctl {
 namespace {
@@ -20,11 +20,21 @@ Json WorkersJson(const LocalFleet& fleet, size_t first) {
   return workers;
 }
 
+// Where clients find their certificates; nothing of a fleet without TLS.
+Json TlsJson(const LocalFleet& fleet) {
+  if (fleet.TlsFolder("ca").empty()) return Json::object();
+  return {{"tls", fleet.TlsFolder("scheduler")},
+          {"tls_operator", fleet.TlsFolder("operator")},
+          {"tls_authority", fleet.TlsFolder("ca")}};
+}
+
 }  // namespace
 
 void UpEvents::Started(const LocalFleet& fleet) {
   coordinator_ = fleet.coordinator_address();
+  tls_ = TlsJson(fleet);
   Json json = {{"event", "started"}, {"coordinator", coordinator_}};
+  json.update(tls_);
   json["coordinator_pid"] = fleet.processes()[0]->pid();
   json["workers"] = WorkersJson(fleet, 1);
   Write(out_, json);
@@ -47,6 +57,7 @@ void UpEvents::Changed(const FleetSnapshot& snapshot) {
 
 void UpEvents::Serving(const FleetSnapshot& snapshot, const v1::GetModelResponse& model) {
   Json json = {{"event", "serving"}, {"coordinator", coordinator_}};
+  json.update(tls_);
   json["model"] = ModelJson(model.model());
   json["max_rows_per_step"] = model.max_rows_per_step();
   json["buckets"] = model.buckets();

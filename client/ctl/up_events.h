@@ -6,12 +6,15 @@
 #include <map>
 #include <string>
 
+#include "base/wire_json.h"
 #include "client/ctl/up_view.h"
 
 namespace muster::ctl {
 
 // Every object has "event": "started", "standbys_started", "fleet_event", "serving",
-// "process_ended", "failed" or "stopped". Lines are flushed one by one.
+// "process_ended", "failed" or "stopped". Of a fleet with TLS "started" and "serving" have the
+// folders of a scheduler's certificate ("tls"), an operator's ("tls_operator") and the authority
+// ("tls_authority"). Lines are flushed one by one.
 class UpEvents : public UpView {
  public:
   // Writes to `out`, which outlives it.
@@ -28,6 +31,7 @@ class UpEvents : public UpView {
  private:
   std::FILE* const out_;
   std::string coordinator_;
+  Json tls_ = Json::object();  // of what is said of it, the members
 };
 
 }  // namespace muster::ctl

@@ -18,7 +18,7 @@ constexpr int kMaxMessageBytes = 64 << 20;
 // vain ends the process.
 void LogOfGrpc(gpr_log_func_args* args) {
   const bool last_words = absl::StartsWith(args->message, "assertion failed");
-  LogLine(last_words ? LogLevel::kError : LogLevel::kDebug, "grpc", args->message);
+  LogLine(last_words ? LogLevel::kError : LogLevel::kDebug, {.source = "grpc"}, args->message);
 }
 
 }  // namespace
@@ -46,12 +46,16 @@ CoordinatorServer::CoordinatorServer(const Options& options, Coordinator& coordi
   builder.AddChannelArgument(GRPC_ARG_ALLOW_REUSEPORT, 0);
   builder.SetMaxReceiveMessageSize(kMaxMessageBytes);
   builder.SetMaxSendMessageSize(kMaxMessageBytes);
-  builder.AddListeningPort(options.listen.ToString(), grpc::InsecureServerCredentials(),
+  builder.AddListeningPort(options.listen.ToString(), ServerCredentialsOf(options.tls.get()),
                            &address_.port);
   builder.RegisterService(&membership_);
   builder.RegisterService(&rendezvous_);
   builder.RegisterService(&fleet_);
   server_ = builder.BuildAndStart();
+  if (server_ == nullptr) return;
+  for (const char* service : {"muster.v1.Membership", "muster.v1.Rendezvous", "muster.v1.Fleet"}) {
+    server_->GetHealthCheckService()->SetServingStatus(service, true);
+  }
 }
 
 CoordinatorServer::~CoordinatorServer() { Shutdown(absl::ZeroDuration()); }

@@ -7,6 +7,7 @@
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
 #include "base/listen_address.h"
+#include "base/tls_credentials.h"
 #include "coordinator/coordinator.h"
 #include "coordinator/service/fleet_service.h"
 #include "coordinator/service/membership_service.h"
@@ -18,12 +19,13 @@ class Server;
 
 namespace muster {
 
-// A coordinator's services, health and reflection on one port, in plaintext.
+// A coordinator's services, health and reflection on one port.
 class CoordinatorServer {
  public:
   struct Options {
     ListenAddress listen;
-    absl::Duration heartbeat_interval;  // what workers are asked for
+    std::shared_ptr<const TlsCredentials> tls;  // null for plaintext
+    absl::Duration heartbeat_interval;          // what workers are asked for
   };
   // Serves from now on. UNAVAILABLE says why it cannot listen. `coordinator` outlives the server.
   static absl::StatusOr<std::unique_ptr<CoordinatorServer>> Start(const Options& options,

@@ -11,6 +11,7 @@ v1::RankLedger ToWireLedger(const RankLedger& ledger) {
   ToWire(ledger.entries, wire.mutable_entries());
   wire.set_kv_blocks(ledger.kv_blocks);
   wire.set_block_tokens(static_cast<uint32_t>(ledger.block_tokens));
+  for (const int rows : ledger.buckets) wire.add_buckets(static_cast<uint32_t>(rows));
   return wire;
 }
 

@@ -2,6 +2,7 @@
 
 #include <grpcpp/support/status.h>
 
+#include <algorithm>
 #include <functional>
 #include <memory>
 #include <string>
@@ -13,6 +14,7 @@
 #include "absl/time/clock.h"
 #include "base/error.h"
 #include "base/logging.h"
+#include "base/tls_credentials.h"
 #include "base/wire_status.h"
 #include "base/wire_takeover.h"
 #include "base/wire_topology.h"
@@ -27,6 +29,9 @@ using Control = v1::WorkerControl::StubInterface::async_interface;
 template <typename Request, typename Response>
 using UnaryMethod = void (Control::*)(grpc::ClientContext*, const Request*, Response*,
                                       std::function<void(grpc::Status)>);
+
+// The leader answers by itself, and says what is left.
+constexpr absl::Duration kDrainMargin = absl::Seconds(1);
 
 template <typename Request, typename Response>
 struct UnaryCall {
@@ -81,7 +86,8 @@ v1::ActivateRequest ActivateOf(const PhaseInputs& inputs) {
 
 }  // namespace
 
-GrpcWorkerClient::GrpcWorkerClient() : id_prefix_(absl::Uniform<uint64_t>(absl::BitGen())) {}
+GrpcWorkerClient::GrpcWorkerClient(std::shared_ptr<const TlsCredentials> tls)
+    : tls_(std::move(tls)), id_prefix_(absl::Uniform<uint64_t>(absl::BitGen())) {}
 
 GrpcWorkerClient::~GrpcWorkerClient() { Stop(); }
 
@@ -143,6 +149,18 @@ void GrpcWorkerClient::DescribeCache(const RankTarget& target, absl::Duration de
       });
 }
 
+void GrpcWorkerClient::Drain(const RankTarget& target, absl::Duration timeout, OnDrained done) {
+  const UnaryMethod<v1::DrainRequest, v1::DrainResponse> method = &Control::Drain;
+  v1::DrainRequest request;
+  *request.mutable_timeout() = ToWire(timeout);
+  CallUnary<v1::DrainResponse>(
+      method, std::move(request), "drain", target, timeout + kDrainMargin,
+      [done = std::move(done)](const absl::Status& status, const v1::DrainResponse& response) {
+        constexpr uint32_t kMost = 1 << 30;
+        status.ok() ? done(static_cast<int>(std::min(response.sequences(), kMost))) : done(status);
+      });
+}
+
 void GrpcWorkerClient::Release(const RankTarget& target, const absl::Status& why,
                                absl::Duration deadline, OnReleased done) {
   const UnaryMethod<v1::ReleaseRequest, v1::ReleaseResponse> method = &Control::Release;
@@ -170,7 +188,7 @@ void GrpcWorkerClient::CallUnary(Method method, Request request, const char* wha
   if (unary->call == nullptr) return;
   unary->request = std::move(request);
   FillHeader(target, &unary->request);
-  auto connection = Connect(ProcessOf(target));
+  auto connection = Connect(target);
   (connection->control()->*method)(
       unary->call->context(), &unary->request, &unary->response,
       [unary, what, target, deadline, done = std::move(done)](const grpc::Status& status) {
@@ -186,7 +204,7 @@ void GrpcWorkerClient::CallStream(Method method, Request request, const char* wh
   auto call = calls_.Begin(ProcessOf(target), deadline);
   if (call == nullptr) return;
   FillHeader(target, &request);
-  auto connection = Connect(ProcessOf(target));
+  auto connection = Connect(target);
   auto* stream = new PhaseStream<Request, Response>(
       std::move(call), std::move(request), std::move(on_progress),
       [what, target, deadline, done = std::move(done)](const grpc::Status& status,
@@ -206,10 +224,13 @@ void GrpcWorkerClient::FillHeader(const RankTarget& target, Request* request) {
   header->set_epoch(target.epoch.value());
 }
 
-std::shared_ptr<WorkerConnection> GrpcWorkerClient::Connect(const WorkerProcess& process) {
+std::shared_ptr<WorkerConnection> GrpcWorkerClient::Connect(const RankTarget& target) {
   absl::MutexLock lock(&mu_);
-  std::shared_ptr<WorkerConnection>& connection = connections_[process];
-  if (connection == nullptr) connection = std::make_shared<WorkerConnection>(process.address);
+  std::shared_ptr<WorkerConnection>& connection = connections_[ProcessOf(target)];
+  if (connection == nullptr) {
+    connection = std::make_shared<WorkerConnection>(target.placement.address,
+                                                    target.placement.worker_id, tls_.get());
+  }
   return connection;
 }
 

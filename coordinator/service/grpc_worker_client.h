@@ -14,13 +14,15 @@
 
 namespace muster {
 
+class TlsCredentials;
 class WorkerConnection;
 
 // Workers over muster.v1.WorkerControl: a connection per process, kept until Forget, and a request
 // id per call.
 class GrpcWorkerClient : public WorkerClient {
  public:
-  GrpcWorkerClient();
+  // Plaintext without `tls`; with it, each call reaches the worker that it is for, or nobody.
+  explicit GrpcWorkerClient(std::shared_ptr<const TlsCredentials> tls = nullptr);
   // As Stop().
   ~GrpcWorkerClient() override;
 
@@ -31,6 +33,7 @@ class GrpcWorkerClient : public WorkerClient {
   void RunPhase(FormingPhase phase, const RankTarget& target, const Topology& topology,
                 const PhaseInputs& inputs, OnProgress on_progress, OnPhaseDone done) override;
   void DescribeCache(const RankTarget& target, absl::Duration deadline, OnDescribed done) override;
+  void Drain(const RankTarget& target, absl::Duration timeout, OnDrained done) override;
   void Release(const RankTarget& target, const absl::Status& why, absl::Duration deadline,
                OnReleased done) override;
   void Forget(const std::string& address, Incarnation incarnation) override
@@ -48,10 +51,11 @@ class GrpcWorkerClient : public WorkerClient {
 
   template <typename Request>
   void FillHeader(const RankTarget& target, Request* request);
-  std::shared_ptr<WorkerConnection> Connect(const WorkerProcess& process) ABSL_LOCKS_EXCLUDED(mu_);
+  std::shared_ptr<WorkerConnection> Connect(const RankTarget& target) ABSL_LOCKS_EXCLUDED(mu_);
   // To be called once a call on `connection` has started.
   void Keep(std::shared_ptr<WorkerConnection> connection) ABSL_LOCKS_EXCLUDED(mu_);
 
+  const std::shared_ptr<const TlsCredentials> tls_;
   const uint64_t id_prefix_;  // random
   std::atomic<uint64_t> last_id_ = 0;
   WorkerCalls calls_;

@@ -50,6 +50,7 @@ class FakeWorker : public v1::WorkerControl::Service {
     v1::CaptureResponse response;
     response.mutable_result()->set_kv_blocks(9);
     response.mutable_result()->set_block_tokens(16);
+    for (const uint32_t rows : buckets) response.mutable_result()->add_buckets(rows);
     response.mutable_result()->set_agreement_digest(digest);
     writer->Write(response);
     return Take(request->header());
@@ -69,6 +70,12 @@ class FakeWorker : public v1::WorkerControl::Service {
     response->set_block_tokens(block_tokens);
     return Take(request->header());
   }
+  grpc::Status Drain(grpc::ServerContext* /*context*/, const v1::DrainRequest* request,
+                     v1::DrainResponse* response) override {
+    wait_bound = FromWire(request->timeout());
+    response->set_sequences(3);
+    return Take(request->header());
+  }
   grpc::Status Release(grpc::ServerContext* /*context*/, const v1::ReleaseRequest* request,
                        v1::ReleaseResponse* /*response*/) override {
     return Take(request->header());
@@ -80,6 +87,7 @@ class FakeWorker : public v1::WorkerControl::Service {
   bool says_result = true;
   std::string digest = "ab";
   uint32_t block_tokens = 16;
+  std::vector<uint32_t> buckets = {8, 1};
   v1::AssignRequest assigned;
   v1::ActivateRequest activated;
   absl::Duration wait_bound;
@@ -199,6 +207,24 @@ TEST_F(GrpcWorkerClientTest, ALeaderSaysWhatItsCacheHolds) {
   EXPECT_STATUS(describe(), absl::StatusCode::kFailedPrecondition, "it does not lead");
 }
 
+TEST_F(GrpcWorkerClientTest, ALeaderDrainsWithinItsTimeAndSaysWhatItHolds) {
+  const auto drain = [&] {
+    absl::Notification answered;
+    absl::StatusOr<int> answer;
+    client_.Drain(target_, absl::Seconds(9), [&](const absl::StatusOr<int>& sequences) {
+      answer = sequences;
+      answered.Notify();
+    });
+    answered.WaitForNotification();
+    return answer;
+  };
+  ASSERT_OK_AND_ASSIGN(const int sequences, drain());
+  EXPECT_EQ(sequences, 3);
+  EXPECT_EQ(worker_.wait_bound, absl::Seconds(9));
+  worker_.answer = absl::DeadlineExceededError("2 requests are still in flight after 9s");
+  EXPECT_STATUS(drain(), absl::StatusCode::kDeadlineExceeded, "2 requests are still in flight");
+}
+
 TEST_F(GrpcWorkerClientTest, LoadTellsItsProgressBeforeItsResult) {
   ASSERT_OK(Run(FormingPhase::kLoad));
   EXPECT_EQ(progress_, (Progress{"load", 1, 2, "bytes"}));
@@ -214,7 +240,20 @@ TEST_F(GrpcWorkerClientTest, CaptureGivesBlocksAndDigest) {
   ASSERT_OK_AND_ASSIGN(const PhaseResult result, Run(FormingPhase::kCapture));
   EXPECT_EQ(result.kv_blocks, 9u);
   EXPECT_EQ(result.block_tokens, 16);
+  EXPECT_EQ(result.buckets, (std::vector<int>{8, 1}));
   EXPECT_EQ(result.agreement_digest, "ab");
+}
+
+TEST_F(GrpcWorkerClientTest, MoreGraphsThanAWorkerCanHaveAreRefused) {
+  worker_.buckets.assign(33, 1);
+  EXPECT_STATUS(Run(FormingPhase::kCapture), absl::StatusCode::kInvalidArgument,
+                "buckets has 33 entries; it can have 32");
+}
+
+TEST_F(GrpcWorkerClientTest, GraphsOfMoreRowsThanAStepCanHaveAreRefused) {
+  worker_.buckets = {1 << 20};
+  EXPECT_STATUS(Run(FormingPhase::kCapture), absl::StatusCode::kInvalidArgument,
+                "buckets[0] is 1048576; it can be 1 to 65536");
 }
 
 TEST_F(GrpcWorkerClientTest, EveryCallHasARequestIdOfItsOwn) {

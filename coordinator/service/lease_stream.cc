@@ -1,20 +1,30 @@
 #include "coordinator/service/lease_stream.h"
 
+#include <algorithm>
 #include <utility>
 #include <vector>
 
 #include "base/status_macros.h"
 #include "base/wire_status.h"
+#include "base/wire_time.h"
 #include "base/wire_topology.h"
 #include "coordinator/service/lease_writer.h"
 #include "coordinator/service/worker_info.h"
 
 namespace muster {
+namespace {
 
-LeaseStream::LeaseStream(Membership& membership, std::function<Term()> term, v1::Welcome welcome)
+// No worker takes longer to leave.
+constexpr absl::Duration kLongestDrain = absl::Hours(1);
+
+}  // namespace
+
+LeaseStream::LeaseStream(Membership& membership, std::function<Term()> term, v1::Welcome welcome,
+                         std::optional<TlsIdentity> caller)
     : membership_(membership),
       term_(std::move(term)),
       welcome_(std::move(welcome)),
+      caller_(std::move(caller)),
       writer_(std::make_shared<LeaseWriter>(this)) {
   StartRead(&request_);
 }
@@ -42,6 +52,7 @@ absl::Status LeaseStream::OnMessage() {
 
 absl::Status LeaseStream::OnEnlistment(const v1::Enlistment& wire) {
   MUSTER_ASSIGN_OR_RETURN(const WorkerInfo worker, WorkerInfoFromWire(wire));
+  MUSTER_RETURN_IF_ERROR(CheckIsWorker(caller_, worker.worker_id));
   MUSTER_ASSIGN_OR_RETURN(lease_, membership_.Enlist(worker, writer_));
   v1::Welcome welcome = welcome_;
   welcome.set_term(term_().value());
@@ -55,6 +66,9 @@ absl::Status LeaseStream::OnHeartbeat(const v1::Heartbeat& wire) {
                           ExpiriesFromWire(wire.client_expiries()));
   membership_.Heartbeat(*lease_, wire.progress(), std::move(reports));
   if (!expiries.empty()) membership_.ReportExpiries(*lease_, expiries);
+  if (!wire.has_leaving()) return absl::OkStatus();
+  const absl::Duration time_left = FromWire(wire.leaving().time_left());
+  membership_.ReportLeaving(*lease_, std::clamp(time_left, absl::ZeroDuration(), kLongestDrain));
   return absl::OkStatus();
 }
 

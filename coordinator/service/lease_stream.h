@@ -8,6 +8,7 @@
 #include "absl/status/status.h"
 #include "absl/strings/string_view.h"
 #include "base/ids.h"
+#include "base/tls_identity.h"
 #include "coordinator/membership.h"
 #include "proto/muster/v1/membership.grpc.pb.h"
 
@@ -20,7 +21,9 @@ class LeaseWriter;
 class LeaseStream : public grpc::ServerBidiReactor<v1::EnlistRequest, v1::EnlistResponse> {
  public:
   // `membership` outlives the call. The welcome gets the `term` that there is after the enlistment.
-  LeaseStream(Membership& membership, std::function<Term()> term, v1::Welcome welcome);
+  // A `caller` that is known can enlist as no other worker.
+  LeaseStream(Membership& membership, std::function<Term()> term, v1::Welcome welcome,
+              std::optional<TlsIdentity> caller);
   ~LeaseStream() override;
 
  private:
@@ -37,6 +40,7 @@ class LeaseStream : public grpc::ServerBidiReactor<v1::EnlistRequest, v1::Enlist
   Membership& membership_;
   const std::function<Term()> term_;
   const v1::Welcome welcome_;
+  const std::optional<TlsIdentity> caller_;
   const std::shared_ptr<LeaseWriter> writer_;  // the registry holds it too
 
   // By one callback at a time.

@@ -34,6 +34,16 @@ void LeaseWriter::OnEpochAborted(const AbortNotice& notice) {
   aborted->set_replica(static_cast<uint32_t>(notice.replica.value()));
   aborted->set_epoch(notice.epoch.value());
   SetFailure(notice.reason, aborted);
+  Write(std::move(response));
+}
+
+void LeaseWriter::OnMayLeave(const std::string& message) {
+  v1::EnlistResponse response;
+  response.mutable_may_leave()->set_message(message);
+  Write(std::move(response));
+}
+
+void LeaseWriter::Write(v1::EnlistResponse response) {
   absl::MutexLock lock(&mu_);
   if (stream_ == nullptr) return;
   queue_.push_back(std::move(response));

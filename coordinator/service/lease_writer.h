@@ -2,6 +2,7 @@
 #define MUSTER_COORDINATOR_SERVICE_LEASE_WRITER_H_
 
 #include <deque>
+#include <string>
 
 #include "absl/base/thread_annotations.h"
 #include "absl/status/status.h"
@@ -28,9 +29,11 @@ class LeaseWriter : public LeaseHolder {
   void End(const absl::Status& status) ABSL_LOCKS_EXCLUDED(mu_);
 
   void OnEpochAborted(const AbortNotice& notice) override ABSL_LOCKS_EXCLUDED(mu_);
+  void OnMayLeave(const std::string& message) override ABSL_LOCKS_EXCLUDED(mu_);
   void OnLeaseEnded(const absl::Status& reason) override { End(reason); }
 
  private:
+  void Write(v1::EnlistResponse response) ABSL_LOCKS_EXCLUDED(mu_);
   void WriteNext() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
 
   absl::Mutex mu_;

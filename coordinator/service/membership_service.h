@@ -21,7 +21,8 @@ class MembershipService : public v1::Membership::CallbackService {
   MembershipService(const Options& options, Membership& membership)
       : options_(options), membership_(membership) {}
 
-  // INVALID_ARGUMENT names the field; otherwise ends with the reason for which the lease ended.
+  // INVALID_ARGUMENT names the field, PERMISSION_DENIED the worker whose certificate the caller
+  // has; otherwise ends with the reason for which the lease ended.
   grpc::ServerBidiReactor<v1::EnlistRequest, v1::EnlistResponse>* Enlist(
       grpc::CallbackServerContext* context) override;
 

@@ -268,6 +268,18 @@ TEST_F(MembershipServiceTest, AnAbortedEpochIsToldWithItsCulprit) {
   EXPECT_EQ(DetailOf(reason).workers, std::vector<std::string>{"w1"});
 }
 
+TEST_F(MembershipServiceTest, AWorkerThatLeavesIsLetGoWhenItHoldsNothing) {
+  EnlistedWorker worker(served_.channel, W(0));
+  worker.Read();
+  v1::EnlistRequest heartbeat;
+  heartbeat.mutable_heartbeat()->mutable_leaving()->mutable_time_left()->set_seconds(30);
+  worker.Write(heartbeat);
+  EXPECT_TRUE(worker.Read().has_may_leave());
+  worker.Leave();
+  ASSERT_TRUE(Eventually([&] { return !fleet_.events(EventKind::kWorkerLeft).empty(); }));
+  EXPECT_TRUE(fleet_.events(EventKind::kWorkerLost).empty());
+}
+
 TEST_F(MembershipServiceTest, AStoppingCoordinatorEndsTheStreamsAndSaysSo) {
   EnlistedWorker worker(served_.channel, W(0));
   worker.Read();

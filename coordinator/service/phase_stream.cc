@@ -7,6 +7,22 @@ namespace {
 
 constexpr size_t kMaxDigestBytes = 64;
 constexpr uint32_t kMaxBlockTokens = 1 << 16;
+constexpr int kMaxBuckets = 32;
+constexpr uint32_t kMaxBucketRows = 1 << 16;
+
+absl::StatusOr<std::vector<int>> BucketsFromWire(
+    const google::protobuf::RepeatedField<uint32_t>& wire) {
+  if (wire.size() > kMaxBuckets) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("buckets has ", wire.size(), " entries; it can have ", kMaxBuckets));
+  }
+  for (int i = 0; i < wire.size(); ++i) {
+    if (wire[i] >= 1 && wire[i] <= kMaxBucketRows) continue;
+    return absl::InvalidArgumentError(
+        absl::StrCat("buckets[", i, "] is ", wire[i], "; it can be 1 to ", kMaxBucketRows));
+  }
+  return std::vector<int>(wire.begin(), wire.end());
+}
 
 }  // namespace
 
@@ -26,6 +42,7 @@ absl::StatusOr<PhaseResult> ResultFromWire(const v1::CaptureResult& wire) {
                                                    "; it can be 0 to ", kMaxBlockTokens));
   }
   result.block_tokens = static_cast<int>(wire.block_tokens());
+  MUSTER_ASSIGN_OR_RETURN(result.buckets, BucketsFromWire(wire.buckets()));
   if (wire.agreement_digest().size() > kMaxDigestBytes) {
     return absl::InvalidArgumentError(absl::StrCat("agreement_digest has ",
                                                    wire.agreement_digest().size(),

@@ -1,11 +1,13 @@
 #include "coordinator/service/rendezvous_service.h"
 
 #include <limits>
+#include <optional>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "base/digest.h"
 #include "base/status_macros.h"
+#include "base/tls_caller.h"
 #include "base/wire_status.h"
 #include "base/wire_topology.h"
 
@@ -22,7 +24,8 @@ absl::StatusOr<int> IndexFromWire(absl::string_view field, uint32_t value) {
 
 // Of any of the three requests.
 template <typename Request>
-absl::StatusOr<MeetingPlace> PlaceFromWire(const Request& request) {
+absl::StatusOr<MeetingPlace> PlaceFromWire(const grpc::CallbackServerContext& context,
+                                           const Request& request) {
   const v1::RendezvousScope& scope = request.scope();
   MUSTER_ASSIGN_OR_RETURN(const int replica, IndexFromWire("scope.replica", scope.replica()));
   uint64_t group = 0;
@@ -30,15 +33,18 @@ absl::StatusOr<MeetingPlace> PlaceFromWire(const Request& request) {
     return absl::InvalidArgumentError(absl::StrCat("scope.group_id has ", scope.group_id().size(),
                                                    " bytes; it must be 16 hexadecimal digits"));
   }
+  const std::optional<TlsIdentity> caller = CallerOf(context);
   return MeetingPlace{.replica = ReplicaIndex(replica),
                       .epoch = Epoch(scope.epoch()),
                       .group = GroupId(group),
                       .key = request.key(),
-                      .incarnation = Incarnation(request.incarnation())};
+                      .incarnation = Incarnation(request.incarnation()),
+                      .worker_id = caller.has_value() ? caller->id : ""};
 }
 
-absl::StatusOr<AllGatherCall> CallFromWire(const v1::AllGatherRequest& request) {
-  MUSTER_ASSIGN_OR_RETURN(MeetingPlace place, PlaceFromWire(request));
+absl::StatusOr<AllGatherCall> CallFromWire(const grpc::CallbackServerContext& context,
+                                           const v1::AllGatherRequest& request) {
+  MUSTER_ASSIGN_OR_RETURN(MeetingPlace place, PlaceFromWire(context, request));
   MUSTER_ASSIGN_OR_RETURN(const int rank, IndexFromWire("group_rank", request.group_rank()));
   AllGatherCall call{.place = std::move(place),
                      .rank = GroupRank(rank),
@@ -58,7 +64,7 @@ grpc::ServerUnaryReactor* RendezvousService::AllGather(grpc::CallbackServerConte
                                                        const v1::AllGatherRequest* request,
                                                        v1::AllGatherResponse* response) {
   grpc::ServerUnaryReactor* reactor = context->DefaultReactor();
-  const absl::StatusOr<AllGatherCall> call = CallFromWire(*request);
+  const absl::StatusOr<AllGatherCall> call = CallFromWire(*context, *request);
   if (!call.ok()) {
     reactor->Finish(ToGrpc(call.status()));
     return reactor;
@@ -74,7 +80,7 @@ grpc::ServerUnaryReactor* RendezvousService::Publish(grpc::CallbackServerContext
                                                      const v1::PublishRequest* request,
                                                      v1::PublishResponse* /*response*/) {
   grpc::ServerUnaryReactor* reactor = context->DefaultReactor();
-  const absl::StatusOr<MeetingPlace> place = PlaceFromWire(*request);
+  const absl::StatusOr<MeetingPlace> place = PlaceFromWire(*context, *request);
   reactor->Finish(ToGrpc(place.ok() ? board_.Publish(*place, request->value()) : place.status()));
   return reactor;
 }
@@ -83,7 +89,7 @@ grpc::ServerUnaryReactor* RendezvousService::Await(grpc::CallbackServerContext* 
                                                    const v1::AwaitRequest* request,
                                                    v1::AwaitResponse* response) {
   grpc::ServerUnaryReactor* reactor = context->DefaultReactor();
-  const absl::StatusOr<MeetingPlace> place = PlaceFromWire(*request);
+  const absl::StatusOr<MeetingPlace> place = PlaceFromWire(*context, *request);
   if (!place.ok()) {
     reactor->Finish(ToGrpc(place.status()));
     return reactor;

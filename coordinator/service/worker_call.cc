@@ -1,6 +1,8 @@
 #include "coordinator/service/worker_call.h"
 
-#include "absl/time/clock.h"
+#include <chrono>
+
+#include "absl/time/time.h"
 
 namespace muster {
 
@@ -9,7 +11,9 @@ std::unique_ptr<WorkerCall> WorkerCalls::Begin(const WorkerProcess& process,
   absl::MutexLock lock(&mu_);
   if (stopped_) return nullptr;
   std::unique_ptr<WorkerCall> call(new WorkerCall(*this));
-  call->context()->set_deadline(absl::ToChronoTime(absl::Now() + deadline));
+  // Not absl::Now(), which learns only within two seconds that somebody has set the clock.
+  call->context()->set_deadline(std::chrono::system_clock::now() +
+                                absl::ToChronoNanoseconds(deadline));
   contexts_.emplace(call->context(), process);
   ++count_;
   return call;

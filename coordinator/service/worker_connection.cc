@@ -4,6 +4,8 @@
 #include <grpcpp/security/credentials.h>
 #include <grpcpp/support/channel_arguments.h>
 
+#include "base/tls_credentials.h"
+
 namespace muster {
 namespace {
 
@@ -14,7 +16,8 @@ constexpr int kConnectMillis = 20'000;
 constexpr int kFirstReconnectMillis = 100;
 constexpr int kLongestReconnectMillis = 1000;
 
-std::shared_ptr<grpc::Channel> Connect(const std::string& address) {
+std::shared_ptr<grpc::Channel> Connect(
+    const std::string& address, const std::shared_ptr<grpc::ChannelCredentials>& credentials) {
   grpc::ChannelArguments arguments;
   arguments.SetInt(GRPC_ARG_ENABLE_HTTP_PROXY, 0);
   arguments.SetInt(GRPC_ARG_USE_LOCAL_SUBCHANNEL_POOL, 1);
@@ -22,12 +25,14 @@ std::shared_ptr<grpc::Channel> Connect(const std::string& address) {
   arguments.SetInt(GRPC_ARG_MIN_RECONNECT_BACKOFF_MS, kConnectMillis);
   arguments.SetInt(GRPC_ARG_MAX_RECONNECT_BACKOFF_MS, kLongestReconnectMillis);
   arguments.SetMaxReceiveMessageSize(kMaxMessageBytes);
-  return grpc::CreateCustomChannel(address, grpc::InsecureChannelCredentials(), arguments);
+  return grpc::CreateCustomChannel(address, credentials, arguments);
 }
 
 }  // namespace
 
-WorkerConnection::WorkerConnection(const std::string& address)
-    : stub_(v1::WorkerControl::NewStub(Connect(address))) {}
+WorkerConnection::WorkerConnection(const std::string& address, const std::string& worker_id,
+                                   const TlsCredentials* tls)
+    : stub_(v1::WorkerControl::NewStub(Connect(
+          address, ChannelCredentialsOf(tls, {.role = TlsRole::kWorker, .id = worker_id})))) {}
 
 }  // namespace muster

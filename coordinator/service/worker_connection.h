@@ -8,12 +8,16 @@
 
 namespace muster {
 
+class TlsCredentials;
+
 // A channel to one worker's process. It shares no TCP connection with any other: a new process at
 // the same address starts afresh. Thread-safe.
 class WorkerConnection {
  public:
-  // `address` is "host:port"; connects when first used.
-  explicit WorkerConnection(const std::string& address);
+  // `address` is "host:port"; connects when first used, in plaintext without `tls`. With it, the
+  // other end must be the worker `worker_id`.
+  WorkerConnection(const std::string& address, const std::string& worker_id,
+                   const TlsCredentials* tls);
 
   v1::WorkerControl::StubInterface::async_interface* control() { return stub_->async(); }
 

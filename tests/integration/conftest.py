@@ -3,9 +3,11 @@
 import os
 import secrets
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from browser import PROGRAMS, Browser, browser, find_browser
 from fleets import MODELS, Programs, await_that
 from wire import Daemons, daemons_of_a_module
 
@@ -15,6 +17,16 @@ def daemons(tmp_path_factory) -> Daemons:
     """Daemons of a module, with their logs."""
     with daemons_of_a_module(tmp_path_factory.mktemp("daemons"), "info") as daemons:
         yield daemons
+
+
+@pytest.fixture(scope="module")
+def shared_browser(tmp_path_factory) -> Iterator[Browser]:
+    """One page of a headless browser, for all tests of a module."""
+    program = find_browser()
+    if program is None:
+        pytest.skip(f"none of {', '.join(PROGRAMS)} is installed")
+    with browser(program, tmp_path_factory.mktemp("browser")) as it:
+        yield it
 
 
 @pytest.fixture

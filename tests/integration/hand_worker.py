@@ -47,7 +47,7 @@ class HandWorker:
         self.notices: list[membership_pb2.EnlistResponse] = []
         self._messages: queue.SimpleQueue = queue.SimpleQueue()
         self.enlistment = membership_pb2.EnlistRequest(enlistment=membership_pb2.Enlistment(
-            worker_id=name, incarnation=incarnation, address=address, model=_model(digest),
+            worker_id=name, incarnation=incarnation, address=address, model=model_by_hand(digest),
             device=types_pb2.DeviceReport(kind="cpu", name="by hand"), build=build))
         self._messages.put(self.enlistment)
         stub = membership_pb2_grpc.MembershipStub(coordinator.channel)
@@ -110,7 +110,7 @@ class HandWorkers:
         self._server.stop(None)
 
 
-def _model(digest: str) -> types_pb2.ModelSpec:
+def model_by_hand(digest: str) -> types_pb2.ModelSpec:
     return types_pb2.ModelSpec(
         architecture="LlamaForCausalLM", name="by-hand", layers=2, hidden=96, heads=12,
         kv_heads=12, head_dim=8, ffn=130, vocabulary=101, max_positions=512, dtype="float32",

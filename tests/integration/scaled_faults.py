@@ -7,7 +7,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
@@ -273,9 +273,10 @@ class FaultyFleet:
 
 def thread_states(pid: int) -> Iterator[str]:
     """Of all threads of a process, as proc(5) has them: one that is told to stop may run on for a
-    moment."""
+    moment, and even end."""
     for thread in Path(f"/proc/{pid}/task").iterdir():
-        yield (thread / "stat").read_text().rsplit(") ", 1)[1][0]
+        with suppress(FileNotFoundError, ProcessLookupError):
+            yield (thread / "stat").read_text().rsplit(") ", 1)[1][0]
 
 
 def open_files(pid: int) -> Iterator[str]:

@@ -51,6 +51,10 @@ class ScaledFleet:
         """The leader's bare services, over a channel of its own."""
         return Rank(self.replica.leader)
 
+    def rank_of(self, name: str) -> Rank:
+        """The bare services of a worker, over a channel of its own."""
+        return Rank(self.coordinator.workers()[name].address)
+
     @property
     def standbys(self) -> set[str]:
         """Workers that are enlisted and idle."""
@@ -131,14 +135,17 @@ class ScaledFleet:
 @contextmanager
 def scaled_fleet(daemons: Daemons, cp: int = 2, workers: int = 4, resize_range: str = "1:4",
                  model=MODEL, kv_memory: str = "4MiB", lease: str = "20s",
-                 words: dict[str, tuple[str, ...]] | None = None) -> Iterator[ScaledFleet]:
+                 words: dict[str, tuple[str, ...]] | None = None,
+                 coordinator_words: tuple[str, ...] = ()) -> Iterator[ScaledFleet]:
     """A fleet w0, w1, .. of which the first `cp` serve and the others stand by.
 
     Args:
       daemons: start it, and end it with their module.
       words: further arguments of workers, by their names.
+      coordinator_words: of the coordinator.
     """
-    coordinator = daemons.coordinator(cp, "--resize-range", resize_range, lease=lease)
+    coordinator = daemons.coordinator(
+        cp, "--resize-range", resize_range, *coordinator_words, lease=lease)
     fleet = ScaledFleet(daemons, coordinator)
     for index in range(workers):
         fleet.start_worker(f"w{index}", model, kv_memory, (words or {}).get(f"w{index}", ()))

@@ -116,13 +116,17 @@ def test_bash_offers_commands_options_and_values(programs, tmp_path, monkeypatch
     assert completed(programs, "--json", "up", "--dtype", "b") == ["bfloat16"]
     assert completed(programs, "completion", "z") == ["zsh"]
     assert completed(programs, "forward", "--seed", "") == []
+    assert completed(programs, "certs", "i") == ["init", "issue"]
+    assert completed(programs, "certs", "issue", "w") == ["worker"]
+    assert completed(programs, "certs", "issue", "--ca", "fo") == ["folder"]
+    assert completed(programs, "status", "--tls", "fo") == ["folder"]
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
 def test_completion_scripts_are_sound_and_name_every_command(programs, tmp_path, shell):
     script = programs.musterctl("completion", shell)
     assert script.returncode == 0
-    for command in ("up", "status", "forward", "bench", "top", "completion", "man"):
+    for command in ("up", "status", "forward", "bench", "top", "certs", "issue", "completion", "man"):
         assert command in script.stdout
     if shutil.which(shell):
         path = tmp_path / "script"

@@ -120,6 +120,13 @@ class Rank:
                 client_id=client, sequence_ids=sequences, all=not sequences),
             timeout=CALL_SECONDS).freed
 
+    def health(self) -> str:
+        """What grpc.health.v1 says of Inference; its messages are of one field each."""
+        service = b"muster.v1.Inference"
+        check = self.channel.unary_unary("/grpc.health.v1.Health/Check")
+        answer = check(b"\x0a" + bytes([len(service)]) + service, timeout=CALL_SECONDS)
+        return {b"\x08\x01": "SERVING", b"\x08\x02": "NOT_SERVING"}[answer]
+
     def capacity(self) -> inference_pb2.Capacity:
         return self.inference.GetCapacity(
             inference_pb2.GetCapacityRequest(), timeout=CALL_SECONDS).capacity
@@ -214,6 +221,11 @@ class Daemons:
         self._processes.append(process)
         return process
 
+    def log_of(self, process: subprocess.Popen) -> str:
+        """What a daemon has written so far."""
+        (log,) = self.directory.glob(f"{self._processes.index(process)}-*.log")
+        return log.read_text()
+
     def coordinator(self, cp: int = 1, *words: str, lease: str = "20s") -> Coordinator:
         """A coordinator with so long a lease that a worker may stand still for a while."""
         port_file = self.directory / f"port-{len(self._processes)}"
@@ -241,8 +253,9 @@ class Daemons:
         return ServingFleet(coordinator, processes, ranks)
 
     def end(self) -> None:
+        # Nobody is left to hand a rank over to.
         for process in self._processes:
-            process.terminate()
+            process.send_signal(signal.SIGINT)
         for process in reversed(self._processes):
             try:
                 process.wait(5)

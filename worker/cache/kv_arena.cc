@@ -9,6 +9,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
 #include "absl/time/clock.h"
+#include "base/clock.h"
 #include "base/error.h"
 #include "base/spin_wait.h"
 #include "base/status_macros.h"
@@ -143,7 +144,7 @@ absl::Status KvArenaPeer::AwaitSeal(const BlockSeal& seal, absl::Time deadline,
   const auto sealed = [&] { return published.stamp.load(std::memory_order_acquire) == seal.stamp; };
   while (!SpinUntil(kSpinNs, sealed)) {
     if (stopped != nullptr && *stopped) return GivenUp();
-    if (absl::Now() > deadline) {
+    if (Clock::Real().Now() > deadline) {
       return absl::DeadlineExceededError(
           absl::StrCat("KV block ", seal.block, " was not sealed in time"));
     }

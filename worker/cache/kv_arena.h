@@ -92,7 +92,8 @@ class KvArenaPeer {
   int64_t blocks() const { return blocks_; }
   int64_t block_bytes() const { return block_bytes_; }
 
-  // Until the block is sealed with `stamp`. DEADLINE_EXCEEDED, ABORTED (`stopped`, or null).
+  // Until the block is sealed with `stamp`. `deadline` is by Clock::Real(). DEADLINE_EXCEEDED,
+  // ABORTED (`stopped`, or null).
   absl::Status AwaitSeal(const BlockSeal& seal, absl::Time deadline,
                          const std::atomic<bool>* stopped) const;
   // What the block was last sealed with.

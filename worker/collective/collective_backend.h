@@ -4,11 +4,13 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "absl/time/time.h"
 #include "worker/collective/communicator.h"
 #include "worker/collective/group.h"
 #include "worker/collective/workspace.h"
@@ -44,6 +46,8 @@ class CollectiveEndpoint {
   // told the same, before the next collective.
   virtual absl::StatusOr<uint64_t> MeasureTwoShotBytes(Stream& stream) = 0;
   virtual void SetTwoShotBytes(uint64_t bytes) = 0;
+  // Whether a workspace that is made for kFused runs each operation as one. Once it is open.
+  virtual bool fuses() const = 0;
 
   // As Communicator::Abort, for all that shares this endpoint.
   virtual void Abort(const absl::Status& reason) = 0;
@@ -58,6 +62,9 @@ class CollectiveBackend {
   virtual absl::StatusOr<std::unique_ptr<CollectiveEndpoint>> Allocate(const Group& group,
                                                                        const WorkspacePlan& plan,
                                                                        Ledger& ledger) = 0;
+  // That hosts have waited for peers in collectives since this was made, all endpoints together;
+  // none where devices wait among themselves and the host cannot tell. Any thread.
+  virtual std::optional<absl::Duration> waited() const = 0;
 };
 
 }  // namespace muster

@@ -8,11 +8,12 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "absl/strings/str_split.h"
-#include "absl/time/clock.h"
+#include "base/clock.h"
 #include "base/digest.h"
 #include "base/error.h"
 #include "base/status_macros.h"
 #include "worker/collective/self_test.h"
+#include "worker/collective/tallied_collectives.h"
 #include "worker/collective/warmup_vote.h"
 
 namespace muster {
@@ -40,7 +41,7 @@ absl::Status CollectiveSet::Warmup(const std::vector<CollectiveUse>& uses, absl:
         sealed_ ? "the collectives of this epoch are sealed: nothing can be added"
                 : "the collectives of this epoch have been warmed up before");
   }
-  deadline_ = absl::Now() + timeout;
+  deadline_ = Clock::Real().Now() + timeout;
   absl::Status status = RunPhases(uses);
   if (status.ok()) {
     sealed_ = true;
@@ -101,8 +102,9 @@ void CollectiveSet::MakeMembers() {
         plans_.begin(), plans_.end(),
         [&](const WorkspacePlan& candidate) { return candidate.ranks == group.spec().ranks; });
     const size_t index = static_cast<size_t>(plan - plans_.begin());
-    members_.push_back({group, index, Endpoint(index).MakeWorkspace(group, options_.fusion),
-                        Endpoint(index).MakeCommunicator(group)});
+    members_.push_back({group, index,
+                        Tallied(Endpoint(index).MakeWorkspace(group, options_.fusion), tally_),
+                        Tallied(Endpoint(index).MakeCommunicator(group), tally_)});
   }
 }
 
@@ -220,6 +222,23 @@ absl::StatusOr<Workspace*> CollectiveSet::workspace(GroupKind kind) const {
                                                     ": workspaces are made in warm-up only"));
 }
 
+std::vector<FusionReport> CollectiveSet::fusion() const {
+  std::vector<FusionReport> reports;
+  for (const Member& member : members_) {
+    FusionReport report{.kind = member.group.kind(), .ranks = member.group.size()};
+    if (report.ranks == 1) {
+      report.why_not = "single_rank";
+    } else if (options_.fusion == Fusion::kUnfused) {
+      report.why_not = "flag";
+    } else if (!Endpoint(member.endpoint).fuses()) {
+      report.why_not = "nccl";
+    }
+    report.fused = report.why_not.empty();
+    reports.push_back(std::move(report));
+  }
+  return reports;
+}
+
 absl::StatusOr<Communicator*> CollectiveSet::communicator(GroupKind kind) const {
   for (const Member& member : members_) {
     if (sealed_ && member.group.kind() == kind) return member.communicator.get();
@@ -250,7 +269,7 @@ absl::StatusOr<std::vector<std::string>> CollectiveSet::Gather(absl::string_view
   const Group& all = groups_[0];
   if (all.size() == 1) return std::vector<std::string>{std::string(value)};
   return rendezvous_.AllGather(all, phase_, value,
-                               std::max(deadline_ - absl::Now(), kShortestWait));
+                               std::max(deadline_ - Clock::Real().Now(), kShortestWait));
 }
 
 absl::StatusOr<std::vector<std::string>> CollectiveSet::EntriesOf(

@@ -15,12 +15,21 @@
 #include "absl/synchronization/mutex.h"
 #include "absl/time/time.h"
 #include "worker/collective/collective_backend.h"
+#include "worker/collective/collective_tally.h"
 #include "worker/collective/group.h"
 #include "worker/collective/rendezvous.h"
 #include "worker/collective/workspace_plan.h"
 #include "worker/device/device.h"
 
 namespace muster {
+
+// How the collectives of a group run.
+struct FusionReport {
+  GroupKind kind;
+  int ranks = 0;
+  bool fused = false;   // all-reduce, residual and norm are one operation, as is the CP combine
+  std::string why_not;  // "single_rank", "flag" or "nccl"; empty when fused
+};
 
 // All that one rank of one epoch computes collectively with: built together with its peers in
 // Warmup, sealed from then on. Two sets, of two epochs, live in one process without touching each
@@ -56,6 +65,11 @@ class CollectiveSet {
   // has not succeeded: nothing is made here. The groups of equal ranks share one sequence.
   absl::StatusOr<Workspace*> workspace(GroupKind kind) const;
   absl::StatusOr<Communicator*> communicator(GroupKind kind) const;
+
+  // Of all that its workspaces and communicators enqueued.
+  const CollectiveTally& tally() const { return tally_; }
+  // By group, once sealed.
+  std::vector<FusionReport> fusion() const;
 
   // Over the layouts of all workspaces that this rank shares, for the agreement of ranks; equal on
   // the ranks of the first group. 0 until sealed.
@@ -116,6 +130,8 @@ class CollectiveSet {
   absl::Time deadline_;
   uint64_t layout_digest_ = 0;
   std::vector<WorkspacePlan> plans_;
+
+  CollectiveTally tally_;  // of the thread that enqueues
 
   mutable absl::Mutex mu_;
   absl::Status aborted_ ABSL_GUARDED_BY(mu_);

@@ -141,6 +141,30 @@ TEST_F(CollectiveSetTest, SumsOverTheStage) {
   for (const absl::Status& status : statuses) EXPECT_OK(status);
 }
 
+TEST_F(CollectiveSetTest, KeepsATallyOfWhatIsEnqueued) {
+  Make({.tp = 2});
+  for (const absl::Status& status : WarmupAll()) ASSERT_OK(status);
+  const CollectiveTally before = ranks_[0]->set->tally();
+  for (const absl::Status& status : Run([](Rank&rank, int) { return rank.Sum(1.0f).status(); })) {
+    ASSERT_OK(status);
+  }
+  const CollectiveTally tally = ranks_[0]->set->tally() - before;
+  constexpr auto kSum = static_cast<size_t>(CollectiveOp::kAllReduceRmsNorm);
+  EXPECT_EQ(tally.operations[kSum], 1u);
+  EXPECT_EQ(tally.bytes[kSum], kHidden * sizeof(float));
+}
+
+TEST_F(CollectiveSetTest, SaysWhichGroupsFuseAndWhyNot) {
+  Make({.tp = 1, .cp = 2});
+  for (const absl::Status& status : WarmupAll()) ASSERT_OK(status);
+  std::string all;
+  for (const FusionReport& group : ranks_[0]->set->fusion()) {
+    absl::StrAppend(&all, GroupKindName(group.kind), " ", group.ranks, " ", group.fused, " ",
+                    group.why_not, "; ");
+  }
+  EXPECT_EQ(all, "STAGE 2 1 ; TP 1 0 single_rank; CP 2 1 ; ");
+}
+
 TEST_F(CollectiveSetTest, WorksAloneWithoutARendezvous) {
   Make({});
   ASSERT_OK(ranks_[0]->Warmup());

@@ -10,6 +10,7 @@
 #include "absl/status/status.h"
 #include "absl/time/time.h"
 #include "base/ids.h"
+#include "base/trace_context.h"
 #include "kernels/sampling.h"
 #include "worker/engine/step.h"
 
@@ -41,6 +42,7 @@ struct ForwardBatch {
   std::optional<Epoch> expected_epoch;
   std::vector<SequenceSlice> slices;
   std::string request_id;  // by which a retry is recognised; may be empty
+  TraceContext trace;      // that it is part of; no part of what is asked
 };
 
 struct TokenLogprob {

@@ -31,9 +31,9 @@ class BlockMover {
   BlockMover(int cp_rank, std::shared_ptr<KvArena> arena, Sources sources)
       : cp_rank_(cp_rank), arena_(std::move(arena)), sources_(std::move(sources)) {}
 
-  // Copies the step's blocks, and waits for their seals. `deadline` bounds it all. DATA_LOSS
-  // (KV_CORRUPT: a copy is not what was sealed), DEADLINE_EXCEEDED (a seal is missing), ABORTED
-  // (stopped), errors of the arena's copier.
+  // Copies the step's blocks, and waits for their seals. `deadline`, by Clock::Real(), bounds it
+  // all. DATA_LOSS (KV_CORRUPT: a copy is not what was sealed), DEADLINE_EXCEEDED (a seal is
+  // missing), ABORTED (stopped), errors of the arena's copier.
   absl::Status Pull(const Step& step, absl::Time deadline) ABSL_LOCKS_EXCLUDED(mu_);
 
   // Returns when nothing is being copied; from now on nothing is. Any thread.

@@ -2,6 +2,7 @@
 #ifndef MUSTER_WORKER_ENGINE_CLIENT_LEASES_H_
 #define MUSTER_WORKER_ENGINE_CLIENT_LEASES_H_
 
+#include <cstddef>
 #include <map>
 #include <optional>
 #include <set>
@@ -33,6 +34,7 @@ class ClientLeases {
   absl::Time next_expiry() const;
 
   absl::Duration lease() const { return lease_; }
+  size_t clients() const { return clients_.size(); }
 
  private:
   struct Client {

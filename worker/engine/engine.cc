@@ -3,7 +3,7 @@
 #include <algorithm>
 #include <utility>
 
-#include "absl/time/clock.h"
+#include "base/clock.h"
 #include "base/error.h"
 #include "base/status_macros.h"
 
@@ -205,10 +205,10 @@ absl::StatusOr<absl::Duration> Engine::RoundTrip() {
   nothing.kind = StepKind::kSeal;
   absl::Duration shortest = absl::InfiniteDuration();
   for (int i = 0; i < kRoundTrips; ++i) {
-    const absl::Time begun = absl::Now();
+    const absl::Time begun = Clock::Real().Now();
     MUSTER_RETURN_IF_ERROR(means_->relay.Send(nothing, means_->step_timeout));
     MUSTER_RETURN_IF_ERROR(means_->relay.AwaitTaken(means_->step_timeout));
-    shortest = std::min(shortest, absl::Now() - begun);
+    shortest = std::min(shortest, Clock::Real().Now() - begun);
   }
   return shortest;
 }
@@ -243,6 +243,7 @@ absl::Status Engine::Handle(RequestQueue::Expired& expired) {
     const int64_t before = sequences_->used_blocks();
     const int freed = sequences_->FreeAll(client);
     if (freed == 0) continue;
+    options_.counters->expired_clients.Add();
     means_->on_expired({.client_id = std::move(client),
                         .lease = options_.queue.client_lease,
                         .sequences = freed,
@@ -253,7 +254,7 @@ absl::Status Engine::Handle(RequestQueue::Expired& expired) {
 }
 
 absl::Status Engine::Handle(const std::shared_ptr<RequestQueue::Forward>& request) {
-  const absl::Time begun = absl::Now();
+  const absl::Time begun = Clock::Real().Now();
   absl::Status refused = queue_.StillWanted(*request);
   if (refused.ok()) refused = sequences_->Append(request->batch, steps_);
   if (!refused.ok()) {
@@ -268,9 +269,28 @@ absl::Status Engine::Handle(const std::shared_ptr<RequestQueue::Forward>& reques
     return failed;
   }
   result->queue_time = begun - request->arrived;
+  NoteTimes(*request, *result);
   NoteChange();
   queue_.Answer(*request, std::make_shared<const ForwardResult>(*std::move(result)));
   return absl::OkStatus();
+}
+
+void Engine::NoteTimes(const RequestQueue::Forward& request, const ForwardResult& result) {
+  const absl::Duration request_time = Clock::Real().Now() - request.arrived;
+  options_.counters->requests.Add();
+  options_.counters->queue_time.Observe(result.queue_time);
+  options_.counters->request_time.Observe(request_time);
+  if (!means_->spans.on()) return;
+  Span span{.kind = SpanKind::kRequest,
+            .step = result.step,
+            .begin = request.arrived,
+            .duration = request_time,
+            .request_id = request.batch.request_id,
+            .trace = request.batch.trace};
+  means_->spans.Write(span);
+  span.kind = SpanKind::kQueue;
+  span.duration = result.queue_time;
+  means_->spans.Write(span);
 }
 
 absl::Status Engine::FailureOf(const absl::Status& status) const {
@@ -294,13 +314,16 @@ absl::Status Engine::RunStep(const ForwardBatch& batch, PlannedStep& planned,
   if (planned.step.from_hidden != 0) {
     for (const int slice : planned.slices) hidden.push_back(batch.slices[slice].hidden_states);
   }
-  const absl::Time begun = absl::Now();
+  const absl::Time begun = Clock::Real().Now();
   MUSTER_RETURN_IF_ERROR(means_->relay.Send(planned.step, means_->step_timeout));
-  result.relay_time += absl::Now() - begun;
+  const absl::Duration relay_time = Clock::Real().Now() - begun;
+  result.relay_time += relay_time;
+  options_.counters->relay_time.Observe(relay_time);
   MUSTER_RETURN_IF_ERROR(means_->runner.Run(planned.step, hidden));
   result.step = planned.step.number;
   result.bucket += means_->runner.rows_run();
   result.device_time += means_->runner.device_time();
+  means_->runner.WriteSpans(planned.step, begun, relay_time);
   const int rows = static_cast<int>(planned.step.rows.size());
   if (rows >= kPrefillRows) {
     prefill_rate_ = rows / std::max(absl::ToDoubleSeconds(means_->runner.device_time()), 1e-9);

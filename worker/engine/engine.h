@@ -18,9 +18,11 @@
 #include "base/ids.h"
 #include "base/takeover.h"
 #include "worker/engine/batch.h"
+#include "worker/engine/engine_counters.h"
 #include "worker/engine/relay.h"
 #include "worker/engine/request_queue.h"
 #include "worker/engine/sequence_table.h"
+#include "worker/engine/span_ring.h"
 #include "worker/engine/step_runner.h"
 
 namespace muster {
@@ -41,6 +43,7 @@ class Engine {
   struct Options {
     BatchLimits limits;
     RequestQueue::Options queue;
+    std::shared_ptr<EngineCounters> counters;  // not null
   };
   // With what an epoch runs steps. The references outlive the Run; the functions are called on its
   // thread and must not block.
@@ -48,6 +51,7 @@ class Engine {
     Epoch epoch;
     RelaySender& relay;
     StepRunner& runner;
+    const RankSpans& spans;
     absl::Duration step_timeout = absl::Seconds(10);  // longest wait for a follower that is behind
     // While KV is computed that an epoch before had: tokens so far, and of all; and the latter once
     // more before the first request.
@@ -121,6 +125,8 @@ class Engine {
 
   // Why the epoch ends, of which a step failed with `status`.
   absl::Status FailureOf(const absl::Status& status) const;
+  // Of a request that ran.
+  void NoteTimes(const RequestQueue::Forward& request, const ForwardResult& result);
   // Stamps the steps of a batch and runs them.
   absl::StatusOr<ForwardResult> RunSteps(const ForwardBatch& batch);
   absl::Status RunStep(const ForwardBatch& batch, PlannedStep& planned, ForwardResult& result);

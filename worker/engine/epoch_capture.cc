@@ -7,7 +7,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "absl/strings/str_split.h"
-#include "absl/time/clock.h"
+#include "base/clock.h"
 #include "base/digest.h"
 #include "base/error.h"
 #include "base/status_macros.h"
@@ -69,7 +69,7 @@ std::vector<std::string> Differences(const std::string& ours, const std::string&
 }  // namespace
 
 absl::StatusOr<EpochContext::Captured> EpochContext::Capture(absl::Duration timeout) {
-  const absl::Time deadline = absl::Now() + timeout;
+  const absl::Time deadline = Clock::Real().Now() + timeout;
   deadline_ = deadline;
   MUSTER_RETURN_IF_ERROR(RunPhase(WorkerState::kWarm, WorkerState::kAgreed, [&]() -> absl::Status {
     EnterPhase("capture/graphs");
@@ -133,7 +133,11 @@ absl::Status EpochContext::CaptureGraphs() {
                         .model = *model_,
                         .kv = *kv_,
                         .sampler = *sampler_,
-                        .ledger = ledger_});
+                        .ledger = ledger_,
+                        .tally = collectives_->tally(),
+                        .counters = *options_.counters,
+                        .collectives = assignment_.backend.collectives(),
+                        .spans = spans_});
   return runner_->Capture([this](int done, int total) {
     SetProgress({.phase = "capture/graphs",
                  .done = static_cast<uint64_t>(done),
@@ -279,7 +283,8 @@ void EpochContext::MakeEngine() {
       std::make_shared<Engine>(Engine::Options{.limits = limits,
                                                .queue = {.epoch = epoch(),
                                                          .client_lease = options_.client_lease,
-                                                         .clock = options_.clock}},
+                                                         .clock = options_.clock},
+                                               .counters = options_.counters},
                                std::make_unique<SequenceTable>(SequenceTable::Options{
                                    .limits = limits,
                                    .max_sequences = options_.limits.max_sequences,

@@ -5,9 +5,11 @@
 
 #include "absl/memory/memory.h"
 #include "absl/strings/str_cat.h"
-#include "absl/time/clock.h"
+#include "base/clock.h"
 #include "base/error.h"
+#include "base/logging.h"
 #include "base/status_macros.h"
+#include "base/text.h"
 
 namespace muster {
 namespace {
@@ -57,7 +59,8 @@ EpochContext::EpochContext(const Options& options, Assignment assignment, const 
       assignment_(std::move(assignment)),
       shape_(shape),
       groups_(std::move(groups)),
-      log_(topology().replica, epoch(), rank()) {
+      log_(topology().replica, epoch(), rank()),
+      spans_(options_.spans, topology().replica, epoch(), rank()) {
   EngineBackend& backend = assignment_.backend;
   CollectiveSet::Options set_options;
   set_options.fusion = options_.fusion;
@@ -168,7 +171,17 @@ absl::Status EpochContext::Drain(absl::Duration timeout) {
   }
   EnterPhase("drain");
   const auto engine = this->engine();
-  return engine == nullptr ? absl::OkStatus() : engine->Drain(timeout);
+  if (engine == nullptr) return absl::OkStatus();
+  const absl::Status drained = engine->Drain(timeout);
+  const std::string held = Counted(static_cast<uint64_t>(engine->capacity().sequences), "sequence");
+  const Logger logger(topology().replica, epoch(), rank());
+  if (!drained.ok()) {
+    const std::string left = absl::StrCat(drained.message(), ", and ", held, " held");
+    logger.Warning("drained in part: ", left);
+    return absl::Status(drained.code(), left);
+  }
+  logger.Info("drained: all requests are answered, ", held, " held");
+  return absl::OkStatus();
 }
 
 void EpochContext::Abort(const absl::Status& reason) {
@@ -211,7 +224,7 @@ absl::StatusOr<std::vector<std::string>> EpochContext::Gather(absl::string_view 
                                                               absl::Time deadline) {
   if (stage().size() == 1) return std::vector<std::string>{std::string(value)};
   return rendezvous().AllGather(stage(), key, value,
-                                std::max(deadline - absl::Now(), kShortestWait));
+                                std::max(deadline - Clock::Real().Now(), kShortestWait));
 }
 
 std::shared_ptr<Engine> EpochContext::engine() const {
@@ -274,6 +287,7 @@ absl::Status EpochContext::Lead() {
   Engine::Means means{.epoch = epoch(),
                       .relay = *sender_,
                       .runner = *runner_,
+                      .spans = spans_,
                       .step_timeout = options_.step_timeout,
                       .on_change = [this](StepNumber last, int64_t used) { NoteStep(last, used); },
                       .on_tokens = [this](int tokens) { tokens_ += static_cast<uint64_t>(tokens); },
@@ -309,6 +323,7 @@ absl::StatusOr<bool> EpochContext::Obey(const Step& step) {
   switch (step.kind) {
     case StepKind::kRun:
       MUSTER_RETURN_IF_ERROR(runner_->Run(step));
+      runner_->WriteSpans(step);
       break;
     case StepKind::kSlot:
       if (next != nullptr) next->Park();
@@ -317,8 +332,10 @@ absl::StatusOr<bool> EpochContext::Obey(const Step& step) {
       MUSTER_RETURN_IF_ERROR(SealBlocks(step, shape_.cp_rank, *kv_->arena()));
       break;
     case StepKind::kHold:
+      held_ = Clock::Real().Now();
       break;  // whatever comes next is waited for anyway
     case StepKind::kResume:
+      NotePause();
       if (next != nullptr) next->StopMoves();
       break;
     case StepKind::kPull:
@@ -326,6 +343,7 @@ absl::StatusOr<bool> EpochContext::Obey(const Step& step) {
       break;
     case StepKind::kSwitch:
       if (!follows() || reigned_) {
+        NotePause();
         MUSTER_RETURN_IF_ERROR(PassOn());
         return true;
       }
@@ -333,6 +351,11 @@ absl::StatusOr<bool> EpochContext::Obey(const Step& step) {
       break;
   }
   return false;
+}
+
+void EpochContext::NotePause() {
+  const absl::Time begun = std::exchange(held_, absl::InfiniteFuture());
+  if (begun != absl::InfiniteFuture()) spans_.WritePause(begun);
 }
 
 void EpochContext::NoteStep(StepNumber step, int64_t kv_used) {

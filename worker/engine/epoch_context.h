@@ -27,9 +27,11 @@
 #include "worker/collective/rendezvous.h"
 #include "worker/engine/engine.h"
 #include "worker/engine/engine_backend.h"
+#include "worker/engine/engine_counters.h"
 #include "worker/engine/handover.h"
 #include "worker/engine/migration.h"
 #include "worker/engine/relay.h"
+#include "worker/engine/span_ring.h"
 #include "worker/engine/step_runner.h"
 #include "worker/model/loaded_model.h"
 #include "worker/model/model_source.h"
@@ -61,6 +63,10 @@ class EpochContext {
     uint64_t reserve_bytes = 0;  // of weights that an epoch which follows it loads beside it
     absl::Duration client_lease = absl::Minutes(10);  // of a silent client on its sequences
     const Clock* clock = &Clock::Real();              // of leases
+    // What all epochs of the worker add to; not null.
+    std::shared_ptr<EngineCounters> counters = std::make_shared<EngineCounters>();
+    // Where all of them write what they did when; not null.
+    std::shared_ptr<SpanRing> spans = std::make_shared<SpanRing>();
     bool falsify_seals = false;  // of tests: blocks seem to have changed on their way
   };
   // The epoch to take over from.
@@ -150,6 +156,8 @@ class EpochContext {
   const ModelSource& model() const { return assignment_.model; }
   const Options& options() const { return options_; }
   const Ledger& ledger() const { return ledger_; }
+  // From Warmup on, on the preparing thread.
+  std::vector<FusionReport> fusion() const { return collectives_->fusion(); }
   // Any thread.
   EpochReport Report() const ABSL_LOCKS_EXCLUDED(mu_);
   // OK until FAILED.
@@ -235,6 +243,8 @@ class EpochContext {
   absl::Status Follow();
   // Does what a stamp says; whether this was the last.
   absl::StatusOr<bool> Obey(const Step& step);
+  // What began with the kHold that was obeyed last, and has ended.
+  void NotePause();
   void NoteStep(StepNumber step, int64_t kv_used);
 
   // Ends the thread and gives everything back.
@@ -246,6 +256,7 @@ class EpochContext {
   const RankShape shape_;
   const std::vector<Group> groups_;  // of this rank, STAGE first
   const Logger log_;
+  const RankSpans spans_;
 
   // Built by the preparing thread, then used by the epoch's own; in this order.
   Ledger ledger_;
@@ -266,6 +277,7 @@ class EpochContext {
   std::shared_ptr<BlockMover> mover_;       // until it has taken over; then the preparing thread's
   LedgerCharge reserve_;
   bool reigned_ = false;  // has taken over; the own thread's
+  absl::Time held_ = absl::InfiniteFuture();  // since a kHold; the own thread's, on a follower
   std::thread thread_;    // from construction on
 
   std::atomic<uint64_t> step_{0};     // last that ran

@@ -39,6 +39,7 @@ struct EpochOutcome {
   std::vector<LedgerEntry> ledger;  // after load, warmup and capture
   EpochContext::Captured captured;  // by capture
   Takeover takeover;                // by activate
+  int sequences = 0;                // held when it was drained
 };
 
 // Who waits for an operation. Called on any thread, one call at a time; neither may block, nor call

@@ -7,7 +7,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "absl/strings/str_split.h"
-#include "absl/time/clock.h"
+#include "base/clock.h"
 #include "base/error.h"
 #include "base/status_macros.h"
 #include "worker/engine/epoch_context.h"
@@ -125,7 +125,7 @@ absl::Status EpochContext::OpenSources(absl::Span<const std::string> handles) {
 absl::Status EpochContext::Pull(const Step& step) {
   MUSTER_RETURN_IF_ERROR(runner_->ApplyTables(step));
   if (mover_ == nullptr) return absl::OkStatus();
-  return mover_->Pull(step, absl::Now() + options_.step_timeout);
+  return mover_->Pull(step, Clock::Real().Now() + options_.step_timeout);
 }
 
 absl::Status EpochContext::CheckOrder(const TakeoverOrder& order) const {
@@ -167,7 +167,7 @@ NextDeal EpochContext::Deal() const {
 
 absl::StatusOr<Takeover> EpochContext::TakeOver(const TakeoverOrder& order,
                                                 absl::Duration timeout) {
-  const absl::Time deadline = absl::Now() + timeout;
+  const absl::Time deadline = Clock::Real().Now() + timeout;
   Takeover takeover;
   MUSTER_RETURN_IF_ERROR(
       RunPhase(WorkerState::kAgreed, WorkerState::kServing, [&]() -> absl::Status {
@@ -214,7 +214,7 @@ absl::Status EpochContext::TakeTheLead(Engine::Means& means) {
   };
   // It must not live as long as the epoch does, nor what it holds of the former one.
   means.on_begun = [this, weak = std::weak_ptr<Migration>(migration)](int64_t rebuilt) {
-    if (const auto waiting = weak.lock()) waiting->Serves(rebuilt);
+    if (const auto waiting = weak.lock()) spans_.WritePause(waiting->Serves(rebuilt));
     LeaveFormer();
   };
   MUSTER_RETURN_IF_ERROR(CopyParts(*migration));

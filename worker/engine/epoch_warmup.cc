@@ -1,7 +1,7 @@
 // EpochContext from ASSIGNED to WARM.
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
-#include "absl/time/clock.h"
+#include "base/clock.h"
 #include "base/status_macros.h"
 #include "worker/device/byte_size.h"
 #include "worker/engine/epoch_context.h"
@@ -21,7 +21,7 @@ absl::Status EpochContext::Load() {
 }
 
 absl::Status EpochContext::LoadWeights(const LoadedModel* previous) {
-  const absl::Time begun = absl::Now();
+  const absl::Time begun = Clock::Real().Now();
   MUSTER_ASSIGN_OR_RETURN(loaded_, LoadModel({.config = model().config,
                                               .checkpoint = *model().checkpoint,
                                               .shape = shape_,
@@ -35,14 +35,14 @@ absl::Status EpochContext::LoadWeights(const LoadedModel* previous) {
                                                   },
                                               .previous = previous}));
   const uint64_t read = loaded_->weights().bytes() - loaded_->shared_weight_bytes();
-  const double seconds = absl::ToDoubleSeconds(absl::Now() - begun);
+  const double seconds = absl::ToDoubleSeconds(Clock::Real().Now() - begun);
   log_.Info("loaded ", ByteSizeString(read), " of weights",
             absl::StrFormat(" in %.2f s, %.2f GB/s", seconds, read * 1e-9 / seconds));
   return absl::OkStatus();
 }
 
 absl::Status EpochContext::Warmup(absl::Duration timeout) {
-  const absl::Time deadline = absl::Now() + timeout;
+  const absl::Time deadline = Clock::Real().Now() + timeout;
   deadline_ = deadline;
   return RunPhase(WorkerState::kLoaded, WorkerState::kWarm, [&]() -> absl::Status {
     MUSTER_RETURN_IF_ERROR(collectives_->Warmup(Uses(), timeout));

@@ -185,10 +185,20 @@ EpochStatus HeldEpoch::Status() const {
 
 EpochStatus HeldEpoch::StatusLocked() const {
   if (pin_ == nullptr) return last_;
-  return {.report = pin_->Report(),
-          .rank = rank_,
-          .ledger = pin_->ledger().Entries(),
-          .failure = pin_->failure()};
+  EpochStatus status{.report = pin_->Report(),
+                     .rank = rank_,
+                     .ledger = pin_->ledger().Entries(),
+                     .failure = pin_->failure(),
+                     .topology = topology_,
+                     .buckets = buckets_,
+                     .block_tokens = block_tokens_,
+                     .fusion = fusion_};
+  if (serving_ != nullptr) {
+    status.capacity = serving_->engine().capacity();
+    status.requests_in_flight = serving_->engine().queue().in_flight();
+    status.clients = serving_->engine().queue().clients();
+  }
+  return status;
 }
 
 void HeldEpoch::OnProgress(const Progress& progress) {
@@ -262,6 +272,7 @@ absl::StatusOr<EpochOutcome> HeldEpoch::Perform(const EpochOperation& operation)
   if (context_ == nullptr) return HasFailed(topology_, Status().failure);
   absl::Status status;
   Takeover takeover;
+  int sequences = 0;
   switch (operation.command()) {
     case EpochCommand::kLoad:
       status = context_->Load();
@@ -269,12 +280,9 @@ absl::StatusOr<EpochOutcome> HeldEpoch::Perform(const EpochOperation& operation)
     case EpochCommand::kWarmup:
       status = context_->Warmup(operation.timeout());
       break;
-    case EpochCommand::kCapture: {
-      auto captured = context_->Capture(operation.timeout());
-      status = captured.status();
-      if (status.ok()) captured_ = *std::move(captured);
+    case EpochCommand::kCapture:
+      status = Capture(operation.timeout());
       break;
-    }
     case EpochCommand::kActivate: {
       const auto taken = Activate(operation);
       status = taken.status();
@@ -283,6 +291,7 @@ absl::StatusOr<EpochOutcome> HeldEpoch::Perform(const EpochOperation& operation)
     }
     case EpochCommand::kDrain:
       status = Drain(operation.timeout());
+      if (const auto engine = context_->engine()) sequences = engine->capacity().sequences;
       break;
     case EpochCommand::kRelease:
       break;
@@ -292,12 +301,29 @@ absl::StatusOr<EpochOutcome> HeldEpoch::Perform(const EpochOperation& operation)
     return failure;
   }
   MUSTER_RETURN_IF_ERROR(status);
-  return EpochOutcome{.ledger = Status().ledger, .captured = captured_, .takeover = takeover};
+  return EpochOutcome{.ledger = Status().ledger,
+                      .captured = captured_,
+                      .takeover = takeover,
+                      .sequences = sequences};
+}
+
+absl::Status HeldEpoch::Capture(absl::Duration timeout) {
+  MUSTER_ASSIGN_OR_RETURN(captured_, context_->Capture(timeout));
+  absl::MutexLock lock(&mu_);
+  buckets_ = captured_.buckets;
+  block_tokens_ = captured_.block_tokens;
+  fusion_ = context_->fusion();
+  return absl::OkStatus();
 }
 
 absl::StatusOr<Takeover> HeldEpoch::Activate(const EpochOperation& operation) {
   const EpochContext::TakeoverOrder& order = operation.call().takeover;
-  if (order.from != Epoch()) return context_->TakeOver(order, operation.timeout());
+  if (order.from != Epoch()) {
+    MUSTER_ASSIGN_OR_RETURN(const Takeover takeover,
+                            context_->TakeOver(order, operation.timeout()));
+    options_.context.counters->NoteTakeover(takeover);
+    return takeover;
+  }
   MUSTER_RETURN_IF_ERROR(context_->Activate());
   BeginServing();
   return Takeover();

@@ -5,6 +5,7 @@
 #include <functional>
 #include <map>
 #include <memory>
+#include <optional>
 #include <string>
 #include <thread>
 #include <vector>
@@ -37,6 +38,13 @@ struct EpochStatus {
   GlobalRank rank;
   std::vector<LedgerEntry> ledger;
   absl::Status failure;  // OK unless FAILED
+  Topology topology;
+  std::vector<int> buckets;          // rows of its graphs, largest first; none before Capture
+  int block_tokens = 0;              // 0 before Capture
+  std::vector<FusionReport> fusion;  // by group; none before Capture
+  std::optional<Capacity> capacity;  // where it serves and is led from here
+  int requests_in_flight = 0;        // of such a one: waiting, and the one that runs
+  int clients = 0;                   // of such a one: that have a lease
 };
 
 // What becomes of epochs. Called on any thread; none may block, nor call the worker's epochs.
@@ -118,6 +126,7 @@ class HeldEpoch {
   // The preparing thread.
   void Prepare() ABSL_LOCKS_EXCLUDED(mu_);
   absl::StatusOr<EpochOutcome> Perform(const EpochOperation& operation);
+  absl::Status Capture(absl::Duration timeout) ABSL_LOCKS_EXCLUDED(mu_);
   absl::StatusOr<Takeover> Activate(const EpochOperation& operation) ABSL_LOCKS_EXCLUDED(mu_);
   absl::Status Drain(absl::Duration timeout) ABSL_LOCKS_EXCLUDED(mu_);
   void GiveBack() ABSL_LOCKS_EXCLUDED(mu_);
@@ -138,8 +147,11 @@ class HeldEpoch {
   std::shared_ptr<const ServingEpoch> serving_ ABSL_GUARDED_BY(mu_);
   bool active_ ABSL_GUARDED_BY(mu_) = false;
   bool failed_ ABSL_GUARDED_BY(mu_) = false;
-  bool taken_over_ ABSL_GUARDED_BY(mu_) = false;  // just now
-  EpochStatus last_ ABSL_GUARDED_BY(mu_);         // when there is no pin
+  bool taken_over_ ABSL_GUARDED_BY(mu_) = false;   // just now
+  std::vector<int> buckets_ ABSL_GUARDED_BY(mu_);  // of captured_, for others to read
+  int block_tokens_ ABSL_GUARDED_BY(mu_) = 0;
+  std::vector<FusionReport> fusion_ ABSL_GUARDED_BY(mu_);
+  EpochStatus last_ ABSL_GUARDED_BY(mu_);  // when there is no pin
   std::map<EpochCommand, std::shared_ptr<EpochOperation>> operations_
       ABSL_GUARDED_BY(mu_);                                       // the newest of each command
   std::shared_ptr<EpochOperation> running_ ABSL_GUARDED_BY(mu_);  // not the release

@@ -4,7 +4,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
-#include "absl/time/clock.h"
+#include "base/clock.h"
 #include "base/error.h"
 #include "base/status_macros.h"
 
@@ -45,7 +45,7 @@ absl::StatusOr<Takeover> Migration::Run(absl::Time deadline) {
   };
   {
     absl::MutexLock lock(&mu_);
-    mu_.AwaitWithDeadline(absl::Condition(&over), deadline);
+    mu_.AwaitWithTimeout(absl::Condition(&over), deadline - Clock::Real().Now());
   }
   GiveUp(TooLate("the takeover did not come to its end in time"));
   // Whatever it came to: the former epoch's thread brings it to an end, unless that has ended.
@@ -77,7 +77,7 @@ void Migration::PartDone() {
   {
     absl::MutexLock lock(&mu_);
     copying_ = false;
-    result_.copy_time += absl::Now() - part_begun_;
+    result_.copy_time += Clock::Real().Now() - part_begun_;
     if (state_ != State::kCopying) return;
   }
   TakeTurn();
@@ -88,11 +88,12 @@ void Migration::Taken() {
   state_ = State::kTaken;
 }
 
-void Migration::Serves(int64_t tokens_rebuilt) {
+absl::Time Migration::Serves(int64_t tokens_rebuilt) {
   absl::MutexLock lock(&mu_);
-  result_.pause = absl::Now() - held_;
+  result_.pause = Clock::Real().Now() - held_;
   result_.tokens_rebuilt = static_cast<uint64_t>(tokens_rebuilt);
   state_ = State::kServing;
+  return held_;
 }
 
 void Migration::Fail(const absl::Status& reason) {
@@ -181,7 +182,7 @@ absl::Status Migration::StartPart(Step part, const Engine::Means& means) {
   }
   part_ = std::move(part);
   copying_ = true;
-  part_begun_ = absl::Now();
+  part_begun_ = Clock::Real().Now();
   return absl::OkStatus();
 }
 
@@ -189,7 +190,8 @@ bool Migration::AwaitPart(absl::Time deadline) {
   absl::MutexLock lock(&mu_);
   const auto done = [this]()
                         ABSL_SHARED_LOCKS_REQUIRED(mu_) { return !copying_ || !failure_.ok(); };
-  if (!mu_.AwaitWithDeadline(absl::Condition(&done), deadline) && failure_.ok()) {
+  if (!mu_.AwaitWithTimeout(absl::Condition(&done), deadline - Clock::Real().Now()) &&
+      failure_.ok()) {
     failure_ = TooLate("the KV blocks were not copied in time");
   }
   return failure_.ok();
@@ -197,16 +199,21 @@ bool Migration::AwaitPart(absl::Time deadline) {
 
 absl::StatusOr<Engine::TurnEnd> Migration::Hold(SequenceTable& sequences,
                                                 const Engine::Means& means) {
+  const absl::Time held = Clock::Real().Now();
   {
     absl::MutexLock lock(&mu_);
     state_ = State::kHeld;
-    held_ = absl::Now();
+    held_ = held;
   }
   options_.on_progress({.phase = "activate/hold"});
   MUSTER_RETURN_IF_ERROR(Stamp(StepKind::kHold, means));
   absl::Status ready = MoveRest(sequences, means);
   if (ready.ok()) ready = Decide();
-  if (!ready.ok()) return RollBack(sequences, means, ready);
+  if (!ready.ok()) {
+    MUSTER_ASSIGN_OR_RETURN(const Engine::TurnEnd end, RollBack(sequences, means, ready));
+    means.spans.WritePause(held);
+    return end;
+  }
   if (const absl::Status switched = Switch(sequences, means); !switched.ok()) {
     // There is no way back any more: whoever waits for a part ends with it, and neither serves.
     absl::MutexLock lock(&mu_);

@@ -42,8 +42,9 @@ class Migration : public std::enable_shared_from_this<Migration> {
   Migration(Options options, std::shared_ptr<Handover> handover);
 
   // The preparing thread. Starts, and waits until the next epoch serves or it is sure that it never
-  // will. Errors, of which the former epoch knows nothing: those of SequenceTable, why a rank of
-  // the next epoch failed, DEADLINE_EXCEEDED; or why neither epoch serves.
+  // will. `deadline` is by Clock::Real(). Errors, of which the former epoch knows nothing: those of
+  // SequenceTable, why a rank of the next epoch failed, DEADLINE_EXCEEDED; or why neither epoch
+  // serves.
   absl::StatusOr<Takeover> Run(absl::Time deadline) ABSL_LOCKS_EXCLUDED(mu_);
 
   // The next epoch's own thread.
@@ -52,9 +53,10 @@ class Migration : public std::enable_shared_from_this<Migration> {
   absl::StatusOr<std::optional<Step>> NextPart() ABSL_LOCKS_EXCLUDED(mu_);
   // All ranks have copied it.
   void PartDone() ABSL_LOCKS_EXCLUDED(mu_);
-  // After the switch: requests find the next epoch; then, that the first of them may run.
+  // After the switch: requests find the next epoch; then, that the first of them may run. Returns
+  // when the pause began.
   void Taken() ABSL_LOCKS_EXCLUDED(mu_);
-  void Serves(int64_t tokens_rebuilt) ABSL_LOCKS_EXCLUDED(mu_);
+  absl::Time Serves(int64_t tokens_rebuilt) ABSL_LOCKS_EXCLUDED(mu_);
 
   // Any thread. The next epoch has failed: the former one goes on, unless it is too late for that.
   void Fail(const absl::Status& reason) ABSL_LOCKS_EXCLUDED(mu_);

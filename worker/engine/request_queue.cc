@@ -84,7 +84,7 @@ std::optional<ForwardAnswer> RequestQueue::Admit(ForwardBatch& batch, uint64_t b
   auto request = std::make_shared<Forward>();
   request->batch = std::move(batch);
   request->body = body;
-  request->arrived = absl::Now();
+  request->arrived = Clock::Real().Now();
   request->calls.push_back(std::move(call));
   const ForwardBatch& kept = request->batch;
   if (!kept.request_id.empty()) in_flight_[{kept.client_id, kept.request_id}] = request;
@@ -297,9 +297,10 @@ absl::Status RequestQueue::Drain(absl::Duration timeout) {
     return !stopped_.ok() || (queue_.empty() && !busy_);
   };
   if (!mu_.AwaitWithTimeout(absl::Condition(&idle), timeout)) {
-    return absl::DeadlineExceededError(absl::StrCat(queue_.size() + (busy_ ? 1 : 0),
-                                                    " requests are still in flight after ",
-                                                    absl::FormatDuration(timeout)));
+    const size_t left = queue_.size() + (busy_ ? 1 : 0);
+    return absl::DeadlineExceededError(
+        absl::StrCat(left, left == 1 ? " request is" : " requests are", " still in flight after ",
+                     absl::FormatDuration(absl::Trunc(timeout, absl::Milliseconds(1)))));
   }
   return absl::OkStatus();
 }
@@ -337,6 +338,16 @@ absl::Status RequestQueue::stopped() const {
 int RequestQueue::waiting() const {
   absl::MutexLock lock(&mu_);
   return static_cast<int>(queue_.size());
+}
+
+int RequestQueue::in_flight() const {
+  absl::MutexLock lock(&mu_);
+  return static_cast<int>(queue_.size()) + (busy_ ? 1 : 0);
+}
+
+int RequestQueue::clients() const {
+  absl::MutexLock lock(&mu_);
+  return static_cast<int>(leases_.clients());
 }
 
 }  // namespace muster

@@ -136,6 +136,10 @@ class RequestQueue {
   // OK until Stop: its reason.
   absl::Status stopped() const ABSL_LOCKS_EXCLUDED(mu_);
   int waiting() const ABSL_LOCKS_EXCLUDED(mu_);
+  // The same, and the one that runs.
+  int in_flight() const ABSL_LOCKS_EXCLUDED(mu_);
+  // Clients that have a lease.
+  int clients() const ABSL_LOCKS_EXCLUDED(mu_);
   const Options& options() const { return options_; }
 
  private:

@@ -69,6 +69,26 @@ TEST_F(RequestQueueTest, RequestsComeOutInTheirOrder) {
   EXPECT_EQ(first.answers, 0);
 }
 
+TEST_F(RequestQueueTest, ARequestIsInFlightUntilTheNextOneIsAskedFor) {
+  Outcome first, second;
+  queue_.Push(Batch(), first.Call());
+  queue_.Push(Batch(), second.Call());
+  EXPECT_EQ(queue_.in_flight(), 2);
+  const auto running = NextForward();
+  EXPECT_EQ(queue_.waiting(), 1);
+  EXPECT_EQ(queue_.in_flight(), 2) << "one runs, one waits";
+  AnswerNext(1);
+  EXPECT_EQ(queue_.waiting(), 0);
+}
+
+TEST_F(RequestQueueTest, KnowsHowManyClientsHaveALease) {
+  EXPECT_EQ(queue_.clients(), 0);
+  queue_.Hold("a");
+  queue_.Hold("b");
+  queue_.Hold("b");
+  EXPECT_EQ(queue_.clients(), 2);
+}
+
 TEST_F(RequestQueueTest, ARetryGetsTheRecordedAnswerAndIsNotRunAgain) {
   Outcome first, again;
   queue_.Push(Batch("1"), first.Call());

@@ -5,6 +5,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
+#include "base/clock.h"
 #include "base/error.h"
 #include "base/status_macros.h"
 #include "base/text.h"
@@ -85,7 +86,7 @@ absl::StatusOr<bool> SequenceTable::PlanMoves(MoveScope scope, int max_moves, St
   moving_->copied_stamp = last_stamp_;
   FreeForgotten();
   step.freed_slots.swap(moving_->freed_slots);
-  const absl::Time idle_since = absl::Now() - kIdle;
+  const absl::Time idle_since = Clock::Real().Now() - kIdle;
   for (auto& [client, sequences] : clients_) {
     for (auto& [id, sequence] : sequences) {
       const bool whole = scope == MoveScope::kAll || sequence.touched < idle_since;
@@ -158,7 +159,7 @@ void SequenceTable::FreeForgotten() {
 }
 
 void SequenceTable::NoteWrite(Sequence& sequence, int64_t first, bool replaces) {
-  sequence.touched = absl::Now();
+  sequence.touched = Clock::Real().Now();
   if (!moving_.has_value()) return;
   auto written = static_cast<size_t>(first / kKvBlockTokens);
   sequence.handed = std::min(sequence.handed, static_cast<int64_t>(written));
@@ -268,7 +269,7 @@ CacheSummary SequenceTable::Summary() const {
                        .sequences = held_,
                        .not_rebuildable_count = not_rebuildable_};
   std::set<BlockPlace> seen;
-  const absl::Time idle_since = absl::Now() - kIdle;
+  const absl::Time idle_since = Clock::Real().Now() - kIdle;
   for (const auto& [client, sequences] : clients_) {
     for (const auto& [id, sequence] : sequences) {
       for (const BlockGrant& block : sequence.blocks) {

@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "base/clock.h"
 #include "base/error.h"
 #include "base/status_macros.h"
 #include "base/text.h"
@@ -261,7 +262,7 @@ absl::StatusOr<Forked> SequenceTable::Fork(const ForkOrder& order, Step& step) {
   child.tokens.assign(parent.tokens.begin(), parent.tokens.begin() + tokens);
   child.blocks.assign(parent.blocks.begin(), parent.blocks.begin() + blocks);
   child.rebuildable = parent.rebuildable;
-  child.touched = absl::Now();
+  child.touched = Clock::Real().Now();
   if (!child.rebuildable) ++not_rebuildable_;
   allocator_.Share(child.blocks).IgnoreError();
   step.forks.push_back(

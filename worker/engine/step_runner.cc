@@ -1,8 +1,9 @@
 #include "worker/engine/step_runner.h"
 
 #include <algorithm>
+#include <utility>
 
-#include "absl/time/clock.h"
+#include "base/clock.h"
 #include "base/status_macros.h"
 
 namespace muster {
@@ -26,13 +27,16 @@ absl::Status StepRunner::Capture(const std::function<void(int done, int total)>&
   for (const int bucket : options_.buckets) {
     on_graph(static_cast<int>(graphs_.size()), total);
     FillBuffers(padding, bucket, bucket);
-    MUSTER_ASSIGN_OR_RETURN(graphs_[bucket], parts_.device.Capture(parts_.stream, [&] {
+    const CollectiveTally before = parts_.tally;
+    MUSTER_ASSIGN_OR_RETURN(std::unique_ptr<Graph> graph, parts_.device.Capture(parts_.stream, [&] {
       return parts_.model.Forward(parts_.stream, parts_.model.Whole(bucket, bucket));
     }));
-    graph_bytes_ += graphs_[bucket]->bytes();
-    parts_.ledger.Charge("graphs", graphs_[bucket]->bytes());
+    graph_bytes_ += graph->bytes();
+    parts_.ledger.Charge("graphs", graph->bytes());
+    Graph& captured = *graph;
+    graphs_[bucket] = {std::move(graph), parts_.tally - before};
     MUSTER_RETURN_IF_ERROR(options_.exclusively([&]() -> absl::Status {
-      MUSTER_RETURN_IF_ERROR(graphs_[bucket]->Launch(parts_.stream));
+      MUSTER_RETURN_IF_ERROR(captured.Launch(parts_.stream));
       return parts_.stream.Synchronize();
     }));
   }
@@ -41,23 +45,75 @@ absl::Status StepRunner::Capture(const std::function<void(int done, int total)>&
 }
 
 absl::Status StepRunner::Run(const Step& step, HiddenStates hidden) {
-  const absl::Time begun = absl::Now();
+  begun_ = Clock::Real().Now();
+  trace_ = {.on = parts_.spans.on()};
+  const auto waited = trace_.on ? parts_.collectives.waited() : std::nullopt;
   MUSTER_RETURN_IF_ERROR(ApplyTables(step));
   rows_run_ = 0;
   if (!step.rows.empty()) MUSTER_RETURN_IF_ERROR(RunRows(step, hidden));
-  device_time_ = absl::Now() - begun;
+  device_time_ = Clock::Real().Now() - begun_;
+  if (waited.has_value()) trace_.wait = *parts_.collectives.waited() - *waited;
+  if (!step.rows.empty()) NoteRows(step);
   return absl::OkStatus();
 }
 
+void StepRunner::NoteRows(const Step& step) {
+  const size_t rows = step.rows.size();
+  size_t alone = 0;
+  // Rows of a sequence follow each other.
+  for (size_t begin = 0; begin < rows;) {
+    size_t end = begin + 1;
+    while (end < rows && step.rows[end].slot == step.rows[begin].slot) ++end;
+    if (end == begin + 1) ++alone;
+    begin = end;
+  }
+  EngineCounters& counters = parts_.counters;
+  counters.tokens_decode.Add(alone);
+  counters.tokens_prefill.Add(rows - alone);
+  counters.padding_rows.Add(static_cast<uint64_t>(rows_run_) - rows);
+  counters.rows.Observe(static_cast<int64_t>(rows));
+  counters.device_time.Observe(device_time_);
+}
+
+void StepRunner::NoteCollectives(const CollectiveTally& tally) {
+  parts_.counters.NoteCollectives(tally);
+  for (size_t op = 0; op < CollectiveTally::kOps; ++op) {
+    trace_.collectives += static_cast<uint32_t>(tally.operations[op]);
+    trace_.collective_bytes += tally.bytes[op];
+  }
+}
+
+void StepRunner::WriteSpans(const Step& step, absl::Time stamped, absl::Duration relay_time) const {
+  if (!trace_.on || step.rows.empty()) return;
+  const absl::Time ended = begun_ + device_time_;
+  const auto write = [&](SpanKind kind, absl::Time begin, absl::Duration duration) {
+    parts_.spans.Write({.kind = kind, .step = step.number, .begin = begin, .duration = duration});
+  };
+  write(SpanKind::kStep, stamped, ended - stamped);
+  if (relay_time > absl::ZeroDuration()) write(SpanKind::kRelay, stamped, relay_time);
+  parts_.spans.Write({.kind = SpanKind::kDevice,
+                      .step = step.number,
+                      .begin = begun_,
+                      .duration = device_time_,
+                      .rows = static_cast<uint32_t>(step.rows.size()),
+                      .rows_run = static_cast<uint32_t>(rows_run_),
+                      .collectives = trace_.collectives,
+                      .collective_bytes = trace_.collective_bytes,
+                      .collective_wait = trace_.wait});
+  const absl::Time sampling = trace_.sampling_begun;
+  if (sampling < ended) write(SpanKind::kSampling, sampling, ended - sampling);
+}
+
 absl::Status StepRunner::RunRows(const Step& step, HiddenStates hidden) {
-  Graph* const graph = GraphOf(step);
+  const CollectiveTally before = parts_.tally;
+  const Captured* const graph = GraphOf(step);
   const bool padded = graph != nullptr || step.bucket >= kPaddedRows;
   rows_run_ = padded ? step.bucket : static_cast<int>(step.rows.size());
   const int outputs = graph != nullptr ? step.output_bucket : static_cast<int>(step.outputs.size());
   FillBuffers(step, rows_run_, outputs);
   MUSTER_RETURN_IF_ERROR(parts_.kv.Flush(parts_.stream));
   if (graph != nullptr) {
-    MUSTER_RETURN_IF_ERROR(graph->Launch(parts_.stream));
+    MUSTER_RETURN_IF_ERROR(graph->graph->Launch(parts_.stream));
   } else {
     if (step.from_hidden != 0) FillHidden(rows_run_, hidden);
     MUSTER_RETURN_IF_ERROR(
@@ -67,10 +123,20 @@ absl::Status StepRunner::RunRows(const Step& step, HiddenStates hidden) {
                                              .from_hidden = step.from_hidden != 0,
                                              .hidden_of = step.hidden_of}));
   }
+  if (trace_.on && !step.outputs.empty()) trace_.sampling_begun = Clock::Real().Now();
   // The sampler waits for what it gathers, and so for all.
-  return step.outputs.empty()
-             ? parts_.stream.Synchronize()
-             : parts_.sampler.Gather(parts_.stream, step, parts_.model.buffers().logits);
+  MUSTER_RETURN_IF_ERROR(
+      step.outputs.empty()
+          ? parts_.stream.Synchronize()
+          : parts_.sampler.Gather(parts_.stream, step, parts_.model.buffers().logits));
+  NoteCollectives(parts_.tally - before);
+  if (graph != nullptr) {
+    parts_.counters.NoteGraph(rows_run_);
+    NoteCollectives(graph->collectives);
+  } else {
+    parts_.counters.steps_eager.Add();
+  }
+  return absl::OkStatus();
 }
 
 absl::Status StepRunner::ApplyTables(const Step& step) {
@@ -120,12 +186,12 @@ void StepRunner::FillHidden(int rows, HiddenStates hidden) {
   std::fill(to, end, 0.0f);
 }
 
-Graph* StepRunner::GraphOf(const Step& step) const {
+const StepRunner::Captured* StepRunner::GraphOf(const Step& step) const {
   const bool whole = step.layers == LayerRange{0, parts_.model.layers()};
   if (!whole || step.from_hidden != 0 || step.hidden_of >= 0) return nullptr;
   if (step.bucket != step.output_bucket) return nullptr;
   const auto found = graphs_.find(step.bucket);
-  return found == graphs_.end() ? nullptr : found->second.get();
+  return found == graphs_.end() ? nullptr : &found->second;
 }
 
 }  // namespace muster

@@ -6,6 +6,7 @@
 #include <functional>
 #include <map>
 #include <memory>
+#include <optional>
 #include <vector>
 
 #include "absl/functional/function_ref.h"
@@ -13,8 +14,12 @@
 #include "absl/time/time.h"
 #include "absl/types/span.h"
 #include "worker/cache/kv_cache.h"
+#include "worker/collective/collective_backend.h"
+#include "worker/collective/collective_tally.h"
 #include "worker/device/device.h"
+#include "worker/engine/engine_counters.h"
 #include "worker/engine/sampler.h"
+#include "worker/engine/span_ring.h"
 #include "worker/engine/step.h"
 #include "worker/model/model.h"
 
@@ -41,7 +46,11 @@ class StepRunner {
     Model& model;
     KvCache& kv;
     Sampler& sampler;
-    Ledger& ledger;  // tag "graphs"
+    Ledger& ledger;                // tag "graphs"
+    const CollectiveTally& tally;  // of the model's and the sampler's collectives
+    EngineCounters& counters;      // of what Run does
+    const CollectiveBackend& collectives;
+    const RankSpans& spans;
   };
   StepRunner(const Options& options, const Parts& parts) : options_(options), parts_(parts) {}
   ~StepRunner() { parts_.ledger.Discharge("graphs", graph_bytes_); }
@@ -71,6 +80,10 @@ class StepRunner {
   const float* hidden_states() const { return parts_.model.buffers().hidden_out; }
   // Of the last Run, from its first enqueue to its completion.
   absl::Duration device_time() const { return device_time_; }
+  // Writes the last Run, of `step`, as spans, where somebody reads them. The step began when it was
+  // stamped, and followers could read it `relay_time` later; or with the Run.
+  void WriteSpans(const Step& step) const { WriteSpans(step, begun_, absl::ZeroDuration()); }
+  void WriteSpans(const Step& step, absl::Time stamped, absl::Duration relay_time) const;
   // Rows that the last Run computed, padding included.
   int rows_run() const { return rows_run_; }
   // KV blocks of this rank that sequences held in the last Run.
@@ -83,14 +96,33 @@ class StepRunner {
   void FillBuffers(const Step& step, int rows, int outputs);
   void FillHidden(int rows, HiddenStates hidden);
   absl::Status RunRows(const Step& step, HiddenStates hidden);
-  Graph* GraphOf(const Step& step) const;
+  // A graph, and the collectives that a replay of it runs.
+  struct Captured {
+    std::unique_ptr<Graph> graph;
+    CollectiveTally collectives;
+  };
+  // Null where the step is to run eagerly.
+  const Captured* GraphOf(const Step& step) const;
+  void NoteRows(const Step& step);
+  void NoteCollectives(const CollectiveTally& tally);
 
   const Options options_;
   const Parts parts_;
-  std::map<int, std::unique_ptr<Graph>> graphs_;  // by rows
-  uint64_t graph_bytes_ = 0;                      // that they hold
+  std::map<int, Captured> graphs_;  // by rows
+  uint64_t graph_bytes_ = 0;        // that they hold
+  // Of the last Run.
+  absl::Time begun_;
   absl::Duration device_time_;
   int rows_run_ = 0;
+  // Of the last Run, for spans.
+  struct Trace {
+    bool on = false;                     // somebody read them when it began
+    std::optional<absl::Duration> wait;  // for peers in collectives; none where nobody can tell
+    absl::Time sampling_begun = absl::InfiniteFuture();
+    uint32_t collectives = 0;
+    uint64_t collective_bytes = 0;
+  };
+  Trace trace_;
 };
 
 }  // namespace muster

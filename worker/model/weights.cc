@@ -1,8 +1,9 @@
 #include "worker/model/weights.h"
 
+#include <chrono>
 #include <utility>
 
-#include "absl/time/clock.h"
+#include "absl/time/time.h"
 #include "base/digest.h"
 #include "base/status_macros.h"
 
@@ -140,11 +141,11 @@ absl::StatusOr<HeldWeights> WeightLoader::Load(Device& device, Ledger& ledger,
     Publish(group, *held.groups[i]);
   }
   held.charge = LedgerCharge(ledger, "weights", bytes);
-  const absl::Time start = absl::Now();
+  const auto start = std::chrono::steady_clock::now();
   MUSTER_RETURN_IF_ERROR(StreamWeights(transfers, device, [&](uint64_t done) {
     return progress ? progress(done, to_read) : absl::OkStatus();
   }));
-  held.read_time = absl::Now() - start;
+  held.read_time = absl::FromChrono(std::chrono::steady_clock::now() - start);
   if (progress) MUSTER_RETURN_IF_ERROR(progress(to_read, to_read));
   return held;
 }

@@ -4,6 +4,8 @@
 #include <grpcpp/security/credentials.h>
 #include <grpcpp/support/channel_arguments.h>
 
+#include "base/tls_credentials.h"
+
 namespace muster {
 namespace {
 
@@ -18,7 +20,8 @@ constexpr int kUnacknowledgedMillis = 5'000;
 
 }  // namespace
 
-std::shared_ptr<grpc::Channel> ConnectCoordinator(const std::string& address) {
+std::shared_ptr<grpc::Channel> ConnectCoordinator(const std::string& address,
+                                                  const TlsCredentials* tls) {
   grpc::ChannelArguments arguments;
   arguments.SetInt(GRPC_ARG_INITIAL_RECONNECT_BACKOFF_MS, kFirstReconnectMillis);
   arguments.SetInt(GRPC_ARG_MIN_RECONNECT_BACKOFF_MS, kConnectMillis);
@@ -27,7 +30,8 @@ std::shared_ptr<grpc::Channel> ConnectCoordinator(const std::string& address) {
   arguments.SetInt(GRPC_ARG_KEEPALIVE_TIMEOUT_MS, kUnacknowledgedMillis);
   arguments.SetInt(GRPC_ARG_ENABLE_HTTP_PROXY, 0);
   arguments.SetMaxReceiveMessageSize(-1);
-  return grpc::CreateCustomChannel(address, grpc::InsecureChannelCredentials(), arguments);
+  return grpc::CreateCustomChannel(
+      address, ChannelCredentialsOf(tls, {.role = TlsRole::kCoordinator}), arguments);
 }
 
 }  // namespace muster

@@ -10,11 +10,14 @@ class Channel;
 
 namespace muster {
 
+class TlsCredentials;
+
 // A channel to the coordinator at `address`, "host:port". It connects when it is first used, again
 // within about a second when the coordinator comes back, notices a peer that vanished without a
 // word within seconds of writing to it, takes answers as large as a rendezvous of 1,024 ranks, and
-// goes through no proxy.
-std::shared_ptr<grpc::Channel> ConnectCoordinator(const std::string& address);
+// goes through no proxy. Plaintext without `tls`; with it, the other end must be a coordinator.
+std::shared_ptr<grpc::Channel> ConnectCoordinator(const std::string& address,
+                                                  const TlsCredentials* tls = nullptr);
 
 }  // namespace muster
 

@@ -10,6 +10,7 @@
 
 #include <chrono>
 
+#include "base/tls_credentials.h"
 #include "proto/muster/v1/inference.grpc.pb.h"
 
 namespace muster {
@@ -76,7 +77,7 @@ int CopyOfThisProgram() {
 
 }  // namespace
 
-EchoServer StartEchoServer(const std::string& directory) {
+EchoServer StartEchoServer(const std::string& directory, const std::string& tls) {
   EchoServer server{.unix_socket = "unix:" + directory + "/echo.sock"};
   int fds[2];
   if (pipe(fds) != 0) return server;
@@ -85,7 +86,7 @@ EchoServer StartEchoServer(const std::string& directory) {
     const std::string fd = std::to_string(fds[1]);
     const std::string copy = "/proc/self/fd/" + std::to_string(CopyOfThisProgram());
     execl(copy.c_str(), "forward_overhead_benchmark", "--serve-echo", server.unix_socket.c_str(),
-          fd.c_str(), nullptr);
+          fd.c_str(), tls.c_str(), nullptr);
     _exit(127);
   }
   close(fds[1]);  // so that the read ends when the child does
@@ -97,12 +98,14 @@ EchoServer StartEchoServer(const std::string& directory) {
   return server;
 }
 
-int ServeEcho(const std::string& unix_socket, int ready_fd) {
+int ServeEcho(const std::string& unix_socket, int ready_fd, const std::string& tls) {
   prctl(PR_SET_PDEATHSIG, SIGKILL);
+  const auto shown = TlsCredentials::Open(tls);
+  if (!shown.ok()) return 1;
   Echo echo;
   grpc::ServerBuilder builder;
   int port = 0;
-  builder.AddListeningPort("127.0.0.1:0", grpc::InsecureServerCredentials(), &port);
+  builder.AddListeningPort("127.0.0.1:0", ServerCredentialsOf(shown->get()), &port);
   builder.AddListeningPort(unix_socket, grpc::InsecureServerCredentials());
   builder.RegisterService(&echo);
   const auto server = builder.BuildAndStart();

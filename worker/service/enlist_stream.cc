@@ -3,6 +3,7 @@
 #include <grpcpp/channel.h>
 
 #include <algorithm>
+#include <chrono>
 #include <utility>
 #include <vector>
 
@@ -10,6 +11,7 @@
 #include "absl/time/clock.h"
 #include "base/clock.h"
 #include "base/wire_status.h"
+#include "base/wire_time.h"
 #include "base/wire_topology.h"
 #include "proto/muster/v1/membership.grpc.pb.h"
 
@@ -52,13 +54,12 @@ absl::Status EnlistStream::Run() {
   deadline_ = Clock::Real().Now() + kWelcomeTimeout;
   stream_->StartCall(TagOf(Event::kStarted));
   pending_ = 1;
-  while (pending_ > 0) {
+  while (Expects()) {
     void* tag = nullptr;
     bool ok = false;
     switch (queue_.AsyncNext(&tag, &ok,
                              absl::ToChronoTime(absl::Now() + (deadline_ - Clock::Real().Now())))) {
       case grpc::CompletionQueue::GOT_EVENT:
-        --pending_;
         OnEvent(static_cast<Event>(reinterpret_cast<intptr_t>(tag)), ok);
         break;
       case grpc::CompletionQueue::TIMEOUT:
@@ -71,7 +72,20 @@ absl::Status EnlistStream::Run() {
   return EndStatus();
 }
 
+bool EnlistStream::Expects() {
+  absl::MutexLock lock(&wake_mu_);
+  over_ = pending_ == 0 && !waking_;
+  return !over_;
+}
+
+void EnlistStream::Wake() {
+  absl::MutexLock lock(&wake_mu_);
+  if (over_ || std::exchange(waking_, true)) return;
+  alarm_.Set(&queue_, std::chrono::system_clock::now(), TagOf(Event::kWoken));
+}
+
 void EnlistStream::OnEvent(Event event, bool ok) {
+  if (event != Event::kWoken) --pending_;
   switch (event) {
     case Event::kStarted:
       if (!ok) return Finish();
@@ -84,17 +98,23 @@ void EnlistStream::OnEvent(Event event, bool ok) {
     case Event::kWritten:
       // A stream that takes no more writes soon fails the read that is always under way.
       writing_ = !ok;
-      return;
+      return SendHeartbeat();
     case Event::kFinished:
       return;
+    case Event::kWoken: {
+      if (welcomed()) deadline_ = Clock::Real().Now();
+      absl::MutexLock lock(&wake_mu_);
+      waking_ = false;
+      return;
+    }
   }
 }
 
 void EnlistStream::OnDeadline() {
   if (welcomed()) {
     deadline_ = std::max(deadline_ + interval_, Clock::Real().Now());
-    if (!writing_ && !finishing_) SendHeartbeat();
-    return;
+    due_ = true;
+    return SendHeartbeat();
   }
   welcome_missed_ = true;
   deadline_ = absl::InfiniteFuture();
@@ -111,10 +131,14 @@ void EnlistStream::OnMessage() {
     const v1::EpochAborted& notice = response_.epoch_aborted();
     callbacks_.on_epoch_aborted(ReplicaIndex(static_cast<int>(notice.replica())),
                                 Epoch(notice.epoch()), FailureOf(notice));
+  } else if (response_.has_may_leave()) {
+    callbacks_.on_may_leave(response_.may_leave().message());
   }
 }
 
 void EnlistStream::SendHeartbeat() {
+  if (!due_ || writing_ || finishing_) return;
+  due_ = false;
   v1::EnlistRequest request;
   v1::Heartbeat* heartbeat = request.mutable_heartbeat();
   heartbeat->set_progress(callbacks_.progress());
@@ -127,6 +151,9 @@ void EnlistStream::SendHeartbeat() {
   if (untold_.empty()) untold_ = callbacks_.take_expiries();
   for (const ExpiryReport& expiry : untold_) {
     *heartbeat->add_client_expiries() = ToWire(expiry);
+  }
+  if (const auto time_left = callbacks_.leaving(); time_left.has_value()) {
+    *heartbeat->mutable_leaving()->mutable_time_left() = ToWire(*time_left);
   }
   Write(std::move(request));
 }
@@ -155,7 +182,10 @@ absl::Status EnlistStream::EndStatus() const {
                                                     absl::FormatDuration(kWelcomeTimeout)));
   }
   if (status_.ok()) return absl::UnavailableError("the coordinator ended the stream");
-  if (!IsFromTransport(status_)) return FromGrpc(status_);
+  // A port of mutual TLS answers without details who may not call.
+  const bool forbidden = status_.error_code() == grpc::StatusCode::PERMISSION_DENIED ||
+                         status_.error_code() == grpc::StatusCode::UNAUTHENTICATED;
+  if (forbidden || !IsFromTransport(status_)) return FromGrpc(status_);
   return absl::Status(static_cast<absl::StatusCode>(status_.error_code()),
                       absl::StrCat("the coordinator cannot be reached: ", status_.error_message()));
 }

@@ -84,7 +84,7 @@ grpc::Status FakeMembership::Enlist(
     v1::EnlistResponse welcome;
     welcome.mutable_welcome()->set_term(term_);
     // Long enough, where the stream is to break, for the worker to hear of it before the next.
-    const absl::Duration interval = absl::Milliseconds(held_ ? 100 : 1);
+    const absl::Duration interval = held_ ? absl::Milliseconds(100) : interval_;
     *welcome.mutable_welcome()->mutable_heartbeat_interval() = ToWire(interval);
     stream->Write(welcome);
     if (held_) {
@@ -109,6 +109,11 @@ grpc::Status FakeMembership::Enlist(
 void FakeMembership::Refuse(const absl::Status& status) {
   absl::MutexLock lock(&mu_);
   refusal_ = status;
+}
+
+void FakeMembership::SetInterval(absl::Duration interval) {
+  absl::MutexLock lock(&mu_);
+  interval_ = interval;
 }
 
 v1::Enlistment FakeMembership::AwaitEnlistment() {

@@ -53,6 +53,8 @@ class FakeMembership : public v1::Membership::Service {
       grpc::ServerReaderWriter<v1::EnlistResponse, v1::EnlistRequest>* stream) override;
 
   void Refuse(const absl::Status& status);
+  // Of heartbeats of workers that enlist from now on.
+  void SetInterval(absl::Duration interval);
   // The enlistment that came last, waiting for the first.
   v1::Enlistment AwaitEnlistment();
   // The heartbeat that came last, waiting until there are `count`.
@@ -73,6 +75,7 @@ class FakeMembership : public v1::Membership::Service {
 
   absl::Mutex mu_;
   absl::Status refusal_ ABSL_GUARDED_BY(mu_);
+  absl::Duration interval_ ABSL_GUARDED_BY(mu_) = absl::Milliseconds(1);
   grpc::ServerReaderWriter<v1::EnlistResponse, v1::EnlistRequest>* stream_ ABSL_GUARDED_BY(mu_) =
       nullptr;
   std::vector<v1::Enlistment> enlistments_ ABSL_GUARDED_BY(mu_);

@@ -7,8 +7,9 @@
 //
 //   musterctl up --model DIR --cp 1 --threads 1      prints the coordinator's address
 //   forward_overhead_benchmark --coordinator HOST:PORT [--steps 2000]
+//       [--tls DIR --echo-tls DIR]      an operator's certificate, and one of any worker
 //
-// The leader is that of replica 0; the socket is the one it advertises.
+// The leader is that of replica 0; the socket is the one it advertises, always in plaintext.
 #include <grpcpp/grpcpp.h>
 #include <stdlib.h>
 #include <unistd.h>
@@ -22,6 +23,7 @@
 #include <string>
 #include <vector>
 
+#include "base/tls_credentials.h"
 #include "proto/muster/v1/fleet.grpc.pb.h"
 #include "proto/muster/v1/inference.grpc.pb.h"
 #include "worker/service/echo_server.h"
@@ -44,10 +46,22 @@ double Percentile(std::vector<double> values, double share) {
   return values[static_cast<size_t>(share * static_cast<double>(values.size() - 1))];
 }
 
-std::shared_ptr<grpc::Channel> Connect(const std::string& address) {
+// What the command line says.
+struct Options {
+  std::string coordinator;
+  int steps = 2000;
+  std::string tls, echo_tls;                    // folders; empty for plaintext
+  std::shared_ptr<const TlsCredentials> shown;  // those of `tls`
+};
+
+std::shared_ptr<grpc::Channel> Connect(const Options& options, const std::string& address,
+                                       TlsRole role = TlsRole::kWorker) {
   grpc::ChannelArguments arguments;
   arguments.SetInt(GRPC_ARG_ENABLE_HTTP_PROXY, 0);
-  return grpc::CreateCustomChannel(address, grpc::InsecureChannelCredentials(), arguments);
+  const bool plain = address.starts_with("unix:");
+  return grpc::CreateCustomChannel(
+      address, ChannelCredentialsOf(plain ? nullptr : options.shown.get(), {.role = role}),
+      arguments);
 }
 
 void ExitUnlessOk(const grpc::Status& status) {
@@ -65,8 +79,8 @@ struct Times {
 // Decode steps of one sequence, begun anew whenever it has filled the context.
 class Decoder {
  public:
-  Decoder(const std::string& address, bool streams, int context_tokens)
-      : stub_(v1::Inference::NewStub(Connect(address))), context_tokens_(context_tokens) {
+  Decoder(const Options& options, const std::string& address, bool streams, int context_tokens)
+      : stub_(v1::Inference::NewStub(Connect(options, address))), context_tokens_(context_tokens) {
     if (streams) stream_ = stub_->ForwardStream(&stream_context_);
     request_.set_client_id("forward-overhead-" + std::to_string(getpid()));
     v1::SequenceSlice* slice = request_.add_slices();
@@ -140,10 +154,11 @@ class Decoder {
 };
 
 // Rank 0 of replica 0.
-v1::RankPlacement FindLeader(const std::string& coordinator) {
+v1::RankPlacement FindLeader(const Options& options) {
   v1::GetTopologyResponse response;
   grpc::ClientContext context;
-  ExitUnlessOk(v1::Fleet::NewStub(Connect(coordinator))->GetTopology(&context, {}, &response));
+  const auto channel = Connect(options, options.coordinator, TlsRole::kCoordinator);
+  ExitUnlessOk(v1::Fleet::NewStub(channel)->GetTopology(&context, {}, &response));
   if (response.replicas_size() == 0 || response.replicas(0).state() != v1::REPLICA_STATE_SERVING) {
     ExitUnlessOk({grpc::StatusCode::UNAVAILABLE, "replica 0 does not serve now"});
   }
@@ -151,10 +166,11 @@ v1::RankPlacement FindLeader(const std::string& coordinator) {
 }
 
 // Longest sequence of the model that `leader` serves.
-int ContextOf(const std::string& leader) {
+int ContextOf(const Options& options, const std::string& leader) {
   v1::GetCapacityResponse response;
   grpc::ClientContext context;
-  ExitUnlessOk(v1::Inference::NewStub(Connect(leader))->GetCapacity(&context, {}, &response));
+  ExitUnlessOk(
+      v1::Inference::NewStub(Connect(options, leader))->GetCapacity(&context, {}, &response));
   return static_cast<int>(response.capacity().max_prompt_tokens());
 }
 
@@ -164,19 +180,21 @@ struct Pair {
   std::unique_ptr<Decoder> worker, echo, slow_echo;
 };
 
-std::vector<Pair> Pairs(const v1::RankPlacement& leader, const EchoServer& echo) {
-  const int context = ContextOf(leader.address());
+std::vector<Pair> Pairs(const Options& options, const v1::RankPlacement& leader,
+                        const EchoServer& echo) {
+  const int context = ContextOf(options, leader.address());
   std::vector<Pair> pairs;
   for (const bool streams : {false, true}) {
     const std::string call = streams ? "ForwardStream" : "Forward";
     const auto add = [&](const std::string& transport, const std::string& to,
                          const std::string& beside) {
       constexpr int kEndless = std::numeric_limits<int>::max();
-      pairs.push_back({call + ", " + transport, std::make_unique<Decoder>(to, streams, context),
-                       std::make_unique<Decoder>(beside, streams, kEndless),
-                       std::make_unique<Decoder>(beside, streams, kEndless)});
+      pairs.push_back({call + ", " + transport,
+                       std::make_unique<Decoder>(options, to, streams, context),
+                       std::make_unique<Decoder>(options, beside, streams, kEndless),
+                       std::make_unique<Decoder>(options, beside, streams, kEndless)});
     };
-    add("TCP", leader.address(), echo.tcp);
+    add(options.shown == nullptr ? "TCP" : "mutual TLS", leader.address(), echo.tcp);
     if (!leader.local_address().empty()) {
       add("Unix socket", leader.local_address(), echo.unix_socket);
     }
@@ -210,16 +228,16 @@ void RunTurn(const Pair& pair) {
   pair.slow_echo->Run(kTurn);
 }
 
-int Compare(const std::string& coordinator, int steps) {
+int Compare(const Options& options) {
   char directory[] = "/tmp/muster-echo-XXXXXX";
   if (mkdtemp(directory) == nullptr) return 1;
-  const EchoServer echo = StartEchoServer(directory);
+  const EchoServer echo = StartEchoServer(directory, options.echo_tls);
   if (echo.tcp.empty()) {
     std::fprintf(stderr, "forward_overhead_benchmark: the echo server did not start\n");
     return 1;
   }
-  const std::vector<Pair> pairs = Pairs(FindLeader(coordinator), echo);
-  for (int done = -kTurn; done < steps; done += kTurn) {
+  const std::vector<Pair> pairs = Pairs(options, FindLeader(options), echo);
+  for (int done = -kTurn; done < options.steps; done += kTurn) {
     for (const Pair& pair : pairs) RunTurn(pair);
     if (done >= 0) continue;
     for (const Pair& pair : pairs) {
@@ -237,26 +255,37 @@ int Compare(const std::string& coordinator, int steps) {
 }  // namespace muster
 
 int main(int argc, char** argv) {
-  if (argc == 4 && std::string(argv[1]) == "--serve-echo") {
-    return muster::ServeEcho(argv[2], std::atoi(argv[3]));
+  if (argc == 5 && std::string(argv[1]) == "--serve-echo") {
+    return muster::ServeEcho(argv[2], std::atoi(argv[3]), argv[4]);
   }
-  std::string coordinator;
-  int steps = 2000;
+  muster::Options options;
   bool understood = argc % 2 == 1;
   for (int i = 1; i + 1 < argc; i += 2) {
     const std::string flag = argv[i];
     if (flag == "--coordinator") {
-      coordinator = argv[i + 1];
+      options.coordinator = argv[i + 1];
     } else if (flag == "--steps") {
-      steps = std::atoi(argv[i + 1]);
+      options.steps = std::atoi(argv[i + 1]);
+    } else if (flag == "--tls") {
+      options.tls = argv[i + 1];
+    } else if (flag == "--echo-tls") {
+      options.echo_tls = argv[i + 1];
     } else {
       understood = false;
     }
   }
-  if (!understood || coordinator.empty() || steps < 1) {
+  understood &= options.tls.empty() == options.echo_tls.empty();
+  if (!understood || options.coordinator.empty() || options.steps < 1) {
     std::fprintf(stderr,
-                 "usage: forward_overhead_benchmark --coordinator HOST:PORT [--steps 2000]\n");
+                 "usage: forward_overhead_benchmark --coordinator HOST:PORT [--steps 2000] "
+                 "[--tls DIR --echo-tls DIR]\n");
     return 2;
   }
-  return muster::Compare(coordinator, steps);
+  auto shown = muster::TlsCredentials::Open(options.tls);
+  if (!shown.ok()) {
+    std::fprintf(stderr, "forward_overhead_benchmark: %s\n", shown.status().ToString().c_str());
+    return 2;
+  }
+  options.shown = *std::move(shown);
+  return muster::Compare(options);
 }

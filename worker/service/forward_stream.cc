@@ -10,6 +10,7 @@
 #include "absl/synchronization/mutex.h"
 #include "base/wire_status.h"
 #include "worker/service/given_up.h"
+#include "worker/service/request_log.h"
 #include "worker/service/wire_inference.h"
 
 namespace muster {
@@ -24,21 +25,24 @@ constexpr size_t kMostKept = size_t{1} << 20;
 
 class ForwardStream final : public ForwardStreamReactor {
  public:
-  static ForwardStream* Start(const WorkerEpochs& epochs) {
-    auto stream = std::make_shared<ForwardStream>(epochs);
+  static ForwardStream* Start(const WorkerEpochs& epochs, ClientNames names,
+                              const TraceContext& trace) {
+    auto stream = std::make_shared<ForwardStream>(epochs, std::move(names), trace);
     stream->self_ = stream;
     absl::MutexLock lock(&stream->mu_);
     stream->ReadNext();
     return stream.get();
   }
 
-  explicit ForwardStream(const WorkerEpochs& epochs) : epochs_(epochs) {}
+  ForwardStream(const WorkerEpochs& epochs, ClientNames names, const TraceContext& trace)
+      : epochs_(epochs), names_(std::move(names)), trace_(trace) {}
 
  private:
   // A request and its answer, whose memory serves the next ones as well.
   struct Exchange {
     v1::ForwardRequest request;
     v1::ForwardStreamResponse response;
+    Epoch epoch;            // that it came to; 0: none
     bool answered = false;  // under the lock
   };
 
@@ -87,11 +91,16 @@ class ForwardStream final : public ForwardStreamReactor {
   void Forward(Exchange& exchange) ABSL_LOCKS_EXCLUDED(mu_) {
     const auto serving = epochs_.Serving();
     absl::Status refused = serving.status();
+    exchange.epoch = refused.ok() ? (*serving)->epoch : Epoch();
     if (refused.ok())
       refused = CheckSlices(exchange.request, (*serving)->engine().options().limits);
     if (!refused.ok()) return Answer(exchange, refused);
+    auto client = names_.Of(exchange.request.client_id());
+    if (!client.ok()) return Answer(exchange, client.status());
+    ForwardBatch batch = FromWire(exchange.request, *std::move(client));
+    batch.trace = trace_;
     (*serving)->engine().Forward(
-        FromWire(exchange.request),
+        std::move(batch),
         {.done = [self = self_, &exchange](const ForwardAnswer& it) { self->Answer(exchange, it); },
          .still_wanted = [self =
                               self_] { return self->cancelled_ ? HungUp() : absl::OkStatus(); }});
@@ -99,6 +108,7 @@ class ForwardStream final : public ForwardStreamReactor {
 
   // On the engine's thread, or within Forward.
   void Answer(Exchange& exchange, const ForwardAnswer& answer) ABSL_LOCKS_EXCLUDED(mu_) {
+    LogAnswer(exchange.request.request_id(), trace_, exchange.epoch, answer);
     v1::ForwardStreamResponse& response = exchange.response;
     response.set_request_id(exchange.request.request_id());
     if (answer.ok()) {
@@ -145,6 +155,8 @@ class ForwardStream final : public ForwardStreamReactor {
   }
 
   const WorkerEpochs& epochs_;
+  const ClientNames names_;
+  const TraceContext trace_;
   std::atomic<bool> cancelled_{false};
   std::shared_ptr<ForwardStream> self_;  // until OnDone
 
@@ -162,8 +174,9 @@ class ForwardStream final : public ForwardStreamReactor {
 
 }  // namespace
 
-ForwardStreamReactor* StartForwardStream(const WorkerEpochs& epochs) {
-  return ForwardStream::Start(epochs);
+ForwardStreamReactor* StartForwardStream(const WorkerEpochs& epochs, ClientNames names,
+                                         const TraceContext& trace) {
+  return ForwardStream::Start(epochs, std::move(names), trace);
 }
 
 }  // namespace muster

@@ -3,11 +3,12 @@
 #include <grpcpp/channel.h>
 #include <grpcpp/client_context.h>
 
+#include <chrono>
 #include <iterator>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
-#include "absl/time/clock.h"
+#include "absl/time/time.h"
 #include "base/digest.h"
 #include "base/logging.h"
 #include "base/status_macros.h"
@@ -44,11 +45,16 @@ absl::Status Explain(const grpc::Status& status, const Group& group, absl::strin
                                    group.DebugString(), ": ", status.error_message()));
 }
 
+// Not by absl::Now(), which learns only within two seconds that somebody has set the clock.
+std::chrono::system_clock::time_point DeadlineAfter(absl::Duration timeout) {
+  return std::chrono::system_clock::now() + absl::ToChronoNanoseconds(timeout);
+}
+
 }  // namespace
 
 GrpcRendezvous::GrpcRendezvous(std::shared_ptr<grpc::Channel> coordinator,
-                               const RendezvousCaller& caller)
-    : coordinator_(std::move(coordinator)), caller_(caller) {}
+                               const RendezvousCaller& caller, RendezvousCounters& counters)
+    : coordinator_(std::move(coordinator)), caller_(caller), counters_(counters) {}
 
 GrpcRendezvous::~GrpcRendezvous() = default;
 
@@ -56,11 +62,22 @@ absl::StatusOr<std::vector<std::string>> GrpcRendezvous::AllGather(const Group& 
                                                                    absl::string_view key,
                                                                    absl::string_view value,
                                                                    absl::Duration timeout) {
+  const auto begun = std::chrono::steady_clock::now();
+  auto gathered = Gather(group, key, value, timeout);
+  counters_.waits.Observe(absl::FromChrono(std::chrono::steady_clock::now() - begun));
+  if (!gathered.ok()) counters_.failures.Add();
+  return gathered;
+}
+
+absl::StatusOr<std::vector<std::string>> GrpcRendezvous::Gather(const Group& group,
+                                                                absl::string_view key,
+                                                                absl::string_view value,
+                                                                absl::Duration timeout) {
   v1::AllGatherRequest request = MakeRequest(caller_, group, key, timeout);
   request.set_value(std::string(value));
   v1::AllGatherResponse response;
   grpc::ClientContext context;
-  context.set_deadline(absl::ToChronoTime(absl::Now() + timeout + kSlack));
+  context.set_deadline(DeadlineAfter(timeout + kSlack));
   MUSTER_RETURN_IF_ERROR(Begin(&context));
   const grpc::Status status =
       v1::Rendezvous::NewStub(coordinator_)->AllGather(&context, request, &response);
@@ -79,7 +96,7 @@ void GrpcRendezvous::Fail(const Group& group, const absl::Status& reason) {
   SetFailure(reason, request.mutable_failure());
   v1::AllGatherResponse response;
   grpc::ClientContext context;
-  context.set_deadline(absl::ToChronoTime(absl::Now() + kFailTimeout));
+  context.set_deadline(DeadlineAfter(kFailTimeout));
   const grpc::Status status =
       v1::Rendezvous::NewStub(coordinator_)->AllGather(&context, request, &response);
   // The coordinator may well answer with the failure itself.

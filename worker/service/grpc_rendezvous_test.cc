@@ -43,10 +43,11 @@ class GrpcRendezvousTest : public ::testing::Test {
 
   FakeRendezvous service_;
   FakeServer server_{service_};
-  GrpcRendezvous first_{ConnectCoordinator(server_.address()),
-                        {ReplicaIndex(2), kEpoch, Incarnation(11)}};
-  GrpcRendezvous second_{ConnectCoordinator(server_.address()),
-                         {ReplicaIndex(2), kEpoch, Incarnation(13)}};
+  RendezvousCounters counters_;
+  GrpcRendezvous first_{
+      ConnectCoordinator(server_.address()), {ReplicaIndex(2), kEpoch, Incarnation(11)}, counters_};
+  GrpcRendezvous second_{
+      ConnectCoordinator(server_.address()), {ReplicaIndex(2), kEpoch, Incarnation(13)}, counters_};
 };
 
 TEST_F(GrpcRendezvousTest, GathersTheValuesOfAllRanksInGroupOrder) {
@@ -135,7 +136,9 @@ TEST(GrpcRendezvous, CoordinatorThatIsGoneIsUnavailable) {
     FakeServer server(service);
     address = server.address();
   }
-  GrpcRendezvous rendezvous(ConnectCoordinator(address), {ReplicaIndex(0), kEpoch, Incarnation(1)});
+  RendezvousCounters counters;
+  GrpcRendezvous rendezvous(ConnectCoordinator(address), {ReplicaIndex(0), kEpoch, Incarnation(1)},
+                            counters);
   EXPECT_STATUS(rendezvous.AllGather(MakeGroup(1), "handles", "", kTimeout),
                 absl::StatusCode::kUnavailable, "the coordinator did not answer");
 }

@@ -11,8 +11,11 @@
 #include "proto/muster/v1/inference.grpc.pb.h"
 #include "worker/engine/worker_epochs.h"
 #include "worker/service/capacity_stream.h"
+#include "worker/service/client_names.h"
 #include "worker/service/forward_stream.h"
 #include "worker/service/given_up.h"
+#include "worker/service/request_log.h"
+#include "worker/service/trace_parent.h"
 #include "worker/service/wire_inference.h"
 
 namespace muster {
@@ -41,18 +44,24 @@ class InferenceService final : public v1::Inference::CallbackService {
     if (absl::Status status = CheckSlices(*request, limits); !status.ok()) {
       return Finish(reactor, status);
     }
-    (*serving)->engine().Forward(FromWire(*request),
-                                 {.done =
-                                      [reactor, request, response](const ForwardAnswer& it) {
-                                        if (it.ok()) ToWire(**it, *request, response);
-                                        Finish(reactor, it.status());
-                                      },
-                                  .still_wanted = [context] { return StillWanted(*context); }});
+    auto client = ClientNames(*context).Of(request->client_id());
+    if (!client.ok()) return Finish(reactor, client.status());
+    ForwardBatch batch = FromWire(*request, *std::move(client));
+    batch.trace = TraceOf(*context);
+    (*serving)->engine().Forward(
+        std::move(batch), {.done =
+                               [reactor, request, response, trace = batch.trace,
+                                epoch = (*serving)->epoch](const ForwardAnswer& it) {
+                                 LogAnswer(request->request_id(), trace, epoch, it);
+                                 if (it.ok()) ToWire(**it, *request, response);
+                                 Finish(reactor, it.status());
+                               },
+                           .still_wanted = [context] { return StillWanted(*context); }});
     return reactor;
   }
 
-  ForwardStreamReactor* ForwardStream(CallbackServerContext*) override {
-    return StartForwardStream(epochs_);
+  ForwardStreamReactor* ForwardStream(CallbackServerContext* context) override {
+    return StartForwardStream(epochs_, ClientNames(*context), TraceOf(*context));
   }
 
   ServerUnaryReactor* ForkSequence(CallbackServerContext* context,
@@ -61,7 +70,9 @@ class InferenceService final : public v1::Inference::CallbackService {
     ServerUnaryReactor* reactor = context->DefaultReactor();
     const auto serving = epochs_.Serving();
     if (!serving.ok()) return Finish(reactor, serving.status());
-    (*serving)->engine().Fork(FromWire(*request),
+    auto client = ClientNames(*context).Of(request->client_id());
+    if (!client.ok()) return Finish(reactor, client.status());
+    (*serving)->engine().Fork(FromWire(*request, *std::move(client)),
                               [reactor, response](const absl::StatusOr<Forked>& forked) {
                                 if (forked.ok()) ToWire(*forked, response);
                                 Finish(reactor, forked.status());
@@ -75,7 +86,9 @@ class InferenceService final : public v1::Inference::CallbackService {
     ServerUnaryReactor* reactor = context->DefaultReactor();
     const auto serving = epochs_.Serving();
     if (!serving.ok()) return Finish(reactor, serving.status());
-    auto order = FromWire(*request);
+    auto client = ClientNames(*context).Of(request->client_id());
+    if (!client.ok()) return Finish(reactor, client.status());
+    auto order = FromWire(*request, *std::move(client));
     if (!order.ok()) return Finish(reactor, order.status());
     (*serving)->engine().Free(*std::move(order), [reactor, response](absl::StatusOr<int> freed) {
       if (freed.ok()) response->set_freed(static_cast<uint32_t>(*freed));
@@ -88,18 +101,19 @@ class InferenceService final : public v1::Inference::CallbackService {
                                   const v1::GetCapacityRequest* request,
                                   v1::GetCapacityResponse* response) override {
     ServerUnaryReactor* reactor = context->DefaultReactor();
-    const auto serving = ServingFor(request->client_id());
-    if (!serving.ok()) return Finish(reactor, serving.status());
-    if (!request->client_id().empty()) (*serving)->engine().queue().Renew(request->client_id());
-    CapacityToWire(**serving, response->mutable_capacity());
+    const auto watched = Watched(*context, request->client_id());
+    if (!watched.ok()) return Finish(reactor, watched.status());
+    const auto& [serving, client] = *watched;
+    if (!client.empty()) serving->engine().queue().Renew(client);
+    CapacityToWire(*serving, response->mutable_capacity());
     return Finish(reactor, absl::OkStatus());
   }
 
-  CapacityReactor* WatchCapacity(CallbackServerContext*,
+  CapacityReactor* WatchCapacity(CallbackServerContext* context,
                                  const v1::WatchCapacityRequest* request) override {
-    const auto serving = ServingFor(request->client_id());
-    return serving.ok() ? StartCapacityStream(*serving, request->client_id())
-                        : RefuseCapacityStream(serving.status());
+    const auto watched = Watched(*context, request->client_id());
+    return watched.ok() ? StartCapacityStream(watched->serving, watched->client)
+                        : RefuseCapacityStream(watched.status());
   }
 
   ServerUnaryReactor* GetModel(CallbackServerContext* context, const v1::GetModelRequest*,
@@ -110,11 +124,16 @@ class InferenceService final : public v1::Inference::CallbackService {
   }
 
  private:
-  // `client_id` may be empty.
-  absl::StatusOr<std::shared_ptr<const ServingEpoch>> ServingFor(
-      const std::string& client_id) const {
+  struct WatchedEpoch {
+    std::shared_ptr<const ServingEpoch> serving;
+    std::string client;  // in the engine; may be empty
+  };
+  absl::StatusOr<WatchedEpoch> Watched(const CallbackServerContext& context,
+                                       const std::string& client_id) const {
     if (!client_id.empty()) MUSTER_RETURN_IF_ERROR(CheckId("the client id", client_id));
-    return epochs_.Serving();
+    MUSTER_ASSIGN_OR_RETURN(std::string client, ClientNames(context).Of(client_id));
+    MUSTER_ASSIGN_OR_RETURN(auto serving, epochs_.Serving());
+    return WatchedEpoch{.serving = std::move(serving), .client = std::move(client)};
   }
 
   const WorkerEpochs& epochs_;

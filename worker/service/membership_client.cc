@@ -19,6 +19,8 @@ bool IsPermanent(const absl::Status& status) {
   switch (status.code()) {
     case absl::StatusCode::kAlreadyExists:
     case absl::StatusCode::kInvalidArgument:
+    case absl::StatusCode::kPermissionDenied:
+    case absl::StatusCode::kUnauthenticated:
     case absl::StatusCode::kUnimplemented:
       return true;
     default:
@@ -36,6 +38,11 @@ MembershipClient::MembershipClient(std::shared_ptr<grpc::Channel> coordinator,
       thread_([this] { Run(); }) {}
 
 MembershipClient::~MembershipClient() { Stop(); }
+
+void MembershipClient::SendHeartbeat() {
+  absl::MutexLock lock(&mu_);
+  if (stream_ != nullptr) stream_->Wake();
+}
 
 void MembershipClient::Stop() {
   {
@@ -85,6 +92,7 @@ absl::Status MembershipClient::Enlist(bool* welcomed) {
     stream_ = &stream;
   }
   absl::Status status = stream.Run();
+  if (stream.welcomed()) callbacks_.on_parted();
   absl::MutexLock lock(&mu_);
   stream_ = nullptr;
   *welcomed = stream.welcomed();

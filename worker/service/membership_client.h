@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 #include <thread>
 #include <vector>
@@ -50,12 +51,22 @@ struct MembershipCallbacks {
   // Clients that lost their sequences since the last call, at most ExpiryOutbox::kMost. They are
   // told to the coordinator once, by the next stream if this one breaks before.
   std::function<std::vector<ExpiryReport>()> take_expiries;
+  // How long until this worker ends, once it was asked to.
+  std::function<std::optional<absl::Duration>()> leaving = [] {
+    return std::optional<absl::Duration>();
+  };
   // Enlisted, for the first time or again; a higher term is another coordinator.
   std::function<void(Term)> on_welcome;
+  // It is enlisted no more; it goes on trying.
+  std::function<void()> on_parted = [] {};
+  // The coordinator knows that it is leaving, and that it holds nothing any more; what has become
+  // of its rank, for people.
+  std::function<void(const std::string&)> on_may_leave = [](const std::string&) {};
   // The coordinator gave the epoch up: end every wait on it.
   std::function<void(ReplicaIndex, Epoch, const absl::Status&)> on_epoch_aborted;
-  // Enlisting would never help: ALREADY_EXISTS, INVALID_ARGUMENT, or UNIMPLEMENTED (no
-  // coordinator listens there). The last call.
+  // Enlisting would never help: ALREADY_EXISTS, INVALID_ARGUMENT, PERMISSION_DENIED or
+  // UNAUTHENTICATED (by this worker's certificate), or UNIMPLEMENTED (no coordinator listens
+  // there). The last call.
   std::function<void(const absl::Status&)> on_refused;
 };
 
@@ -71,6 +82,9 @@ class MembershipClient {
   ~MembershipClient();
   MembershipClient(const MembershipClient&) = delete;
   MembershipClient& operator=(const MembershipClient&) = delete;
+
+  // Sends a heartbeat now, if it is enlisted.
+  void SendHeartbeat() ABSL_LOCKS_EXCLUDED(mu_);
 
   // Ends the stream, which the coordinator takes as the worker's end. Returns within a second; no
   // callback runs afterwards.

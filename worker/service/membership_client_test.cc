@@ -114,6 +114,61 @@ TEST(MembershipClient, EnlistsWithItsProfileAndIsWelcomed) {
   EXPECT_EQ(Await(worker.welcomed), Term(9));
 }
 
+TEST(MembershipClient, AWorkerThatLeavesSaysSoInEveryHeartbeatAndIsLetGo) {
+  FakeMembership coordinator;
+  FakeServer server(coordinator);
+  RecordingWorker worker;
+  MembershipCallbacks callbacks = worker.Callbacks();
+  std::atomic<bool> leaves = false;
+  std::promise<std::string> let_go;
+  callbacks.leaving = [&]() -> std::optional<absl::Duration> {
+    if (!leaves) return std::nullopt;
+    return absl::Milliseconds(1500);
+  };
+  callbacks.on_may_leave = [&](const std::string& message) { let_go.set_value(message); };
+  MembershipClient client(ConnectCoordinator(server.address()), MakeProfile(), callbacks);
+  EXPECT_FALSE(coordinator.AwaitHeartbeats(1).has_leaving());
+  leaves = true;
+  while (!coordinator.AwaitHeartbeats(1).has_leaving()) std::this_thread::yield();
+  EXPECT_EQ(FromWire(coordinator.AwaitHeartbeats(1).leaving().time_left()),
+            absl::Milliseconds(1500));
+  v1::EnlistResponse notice;
+  notice.mutable_may_leave()->set_message("its rank moved to w2");
+  coordinator.Send(notice);
+  EXPECT_EQ(Await(let_go), "its rank moved to w2");
+}
+
+TEST(MembershipClient, AHeartbeatCanBeSentBeforeItIsDue) {
+  FakeMembership coordinator;
+  coordinator.SetInterval(absl::Hours(1));
+  FakeServer server(coordinator);
+  RecordingWorker worker;
+  MembershipClient client(ConnectCoordinator(server.address()), MakeProfile(), worker.Callbacks());
+  // The first one follows the welcome.
+  for (int count = 1; count <= 3; ++count) {
+    coordinator.AwaitHeartbeats(count);
+    client.SendHeartbeat();
+  }
+  coordinator.AwaitHeartbeats(4);
+}
+
+TEST(MembershipClient, TheEndOfAStreamIsTold) {
+  FakeMembership coordinator;
+  coordinator.HoldNextStream();
+  FakeServer server(coordinator);
+  RecordingWorker worker;
+  MembershipCallbacks callbacks = worker.Callbacks();
+  std::promise<void> parted;
+  std::atomic<bool> told = false;
+  callbacks.on_parted = [&] {
+    if (!told.exchange(true)) parted.set_value();
+  };
+  MembershipClient client(ConnectCoordinator(server.address()), MakeProfile(), callbacks);
+  ASSERT_EQ(Await(worker.welcomed), Term(1));
+  coordinator.Interrupt();
+  EXPECT_EQ(parted.get_future().wait_for(kPatience), std::future_status::ready);
+}
+
 TEST(MembershipClient, HeartbeatsCarryProgressAndReports) {
   FakeMembership coordinator;
   FakeServer server(coordinator);
@@ -249,6 +304,22 @@ TEST(MembershipClient, ReportsARefusalAndDoesNotTryAgain) {
   const std::optional<absl::Status> refused = Await(worker.refused);
   ASSERT_TRUE(refused.has_value());
   EXPECT_STATUS(*refused, absl::StatusCode::kAlreadyExists, "worker w3 is enlisted");
+}
+
+TEST(MembershipClient, ReportsThatItsCertificateIsRefused) {
+  for (const absl::Status& refusal :
+       {absl::PermissionDeniedError("the certificate is that of worker/w4"),
+        absl::UnauthenticatedError("the certificate is of trust domain plant")}) {
+    FakeMembership coordinator;
+    coordinator.Refuse(refusal);
+    FakeServer server(coordinator);
+    RecordingWorker worker;
+    MembershipClient client(ConnectCoordinator(server.address()), MakeProfile(),
+                            worker.Callbacks());
+    const std::optional<absl::Status> refused = Await(worker.refused);
+    ASSERT_TRUE(refused.has_value());
+    EXPECT_STATUS(*refused, refusal.code(), "the certificate is");
+  }
 }
 
 TEST(MembershipClient, TakesAServerWithoutMembershipForARefusal) {

@@ -67,8 +67,8 @@ absl::Status CheckSlices(const v1::ForwardRequest& wire, const BatchLimits& limi
                               limits.max_slices));
 }
 
-ForwardBatch FromWire(const v1::ForwardRequest& wire) {
-  ForwardBatch batch{.client_id = wire.client_id(), .request_id = wire.request_id()};
+ForwardBatch FromWire(const v1::ForwardRequest& wire, std::string client) {
+  ForwardBatch batch{.client_id = std::move(client), .request_id = wire.request_id()};
   if (wire.has_expected_epoch()) batch.expected_epoch = Epoch(wire.expected_epoch());
   batch.slices.reserve(static_cast<size_t>(wire.slices_size()));
   for (const v1::SequenceSlice& slice : wire.slices()) {
@@ -93,7 +93,7 @@ void ToWire(const ForwardResult& result, const v1::ForwardRequest& request,
   *wire->mutable_device_time() = ToWire(result.device_time);
 }
 
-absl::StatusOr<FreeOrder> FromWire(const v1::FreeSequencesRequest& wire) {
+absl::StatusOr<FreeOrder> FromWire(const v1::FreeSequencesRequest& wire, std::string client) {
   if (wire.sequence_ids_size() > kMaxFreed) {
     return Invalid(absl::StrCat(wire.sequence_ids_size(), " sequences are to be freed; at most ",
                                 kMaxFreed, " at once"));
@@ -101,15 +101,15 @@ absl::StatusOr<FreeOrder> FromWire(const v1::FreeSequencesRequest& wire) {
   if (wire.all() && wire.sequence_ids_size() > 0) {
     return Invalid("all sequences are to be freed, and some are named; it must be one of them");
   }
-  FreeOrder order{.client_id = wire.client_id(),
+  FreeOrder order{.client_id = std::move(client),
                   .sequence_ids = {wire.sequence_ids().begin(), wire.sequence_ids().end()},
                   .all = wire.all()};
   if (wire.has_expected_epoch()) order.expected_epoch = Epoch(wire.expected_epoch());
   return order;
 }
 
-ForkOrder FromWire(const v1::ForkSequenceRequest& wire) {
-  ForkOrder order{.client_id = wire.client_id(),
+ForkOrder FromWire(const v1::ForkSequenceRequest& wire, std::string client) {
+  ForkOrder order{.client_id = std::move(client),
                   .sequence_id = wire.sequence_id(),
                   .new_sequence_id = wire.new_sequence_id()};
   if (wire.has_tokens()) order.tokens = wire.tokens();

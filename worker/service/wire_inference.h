@@ -12,16 +12,16 @@ namespace muster {
 // INVALID_ARGUMENT: more slices than a step can have, which are then not worth taking apart.
 absl::Status CheckSlices(const v1::ForwardRequest& wire, const BatchLimits& limits);
 
-// As it came: the engine checks it.
-ForwardBatch FromWire(const v1::ForwardRequest& wire);
+// As it came, but of `client` (client_names.h): the engine checks it.
+ForwardBatch FromWire(const v1::ForwardRequest& wire, std::string client);
 
 // `request` is what the result answers.
 void ToWire(const ForwardResult& result, const v1::ForwardRequest& request,
             v1::ForwardResponse* wire);
 
 // INVALID_ARGUMENT: more than 65,536 sequences, or some beside `all`.
-absl::StatusOr<FreeOrder> FromWire(const v1::FreeSequencesRequest& wire);
-ForkOrder FromWire(const v1::ForkSequenceRequest& wire);
+absl::StatusOr<FreeOrder> FromWire(const v1::FreeSequencesRequest& wire, std::string client);
+ForkOrder FromWire(const v1::ForkSequenceRequest& wire, std::string client);
 void ToWire(const Forked& forked, v1::ForkSequenceResponse* wire);
 
 void CapacityToWire(const ServingEpoch& epoch, v1::Capacity* wire);

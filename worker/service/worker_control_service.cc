@@ -129,10 +129,14 @@ class WorkerControlService final : public v1::WorkerControl::CallbackService {
   }
 
   ServerUnaryReactor* Drain(CallbackServerContext* context, const v1::DrainRequest* request,
-                            v1::DrainResponse*) override {
+                            v1::DrainResponse* response) override {
     ServerUnaryReactor* reactor = context->DefaultReactor();
     Run(EpochCommand::kDrain, FromWire(request->header()),
-        TimeoutFromWire(request->timeout(), kLongestControlTimeout), FinishWith(reactor));
+        TimeoutFromWire(request->timeout(), kLongestControlTimeout),
+        {.on_done = [reactor, response](const absl::StatusOr<EpochOutcome>& result) {
+          if (result.ok()) response->set_sequences(static_cast<uint32_t>(result->sequences));
+          Finish(reactor, result.status());
+        }});
     return reactor;
   }
 

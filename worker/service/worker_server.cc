@@ -14,6 +14,7 @@
 #include "absl/time/clock.h"
 #include "base/logging.h"
 #include "base/status_macros.h"
+#include "base/tls_credentials.h"
 #include "base/unix_socket.h"
 #include "worker/service/message_limit.h"
 
@@ -21,13 +22,15 @@ namespace muster {
 namespace {
 
 // What goes wrong in gRPC comes back to its callers, who say it in better words.
-void LogOfGrpc(gpr_log_func_args* args) { LogLine(LogLevel::kDebug, "grpc", args->message); }
+void LogOfGrpc(gpr_log_func_args* args) {
+  LogLine(LogLevel::kDebug, {.source = "grpc"}, args->message);
+}
 
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<WorkerServer>> WorkerServer::Start(
     const ListenAddress& listen, std::vector<std::shared_ptr<grpc::Service>> services,
-    const std::string& unix_socket) {
+    const std::string& unix_socket, const TlsCredentials* tls) {
   if (!unix_socket.empty()) MUSTER_RETURN_IF_ERROR(PrepareUnixSocket(unix_socket));
   gpr_set_log_function(LogOfGrpc);
   grpc::EnableDefaultHealthCheckService(true);
@@ -38,7 +41,7 @@ absl::StatusOr<std::unique_ptr<WorkerServer>> WorkerServer::Start(
   builder.SetMaxReceiveMessageSize(kMaxMessageBytes);
   builder.SetMaxSendMessageSize(kMaxMessageBytes);
   ListenAddress address{.host = listen.host};
-  builder.AddListeningPort(listen.ToString(), grpc::InsecureServerCredentials(), &address.port);
+  builder.AddListeningPort(listen.ToString(), ServerCredentialsOf(tls), &address.port);
   if (!unix_socket.empty()) {
     builder.AddListeningPort(UnixAddress(unix_socket), grpc::InsecureServerCredentials());
   }

@@ -18,15 +18,17 @@ class Service;
 
 namespace muster {
 
-// Health, reflection and the services given to it, in plaintext. Messages have at most 64 MiB.
+class TlsCredentials;
+
+// Health, reflection and the services given to it. Messages have at most 64 MiB.
 class WorkerServer {
  public:
-  // Listens from now on; port 0 takes any free one. Where `unix_socket` names a path, it listens
-  // there as well. UNAVAILABLE says why it cannot listen; other errors are those of
-  // PrepareUnixSocket.
+  // Listens from now on, in plaintext without `tls`; port 0 takes any free one. Where `unix_socket`
+  // names a path, it listens there as well, always in plaintext. UNAVAILABLE says why it cannot
+  // listen; other errors are those of PrepareUnixSocket.
   static absl::StatusOr<std::unique_ptr<WorkerServer>> Start(
       const ListenAddress& listen, std::vector<std::shared_ptr<grpc::Service>> services,
-      const std::string& unix_socket = "");
+      const std::string& unix_socket = "", const TlsCredentials* tls = nullptr);
   // As Stop(0).
   ~WorkerServer();
 

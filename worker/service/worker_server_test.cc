@@ -72,7 +72,7 @@ int HealthOf(const WorkerServer& server) {
 
 TEST(WorkerServer, AnswersHealthChecksWithWhatIsReported) {
   ASSERT_OK_AND_ASSIGN(const auto server, WorkerServer::Start({.host = "127.0.0.1"}, {}));
-  HealthReporter health;
+  HealthReporter health(HealthReporter::Options{});
   health.Attach(server->health());
   EXPECT_EQ(HealthOf(*server), 2) << "NOT_SERVING";
   health.EpochActivated(ReplicaIndex(0), Epoch(1));

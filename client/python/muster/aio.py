@@ -19,6 +19,7 @@ from muster.methods import Method, Q, R
 from muster.operation_messages import (
     P, apply_to_wire, drain_to_wire, operation_of, outcome, plan_of, scale_to_wire)
 from muster.retry import Retries
+from muster.tls import COORDINATOR, WORKER, Tls, TlsFolder, find_tls
 from muster.values import (
     Capacity, Event, Fork, Model, Operation, ParallelConfig, Plan, ReplicaStatus, Sampling, Slice,
     StepResult, Token)
@@ -33,11 +34,13 @@ StreamCall = grpc.aio.StreamStreamCall[
 class Fleet:
     """Calls of a coordinator. Every failed call raises MusterError. Belongs to one event loop."""
 
-    def __init__(self, address: str, timeout: float = 10.0, patience: float = PATIENCE):
+    def __init__(self, address: str, timeout: float = 10.0, patience: float = PATIENCE,
+                 tls: TlsFolder = None):
         """As muster.client.Fleet."""
         self._timeout = timeout
         self._patience = patience
-        self._link = AsyncLink(address)
+        self._tls = find_tls(tls)
+        self._link = AsyncLink(address, Tls(self._tls, COORDINATOR))
 
     async def __aenter__(self) -> "Fleet":
         return self
@@ -120,8 +123,13 @@ class Fleet:
 
     async def replica(self, index: int = 0) -> "Replica":
         """A replica that serves; its later calls follow the leader wherever it goes."""
-        return Replica(await self.leader(index), patience=self._patience,
+        return Replica(await self.leader(index), patience=self._patience, tls=self._tls,
                        find_leader=lambda: self.leader(index))
+
+    @property
+    def tls(self) -> str:
+        """The folder of its certificate; "" in plaintext."""
+        return self._tls
 
     async def _call(self, method: Method[Q, R], request: Q) -> R:
         retries = Retries(self._patience)
@@ -159,13 +167,14 @@ class Replica:
     """
 
     def __init__(self, address: str, client_id: str | None = None, timeout: float = 120.0,
-                 patience: float = PATIENCE, find_leader: FindLeader | None = None):
+                 patience: float = PATIENCE, find_leader: FindLeader | None = None,
+                 tls: TlsFolder = None):
         """As muster.client.Replica."""
         self._client_id = client_id or new_client_id()
         self._timeout = timeout
         self.patience = patience
         self._find_leader = find_leader
-        self._link = AsyncLink(address)
+        self._link = AsyncLink(address, Tls(find_tls(tls), WORKER))
         self._model: Model | None = None
         self._lease: asyncio.Task[None] | None = None
 
@@ -254,6 +263,10 @@ class Replica:
         method = methods.FORWARD_STREAM
         return self._link.channel.stream_stream(
             method.path, request_serializer=method.encode, response_deserializer=method.decode)()
+
+    def failure(self, error: grpc.RpcError) -> MusterError:
+        """The exception for a failed call of such a stream."""
+        return self._link.failure(error)
 
     async def recover(self, error: MusterError, pause: float) -> None:
         """Waits until what failed with `error` may be better: there is room, or another leader."""

@@ -20,6 +20,7 @@ from muster.operation_messages import (
     P, apply_to_wire, drain_to_wire, operation_of, outcome, plan_of, scale_to_wire)
 from muster.retry import Retries
 from muster.sequence import Sequence
+from muster.tls import COORDINATOR, WORKER, Tls, TlsFolder, find_tls
 from muster.values import (
     Capacity, Event, Fork, Model, Operation, ParallelConfig, Plan, ReplicaStatus, Sampling, Slice,
     StepResult, Token)
@@ -36,17 +37,21 @@ OnProgress = Callable[[Operation], None]
 class Fleet:
     """Calls of a coordinator. Every failed call raises MusterError. Thread-safe."""
 
-    def __init__(self, address: str, timeout: float = 10.0, patience: float = PATIENCE):
+    def __init__(self, address: str, timeout: float = 10.0, patience: float = PATIENCE,
+                 tls: TlsFolder = None):
         """Connects when the first call is made.
 
         Args:
           address: "host:port" of the coordinator.
           timeout: seconds that one call may take.
           patience: seconds for which retriable failures are retried, in calls of the replicas too.
+          tls: folder with tls.crt, tls.key and ca.crt, for calls of the replicas too; "" for
+            plaintext, None for $MUSTER_TLS. What is not such a folder raises MusterError at once.
         """
         self._timeout = timeout
         self._patience = patience
-        self._link = Link(address)
+        self._tls = find_tls(tls)
+        self._link = Link(address, Tls(self._tls, COORDINATOR))
 
     def __enter__(self) -> "Fleet":
         return self
@@ -163,8 +168,13 @@ class Fleet:
         """
         leader = serving_leader(self.replicas(), index) if not wait else \
             self._await_leader(index, wait)
-        return Replica(leader, patience=self._patience,
+        return Replica(leader, patience=self._patience, tls=self._tls,
                        find_leader=lambda: serving_leader(self.replicas(), index))
+
+    @property
+    def tls(self) -> str:
+        """The folder of its certificate; "" in plaintext."""
+        return self._tls
 
     def _await_leader(self, index: int, wait: float) -> str:
         error: MusterError | None = None
@@ -213,7 +223,8 @@ class Replica:
     """
 
     def __init__(self, address: str, client_id: str | None = None, timeout: float = 120.0,
-                 patience: float = PATIENCE, find_leader: FindLeader | None = None):
+                 patience: float = PATIENCE, find_leader: FindLeader | None = None,
+                 tls: TlsFolder = None):
         """Connects when the first call is made.
 
         Args:
@@ -222,12 +233,13 @@ class Replica:
           timeout: seconds that one call may take.
           patience: seconds for which retriable failures are retried; 0: not at all.
           find_leader: finds the leader when it no longer answers at `address`.
+          tls: as of Fleet.
         """
         self._client_id = client_id or new_client_id()
         self._timeout = timeout
         self._patience = patience
         self._find_leader = find_leader
-        self._link = Link(address)
+        self._link = Link(address, Tls(find_tls(tls), WORKER))
         self._model: Model | None = None
         self._lease = LeaseKeeper(self._renew)
 

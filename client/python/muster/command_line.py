@@ -7,6 +7,8 @@ from typing import NoReturn
 
 from muster.fleet_process import FleetOptions
 
+# `--tls` without a folder: a fleet of one's own, with certificates of its own.
+OWN_TLS = ""
 # `--oversubscribe` without a number: as many as there are workers.
 ALL_OF_THEM = 0
 
@@ -97,6 +99,24 @@ def add_fleet_options(parser: argparse.ArgumentParser) -> None:
     add_device_options(parser)
 
 
+def add_tls_option(parser: argparse.ArgumentParser) -> None:
+    """For a fleet that runs, or one that a program starts itself: see check_tls_option."""
+    parser.add_argument(
+        "--tls", metavar="DIR", nargs="?", const=OWN_TLS,
+        help="talk by TLS, with tls.crt, tls.key and ca.crt of a folder (default: $MUSTER_TLS); "
+             "without DIR a fleet of its own makes certificates")
+
+
+def check_tls_option(parser: argparse.ArgumentParser, tls: str | None, own_fleet: bool) -> None:
+    """Exits with status 2 where --tls does not suit the fleet."""
+    if own_fleet and tls:
+        parser.error(f"argument --tls: a fleet of its own makes certificates itself: it takes no "
+                     f"folder, not {tls!r}")
+    if not own_fleet and tls == OWN_TLS:
+        parser.error("argument --tls: name the folder with tls.crt, tls.key and ca.crt for the "
+                     "fleet that runs")
+
+
 def asks_for_fleet(arguments: argparse.Namespace) -> bool:
     """Whether any option of an own fleet was given."""
     given = (arguments.tp, arguments.cp, arguments.replicas, arguments.threads, arguments.dtype,
@@ -113,4 +133,5 @@ def fleet_options(arguments: argparse.Namespace, model: Path) -> FleetOptions:
         model, tp, cp, replicas, arguments.threads, arguments.dtype or "auto",
         device=arguments.device,
         oversubscribe=tp * cp * replicas if sharing == ALL_OF_THEM else sharing,
-        load_format=arguments.load_format, memory_fraction=arguments.memory_fraction)
+        load_format=arguments.load_format, memory_fraction=arguments.memory_fraction,
+        tls=arguments.tls == OWN_TLS)

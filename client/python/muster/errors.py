@@ -1,6 +1,6 @@
 """What daemons answer when they refuse or fail, as exceptions."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Protocol, cast
 
@@ -72,17 +72,38 @@ class _FailedCall(Protocol):
     def trailing_metadata(self) -> Iterable[tuple[str, str | bytes]] | None: ...
 
 
-def from_rpc_error(error: grpc.RpcError, address: str) -> MusterError:
-    """The exception for a failed call of the daemon at `address`."""
+# Makes an error of gRPC's words for a connection that was not made, and the address; None where it
+# knows nothing better.
+Explain = Callable[[str, str], MusterError | None]
+
+
+def from_rpc_error(error: grpc.RpcError, address: str, tls: str = "",
+                   explain: Explain | None = None) -> MusterError:
+    """The exception for a failed call of the daemon at `address`.
+
+    Args:
+      error: of the call.
+      address: as the caller knows it.
+      tls: the folder of the certificate that was shown; "" in plaintext.
+      explain: is asked first where no daemon answered.
+    """
     failed = cast(_FailedCall, error)
     code = failed.code()
     text = failed.details() or code.name
     detail = _detail_in(failed.trailing_metadata() or ())
     if detail is not None:
         return _with_detail(text, code.name, detail)
+    if code == grpc.StatusCode.CANCELLED and text == code.name:
+        # A server that ends refuses so what comes to it meanwhile; a caller that cancels says more.
+        code = grpc.StatusCode.UNAVAILABLE
     if code in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED):
+        explained = explain(text, address) if explain else None
+        if explained is not None:
+            return explained
         # gRPC's own text tells of sockets; whoever reads this wants to know who is missing.
         return MusterError(f"nothing answers at {address}", code.name, retriable=True)
+    if tls and code in (grpc.StatusCode.PERMISSION_DENIED, grpc.StatusCode.UNAUTHENTICATED):
+        text += f" (tls={tls} names the certificate that was shown)"
     return MusterError(text, code.name)
 
 

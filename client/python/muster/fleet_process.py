@@ -28,6 +28,7 @@ class FleetOptions:
       oversubscribe: workers that share a GPU.
       load_format: "auto", "safetensors" or "dummy".
       memory_fraction: of a GPU's memory, for all of its workers.
+      tls: talk by TLS; the event "serving" names the folders of clients' certificates.
     """
 
     model: Path
@@ -43,6 +44,7 @@ class FleetOptions:
     oversubscribe: int | None = None
     load_format: str | None = None
     memory_fraction: float | None = None
+    tls: bool = False
 
     def arguments(self) -> list[str]:
         words = [
@@ -55,6 +57,7 @@ class FleetOptions:
             if value is not None:
                 words += [flag, str(value)]
         words += ["--no-fusion"] * self.no_fusion + ["--no-graphs"] * self.no_graphs
+        words += ["--tls"] * self.tls
         return words + list(self.extra)
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import grpc
 from muster.aio import Replica, StreamCall
-from muster.errors import MusterError, from_rpc_error, from_status
+from muster.errors import MusterError, from_status
 from muster.messages import forward_to_wire, result_of
 from muster.retry import Retries, may_retry
 from muster.values import Slice, StepResult
@@ -102,7 +102,7 @@ class ForwardStream:
                 else:
                     yield Answer(response.request_id, result_of(response.response))
         except grpc.RpcError as error:
-            raise self._lost_with(from_rpc_error(error, self._replica.address)) from None
+            raise self._lost_with(self._replica.failure(error)) from None
         except asyncio.CancelledError:
             task = asyncio.current_task()
             if self._call is not call and task is not None and not task.cancelling():

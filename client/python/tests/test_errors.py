@@ -33,6 +33,13 @@ def test_a_transport_failure_names_the_address_instead_of_sockets(code):
     assert (error.message, error.retriable) == ("nothing answers at host:1", True)
 
 
+def test_a_server_that_ends_is_gone_and_a_caller_that_cancels_has_cancelled():
+    refused = from_rpc_error(FailedCall(grpc.StatusCode.CANCELLED, "CANCELLED"), "host:1")
+    assert (refused.code, refused.retriable) == ("UNAVAILABLE", True)
+    cancelled = from_rpc_error(FailedCall(grpc.StatusCode.CANCELLED, "Channel closed!"), "host:1")
+    assert (cancelled.code, cancelled.retriable) == ("CANCELLED", False)
+
+
 @pytest.mark.parametrize("payload", [b"\xff\xff", b"", b"\x1a\x02\x0a\x09"])
 def test_broken_details_are_passed_over(payload):
     assert from_rpc_error(with_details(payload), "host:1").message == "aborted"

@@ -2,6 +2,7 @@
 #define MUSTER_WORKER_COLLECTIVE_IPC_IPC_BACKEND_H_
 
 #include <memory>
+#include <optional>
 
 #include "absl/time/time.h"
 #include "base/logging.h"
@@ -29,6 +30,7 @@ class IpcBackend final : public CollectiveBackend {
   absl::StatusOr<std::unique_ptr<CollectiveEndpoint>> Allocate(const Group& group,
                                                                const WorkspacePlan& plan,
                                                                Ledger& ledger) override;
+  std::optional<absl::Duration> waited() const override { return std::nullopt; }
 
  private:
   CudaDevice& device_;

@@ -28,6 +28,7 @@ class IpcEndpoint final : public CollectiveEndpoint {
   std::unique_ptr<Communicator> MakeCommunicator(const Group& group) override;
   absl::StatusOr<uint64_t> MeasureTwoShotBytes(Stream& stream) override;
   void SetTwoShotBytes(uint64_t bytes) override { peers_.set_two_shot_bytes(bytes); }
+  bool fuses() const override { return true; }
   void Abort(const absl::Status& reason) override { peers_.Abort(reason); }
 
  private:

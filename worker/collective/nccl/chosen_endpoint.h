@@ -43,6 +43,7 @@ class ChosenEndpoint final : public CollectiveEndpoint {
     return chosen()->MeasureTwoShotBytes(stream);
   }
   void SetTwoShotBytes(uint64_t bytes) override { chosen()->SetTwoShotBytes(bytes); }
+  bool fuses() const override { return chosen()->fuses(); }
   void Abort(const absl::Status& reason) override;
 
   // Null until Open.

@@ -2,6 +2,7 @@
 #define MUSTER_WORKER_COLLECTIVE_NCCL_CUDA_COLLECTIVES_H_
 
 #include <memory>
+#include <optional>
 
 #include "absl/time/time.h"
 #include "base/logging.h"
@@ -34,6 +35,7 @@ class CudaCollectives final : public CollectiveBackend {
   absl::StatusOr<std::unique_ptr<CollectiveEndpoint>> Allocate(const Group& group,
                                                                const WorkspacePlan& plan,
                                                                Ledger& ledger) override;
+  std::optional<absl::Duration> waited() const override { return std::nullopt; }
 
  private:
   CudaDevice& device_;

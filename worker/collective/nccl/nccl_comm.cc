@@ -2,6 +2,8 @@
 
 #include <sched.h>
 
+#include <chrono>
+
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
 #include "base/status_macros.h"
@@ -80,13 +82,13 @@ ncclResult_t NcclComm::Progress() {
 }
 
 absl::Status NcclComm::Follow(absl::string_view what, absl::Duration timeout, Interrupt interrupt) {
-  const absl::Time start = absl::Now();
+  const auto start = std::chrono::steady_clock::now();
   while (true) {
     const ncclResult_t state = Progress();
     if (state == ncclSuccess) return absl::OkStatus();
     MUSTER_RETURN_IF_ERROR(interrupt());
     MUSTER_RETURN_IF_ERROR(nccl_.StatusOf(state, what));
-    const absl::Duration waited = absl::Now() - start;
+    const absl::Duration waited = absl::FromChrono(std::chrono::steady_clock::now() - start);
     if (waited >= timeout) {
       return absl::DeadlineExceededError(absl::StrCat(what, ": NCCL has not come to an end after ",
                                                       absl::FormatDuration(timeout)));

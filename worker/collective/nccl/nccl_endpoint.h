@@ -30,6 +30,7 @@ class NcclEndpoint final : public CollectiveEndpoint {
   // Not measured: a second operation costs about the same everywhere.
   absl::StatusOr<uint64_t> MeasureTwoShotBytes(Stream& stream) override;
   void SetTwoShotBytes(uint64_t bytes) override { peers_.set_two_shot_bytes(bytes); }
+  bool fuses() const override { return false; }
   void Abort(const absl::Status& reason) override { peers_.Abort(reason); }
 
  private:

@@ -20,8 +20,10 @@ absl::StatusOr<std::unique_ptr<CollectiveEndpoint>> ShmBackend::Allocate(const G
                                                    " ranks, and those of its plan"));
   }
   const uint64_t slab_bytes = (plan.slab_bytes + kShmPage - 1) / kShmPage * kShmPage;
-  const ShmPeers::Options options{
-      .slab_bytes = slab_bytes, .wait_timeout = options_.wait_timeout, .log = options_.log};
+  const ShmPeers::Options options{.slab_bytes = slab_bytes,
+                                  .wait_timeout = options_.wait_timeout,
+                                  .log = options_.log,
+                                  .waited_ns = &waited_ns_};
   if (group.size() == 1) {
     MUSTER_ASSIGN_OR_RETURN(Buffer memory, device_.Allocate(kShmPage, plan.tag, ledger));
     return std::make_unique<ShmEndpoint>(group, std::move(memory), options);

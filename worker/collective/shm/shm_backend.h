@@ -2,9 +2,11 @@
 #define MUSTER_WORKER_COLLECTIVE_SHM_SHM_BACKEND_H_
 
 #include <memory>
+#include <optional>
 
 #include "absl/time/time.h"
 #include "base/logging.h"
+#include "base/metrics/counters.h"
 #include "worker/collective/collective_backend.h"
 #include "worker/device/cpu/cpu_device.h"
 
@@ -25,10 +27,14 @@ class ShmBackend final : public CollectiveBackend {
   absl::StatusOr<std::unique_ptr<CollectiveEndpoint>> Allocate(const Group& group,
                                                                const WorkspacePlan& plan,
                                                                Ledger& ledger) override;
+  std::optional<absl::Duration> waited() const override {
+    return absl::Nanoseconds(waited_ns_.value());
+  }
 
  private:
   CpuDevice& device_;
   const Options options_;
+  Counter waited_ns_;  // of all endpoints, which it outlives
 };
 
 }  // namespace muster

@@ -92,9 +92,18 @@ void ShmPeers::Arrive(const CollectiveStamp& stamp) {
 }
 
 absl::Status ShmPeers::Await(int peer) {
+  const int64_t begun_ns = SteadyNowNs();
+  const absl::Status arrived =
+      AwaitUntil(peer, begun_ns + absl::ToInt64Nanoseconds(options_.wait_timeout));
+  if (options_.waited_ns != nullptr) {
+    options_.waited_ns->Add(static_cast<uint64_t>(SteadyNowNs() - begun_ns));
+  }
+  return arrived;
+}
+
+absl::Status ShmPeers::AwaitUntil(int peer, int64_t deadline_ns) {
   const ShmArrival& arrival = header(peer).arrival;
   const ShmAbort& abort = own().abort;
-  const int64_t deadline_ns = SteadyNowNs() + absl::ToInt64Nanoseconds(options_.wait_timeout);
   const bool ended = SpinUntil(kSpinNs, [&] {
     return Reached(arrival, tick_ + 1, std::memory_order_acquire) || abort.raised();
   });

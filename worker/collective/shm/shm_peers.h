@@ -10,6 +10,7 @@
 #include "absl/status/status.h"
 #include "absl/time/time.h"
 #include "base/logging.h"
+#include "base/metrics/counters.h"
 #include "worker/collective/collective_stamp.h"
 #include "worker/collective/flight_recorder.h"
 #include "worker/collective/group.h"
@@ -30,6 +31,7 @@ class ShmPeers {
     uint64_t slab_bytes = 0;                          // a multiple of the page
     absl::Duration wait_timeout = absl::Seconds(10);  // of one exchange
     Logger log;
+    Counter* waited_ns = nullptr;  // where waits for peers are counted, if anywhere; outlives this
   };
 
   // Bytes of a segment whose slabs have `slab_bytes`.
@@ -82,6 +84,7 @@ class ShmPeers {
   void Arrive(const CollectiveStamp& stamp);
   // The slow path: `peer` had not arrived at tick_ + 1.
   absl::Status Await(int peer);
+  absl::Status AwaitUntil(int peer, int64_t deadline_ns);
   absl::Status SleepUntilArrival(int peer, int64_t deadline_ns);
   // The next tick of `peer` was reached, and with the same stamp.
   absl::Status Verify(int peer, const CollectiveStamp& stamp) const;

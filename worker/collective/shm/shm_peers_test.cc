@@ -134,5 +134,15 @@ TEST(ShmPeersTest, LonelyRankWaitsForNobodyAndCanBeAborted) {
   EXPECT_STATUS(Barrier(ranks[0]), absl::StatusCode::kCancelled, "enough");
 }
 
+TEST(ShmPeersTest, CountsTheTimeInWhichARankWaitedForOthers) {
+  ShmRanks ranks(2, {.wait_timeout = absl::Milliseconds(30)});
+  const auto statuses = ranks.Run([](ShmRanks::Rank& rank) {
+    return rank.group.rank() == GroupRank(1) ? absl::OkStatus() : Barrier(rank);
+  });
+  EXPECT_STATUS(statuses[0], absl::StatusCode::kDeadlineExceeded, "rank 1");
+  EXPECT_GE(*ranks[0].backend.waited(), absl::Milliseconds(30));
+  EXPECT_EQ(*ranks[1].backend.waited(), absl::ZeroDuration());
+}
+
 }  // namespace
 }  // namespace muster

@@ -1,10 +1,10 @@
 #include "worker/device/cpu/cpu_block_copier.h"
 
 #include <algorithm>
+#include <chrono>
 #include <cstring>
 #include <vector>
 
-#include "absl/time/clock.h"
 #include "absl/time/time.h"
 #include "worker/device/block_digest.h"
 
@@ -18,9 +18,9 @@ double MeasureCopy() {
   std::vector<std::byte> to(kMeasuredBytes, std::byte{2});
   absl::Duration best = absl::InfiniteDuration();
   for (int i = 0; i < 3; ++i) {
-    const absl::Time begun = absl::Now();
+    const auto begun = std::chrono::steady_clock::now();
     std::memcpy(to.data(), from.data(), kMeasuredBytes);
-    best = std::min(best, absl::Now() - begun);
+    best = std::min(best, absl::FromChrono(std::chrono::steady_clock::now() - begun));
   }
   return static_cast<double>(kMeasuredBytes) / std::max(absl::ToDoubleSeconds(best), 1e-9);
 }

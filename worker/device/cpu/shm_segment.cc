@@ -33,7 +33,8 @@ uint64_t RandomNonce() {
   return nonce;
 }
 
-// Maps all of a file of fixed size and makes the kernel back it, with large pages where it has them.
+// Maps all of a file of fixed size and makes the kernel back it, with large pages where it has
+// them.
 absl::StatusOr<void*> MapShared(int fd, uint64_t bytes) {
   void* data = mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
   if (data == MAP_FAILED) return Failed(absl::StatusCode::kResourceExhausted, "mmap");
@@ -114,7 +115,11 @@ void ShmSegment::StopExporting() {
 absl::StatusOr<ShmMapping> ShmMapping::Open(const ShmHandle& handle) {
   const std::string path = absl::StrCat("/proc/", handle.pid, "/fd/", handle.fd);
   const int fd = open(path.c_str(), O_RDWR | O_CLOEXEC);
-  if (fd < 0) return Failed(absl::StatusCode::kUnavailable, "shared memory cannot be opened");
+  if (fd < 0) {
+    return absl::UnavailableError(
+        absl::StrCat("shared memory cannot be opened at ", path, ": ", std::strerror(errno),
+                     "; workers of one host must run as one user and see each other's processes"));
+  }
   auto close_fd = absl::MakeCleanup([fd] { close(fd); });
   struct stat info;
   const int seals = fcntl(fd, F_GET_SEALS);

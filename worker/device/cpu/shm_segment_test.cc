@@ -68,7 +68,8 @@ TEST_F(ShmSegmentTest, CannotBeOpenedAfterItsExportEnds) {
   const ShmHandle handle = segment.handle();
   ASSERT_OK_AND_ASSIGN(ShmMapping early, ShmMapping::Open(handle));
   segment.StopExporting();
-  EXPECT_STATUS(ShmMapping::Open(handle), absl::StatusCode::kUnavailable, "cannot be opened");
+  EXPECT_STATUS(ShmMapping::Open(handle), absl::StatusCode::kUnavailable,
+                "workers of one host must run as one user");
   segment.data()[9] = std::byte{3};
   EXPECT_EQ(early.data()[9], std::byte{3});
 }

@@ -1,10 +1,11 @@
 #include "worker/device/cuda/cuda_block_copier.h"
 
 #include <algorithm>
+#include <chrono>
 
 #include "absl/memory/memory.h"
 #include "absl/strings/str_cat.h"
-#include "absl/time/clock.h"
+#include "absl/time/time.h"
 #include "base/status_macros.h"
 #include "kernels/block_digest_cuda.h"
 #include "kernels/cuda_status.h"
@@ -102,10 +103,10 @@ absl::StatusOr<double> CudaBlockCopier::Measure() {
   MUSTER_ASSIGN_OR_RETURN(const Buffer to, device_.Allocate(kMeasuredBytes, kTag, ledger_));
   absl::Duration best = absl::InfiniteDuration();
   for (int i = 0; i < 4; ++i) {
-    const absl::Time begun = absl::Now();
+    const auto begun = std::chrono::steady_clock::now();
     MUSTER_RETURN_IF_ERROR(device_.Copy(*stream_, to.data(), from.data(), kMeasuredBytes));
     MUSTER_RETURN_IF_ERROR(stream_->Synchronize());
-    best = std::min(best, absl::Now() - begun);
+    best = std::min(best, absl::FromChrono(std::chrono::steady_clock::now() - begun));
   }
   return static_cast<double>(kMeasuredBytes) / std::max(absl::ToDoubleSeconds(best), 1e-9);
 }

@@ -2,9 +2,10 @@
 
 #include <cuda_runtime_api.h>
 
+#include <chrono>
 #include <utility>
 
-#include "absl/time/clock.h"
+#include "absl/time/time.h"
 #include "base/status_macros.h"
 #include "kernels/cuda_status.h"
 
@@ -78,11 +79,11 @@ absl::Status CudaDeviceStream::Synchronize() {
 absl::Status CudaDeviceStream::Await() const {
   const std::vector<std::shared_ptr<CudaFault>> polled = PolledOf(watched_);
   if (polled.empty()) return CudaStatus(cudaStreamSynchronize(stream_), "work on the GPU");
-  const absl::Time start = absl::Now();
+  const auto start = std::chrono::steady_clock::now();
   absl::Duration next = kPollInterval;
   cudaError_t state;
   while ((state = cudaStreamQuery(stream_)) == cudaErrorNotReady) {
-    const absl::Duration waited = absl::Now() - start;
+    const absl::Duration waited = absl::FromChrono(std::chrono::steady_clock::now() - start);
     if (waited < next) continue;
     for (const std::shared_ptr<CudaFault>& fault : polled) fault->Poll(waited);
     next = waited + kPollInterval;

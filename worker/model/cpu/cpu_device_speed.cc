@@ -4,11 +4,11 @@
 
 #include <algorithm>
 #include <atomic>
+#include <chrono>
 #include <memory>
 #include <vector>
 
 #include "absl/functional/function_ref.h"
-#include "absl/time/clock.h"
 #include "absl/time/time.h"
 #include "base/status_macros.h"
 #include "kernels/skinny_matmul.h"
@@ -38,11 +38,11 @@ size_t BytesToRead() {
 absl::StatusOr<absl::Duration> MedianPass(absl::FunctionRef<absl::Status()> pass) {
   MUSTER_RETURN_IF_ERROR(pass());
   std::vector<absl::Duration> passes;
-  const absl::Time start = absl::Now();
-  for (absl::Time last = start; last - start < kTime || passes.size() < kLeastPasses;) {
+  const auto start = std::chrono::steady_clock::now();
+  for (auto last = start; absl::FromChrono(last - start) < kTime || passes.size() < kLeastPasses;) {
     MUSTER_RETURN_IF_ERROR(pass());
-    const absl::Time now = absl::Now();
-    passes.push_back(now - last);
+    const auto now = std::chrono::steady_clock::now();
+    passes.push_back(absl::FromChrono(now - last));
     last = now;
   }
   std::nth_element(passes.begin(), passes.begin() + passes.size() / 2, passes.end());

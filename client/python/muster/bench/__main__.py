@@ -6,5 +6,7 @@ import sys
 
 if __name__ == "__main__":
     signal.signal(signal.SIGINT, lambda *_: os._exit(130))
+    # What goes wrong is said by the program, once; gRPC's own lines are for those who ask for them.
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     from muster.bench.run import main
     sys.exit(main(sys.argv[1:]))

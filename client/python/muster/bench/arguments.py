@@ -6,7 +6,8 @@ from pathlib import Path
 
 from muster.bench.workload import Lengths
 from muster.command_line import (
-    Parser, add_fleet_options, asks_for_fleet, fleet_options, integer)
+    Parser, add_fleet_options, add_tls_option, asks_for_fleet, check_tls_option, fleet_options,
+    integer)
 from muster.fleet_process import FleetOptions
 
 _DESCRIPTION = """\
@@ -36,6 +37,7 @@ class Arguments:
     model: Path | None
     own_fleet: bool
     coordinator: str | None
+    tls: str | None
     clients: int
     requests: int | None
     prompts: Lengths
@@ -64,9 +66,10 @@ def parse(words: list[str]) -> Arguments:
     if own_fleet and options.coordinator:
         parser.error("--coordinator names a fleet that runs: it takes no --model, --tp, --cp, "
                      "--replicas, --threads or --dtype")
+    check_tls_option(parser, options.tls, own_fleet)
     requests = options.requests or (None if options.trace else 64)
     return Arguments(
-        options.model, own_fleet, options.coordinator, options.clients, requests,
+        options.model, own_fleet, options.coordinator, options.tls, options.clients, requests,
         options.prompt_lengths, options.output_lengths, options.trace, options.shared_prefix,
         options.seed, options.rows, options.lanes, not options.no_reuse, options.plot,
         options.resizes, options.json, options)
@@ -78,6 +81,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--coordinator", metavar="HOST:PORT", help="a fleet that runs")
     add("--model", metavar="DIR", type=Path,
         help="a Hugging Face directory, for a fleet of its own (default: the demo's model)")
+    add_tls_option(parser)
     add("--clients", metavar="N", type=integer(1, 65536), default=16,
         help="requests at once (default: 16)")
     add("--requests", metavar="N", type=integer(1, 1 << 24),

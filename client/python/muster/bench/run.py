@@ -21,7 +21,7 @@ from muster.bench.resizes import Watcher
 from muster.bench.table import print_figures
 from muster.bench.workload import (
     Shape, WorkloadError, drawn_shapes, requests_of, traced_shapes)
-from muster.coordinator import find_coordinator
+from muster.coordinator import FleetAddress, find_fleet
 from muster.demo_model import DemoModelError, demo_model
 from muster.errors import MusterError
 from muster.fleet_process import FleetError, FleetProcess
@@ -44,9 +44,10 @@ def main(words: list[str]) -> int:
         paper.title("muster bench")
         with _fleet_process(arguments, paper) as process:
             if process is None:
-                address = find_coordinator(arguments.coordinator)
+                address = find_fleet(arguments.coordinator, arguments.tls)
                 return asyncio.run(_run(arguments, shapes, address, paper))
-            address = str(process.await_event("serving")["coordinator"])
+            event = process.await_event("serving")
+            address = FleetAddress(event["coordinator"], event.get("tls", ""))
             return asyncio.run(
                 _while_it_lives(process, _run(arguments, shapes, address, paper)))
     except (DemoModelError, FleetError, MusterError, WorkloadError, plot.PlotError) as error:
@@ -112,16 +113,16 @@ async def _while_it_lives(process: FleetProcess, work: Coroutine[Any, Any, int])
         raise FleetError(ended[0]) from None
 
 
-async def _run(arguments: Arguments, shapes: list[Shape], address: str, paper: Paper) -> int:
+async def _run(arguments: Arguments, shapes: list[Shape], address: FleetAddress, paper: Paper) -> int:
     """Returns the exit status."""
     _cancel_on_signals()
     options = Options(arguments.rows, arguments.keep_prefixes, arguments.lanes)
     # Where nobody listens it says so at once; later on, who was there may be back.
-    async with Fleet(address, patience=0) as fleet:
+    async with Fleet(address.coordinator, patience=0, tls=address.tls) as fleet:
         serving = [it for it in await fleet.replicas() if it.state == "SERVING"]
     if not serving:
         raise MusterError("no replica of the fleet serves (musterctl status tells why)")
-    async with Fleet(address) as fleet:
+    async with Fleet(address.coordinator, tls=address.tls) as fleet:
         async with Router(fleet, options) as router:
             await router.ready(len(serving))
             model = next(iter(router.schedulers.values())).model

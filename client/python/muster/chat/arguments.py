@@ -5,7 +5,8 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from muster.command_line import Parser, add_fleet_options, fleet_options, integer, temperature
+from muster.command_line import (
+    Parser, add_fleet_options, add_tls_option, check_tls_option, fleet_options, integer, temperature)
 from muster.fleet_process import FleetOptions
 
 _DESCRIPTION = """\
@@ -25,6 +26,7 @@ class Arguments:
 
     model: Path | None
     coordinator: str | None
+    tls: str | None
     replica: int
     system: str | None
     max_tokens: int
@@ -40,10 +42,12 @@ class Arguments:
 
 def parse(words: list[str]) -> Arguments:
     """Exits with status 2 on a wrong command line."""
-    options = _parser().parse_args(words)
+    parser = _parser()
+    options = parser.parse_args(words)
+    coordinator = options.coordinator or os.environ.get("MUSTER_COORDINATOR") or None
+    check_tls_option(parser, options.tls, own_fleet=coordinator is None)
     return Arguments(
-        options.model, options.coordinator or os.environ.get("MUSTER_COORDINATOR") or None,
-        options.replica, options.system, options.max_tokens, options.temperature, options.seed,
+        options.model, coordinator, options.tls, options.replica, options.system, options.max_tokens, options.temperature, options.seed,
         options.verbose, options)
 
 
@@ -54,6 +58,7 @@ def _parser() -> argparse.ArgumentParser:
         help="a Hugging Face directory; of a fleet that runs, to read its tokenizer from")
     add("--coordinator", metavar="HOST:PORT",
         help="a fleet that runs (default: $MUSTER_COORDINATOR, or one of its own)")
+    add_tls_option(parser)
     add("--replica", metavar="I", type=integer(0, 1023), default=0,
         help="which replica to talk to (default: 0)")
     add("--system", metavar="TEXT", help="what the model is told before (default: its own)")

@@ -53,15 +53,16 @@ def _fleet(arguments: Arguments, model: Path) -> Iterator[Fleet]:
     """The fleet that was named, or one that lives as long as this."""
     if arguments.coordinator is not None:
         # Where nobody listens it says so at once; later on, who was there may be back.
-        with Fleet(arguments.coordinator, patience=0) as fleet:
+        with Fleet(arguments.coordinator, patience=0, tls=arguments.tls) as fleet:
             fleet.replicas()
-        with Fleet(arguments.coordinator) as fleet:
+        with Fleet(arguments.coordinator, tls=arguments.tls) as fleet:
             yield fleet
         return
     with FleetProcess(arguments.fleet(model), sys.stderr) as process:
-        address = str(process.await_event("serving")["coordinator"])
+        serving = process.await_event("serving")
         # What has gone of this fleet does not come back.
-        with Fleet(address, patience=_OWN_PATIENCE) as fleet:
+        with Fleet(serving["coordinator"], patience=_OWN_PATIENCE,
+                   tls=serving.get("tls", "")) as fleet:
             yield fleet
 
 

@@ -58,6 +58,7 @@ class Arguments:
     oversubscribe: int | None
     load_format: str | None
     memory_fraction: float | None
+    tls: bool
 
     @property
     def standbys(self) -> int:
@@ -135,6 +136,8 @@ def _parser() -> argparse.ArgumentParser:
     add("--no-fusion", action="store_true",
         help="separate all-reduce, residual and norm, to compare")
     add("--no-graphs", action="store_true", help="run every step eagerly, to compare")
+    add("--tls", action="store_true",
+        help="talk by TLS, with certificates that the fleet makes for itself")
     return parser
 
 

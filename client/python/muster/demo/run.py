@@ -77,11 +77,13 @@ def _run(arguments: Arguments, paper: Paper) -> dict[str, Any]:
     options = FleetOptions(
         model, arguments.tp, arguments.cp, arguments.replicas, arguments.threads, arguments.dtype,
         arguments.no_fusion, arguments.no_graphs, _room_to_scale(arguments), arguments.device,
-        arguments.oversubscribe, arguments.load_format, arguments.memory_fraction)
+        arguments.oversubscribe, arguments.load_format, arguments.memory_fraction, arguments.tls)
     with FleetProcess(options, paper.stream) as process:
         serving = process.await_event("serving")
         prompt = _prompt(arguments, tokenizer)
-        with Fleet(serving["coordinator"], patience=0) as fleet:
+        # It changes the fleet's shape, as operators may.
+        with Fleet(serving["coordinator"], patience=0,
+                   tls=serving.get("tls_operator", "")) as fleet:
             if arguments.first_prompt and tokenizer:
                 _greet(fleet, arguments.first_prompt, tokenizer, arguments, paper)
             _show_prompt(_words(prompt) if arguments.prompt_tokens else arguments.prompt, paper)
@@ -138,7 +140,7 @@ def _ask_all(fleet: Fleet, prompt: list[int], tokenizer: ChatTokenizer | None,
              arguments: Arguments, paper: Paper) -> Answer:
     """The answer of replica 0, shown as it comes; the others must give the same."""
     leader = serving_leader(fleet.replicas(), 0)
-    with CountedReplica(leader, patience=0) as replica, Scaler(
+    with CountedReplica(leader, patience=0, tls=fleet.tls) as replica, Scaler(
             fleet, arguments.scale, arguments.max_tokens, replica) as scaler:
         answer = _ask(replica, prompt, tokenizer, arguments, paper, scaler)
         answer.scaled = scaler.scaled

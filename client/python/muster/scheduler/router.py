@@ -164,7 +164,8 @@ class Router:
     async def _start(self, index: int) -> None:
         begun = self._statuses[index]
         incarnation = begun.leader_incarnation
-        replica = Replica(begun.leader, find_leader=lambda: self._fleet.leader(index))
+        replica = Replica(begun.leader, tls=self._fleet.tls,
+                          find_leader=lambda: self._fleet.leader(index))
         try:
             model = await replica.model()
         except MusterError as error:
