@@ -1,16 +1,16 @@
 """What decoding loses while somebody traces all ranks and scrapes their metrics. Prints a table; not a test.
 
-Two ranks decode one sequence, in turns of about a second with both and without; the difference of each pair is taken,
-so that what the machine does meanwhile counts for both.
+Two ranks decode one sequence, in many short turns with and without; each pair of turns is compared by itself, so that
+what else the machine does counts for both. A turn that is observed has a scrape of every daemon, several a second,
+which is far more than anybody wants.
 
-    PYTHONPATH=client/python:out/python .venv/bin/python tests/scripts/trace_benchmark.py --pairs 20
+    PYTHONPATH=client/python:out/python .venv/bin/python tests/scripts/trace_benchmark.py --pairs 200
 """
 
 import argparse
 import os
 import re
 import statistics
-import subprocess
 import sys
 import tempfile
 import threading
@@ -20,14 +20,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import grpc
 from muster.client import Fleet
 from muster.demo_model import demo_model
-from muster.fleet_process import FleetOptions, FleetProcess, bin_directory
+from muster.fleet_process import FleetOptions, FleetProcess
 from muster.sequence import Sequence
+from proto.muster.v1 import trace_pb2, trace_pb2_grpc
 
-SETTLE = 0.3  # seconds for a turn to begin, which do not count
-SCRAPE_EVERY = 1.0
 CONTEXT = 256  # tokens at which a sequence begins anew
+FIRST = 2  # tokens of a turn that do not count
 
 
 class Decoding:
@@ -42,42 +43,57 @@ class Decoding:
         self._token = sequence.decode([1, 2, 3]).id
         return sequence
 
-    def run(self, seconds: float) -> list[float]:
-        """Seconds per token."""
+    def run(self, count: int) -> list[float]:
+        """Seconds of each of so many tokens."""
+        if len(self._sequence) + count > CONTEXT:
+            self._sequence.free()
+            self._sequence = self._begin()
         times = []
-        end = time.perf_counter() + seconds
-        while (begun := time.perf_counter()) < end:
+        for _ in range(count):
+            begun = time.perf_counter()
             self._token = self._sequence.decode([self._token]).id
             times.append(time.perf_counter() - begun)
-            if len(self._sequence) >= CONTEXT:
-                self._sequence.free()
-                self._sequence = self._begin()
-        return times
+        return times[FIRST:]
 
 
-@contextmanager
-def observed(coordinator: str, seconds: float, admin_ports: list[str]) -> Iterator[None]:
-    """All ranks are traced for so long, and the daemons scraped meanwhile."""
-    stop = threading.Event()
+class Observation:
+    """Traces ranks and scrapes daemons, now and then."""
 
-    def scrape() -> None:
-        while not stop.wait(SCRAPE_EVERY / 2):
-            for port in admin_ports:
-                with urllib.request.urlopen(f"http://{port}/metrics", timeout=10) as response:
-                    response.read()
+    def __init__(self, ranks: list[str], admin_ports: list[str]):
+        self._stubs = [trace_pb2_grpc.TraceStub(grpc.insecure_channel(rank)) for rank in ranks]
+        self._admin_ports = admin_ports
+        self.spans = 0
 
-    scraping = threading.Thread(target=scrape)
-    tracing = subprocess.Popen(
-        [str(bin_directory() / "musterctl"), "--coordinator", coordinator, "trace", "--seconds",
-         str(seconds)], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True)
-    scraping.start()
-    try:
-        yield
-    finally:
-        stop.set()
-        scraping.join()
-        output, _ = tracing.communicate(timeout=60)
-    assert tracing.returncode == 0 and '"name":"step"' in output, "nothing was traced"
+    @contextmanager
+    def __call__(self) -> Iterator[None]:
+        request = trace_pb2.CollectRequest()
+        request.duration.FromSeconds(60)
+        calls = [stub.Collect(request) for stub in self._stubs]
+        for call in calls:
+            next(call)
+        threads = [threading.Thread(target=self._read, args=(call,)) for call in calls]
+        threads.append(threading.Thread(target=self._scrape))
+        for thread in threads:
+            thread.start()
+        try:
+            yield
+        finally:
+            for call in calls:
+                call.cancel()
+            for thread in threads:
+                thread.join()
+
+    def _read(self, call: Iterator[trace_pb2.CollectResponse]) -> None:
+        try:
+            for response in call:
+                self.spans += len(response.spans)
+        except grpc.RpcError:
+            pass  # cancelled
+
+    def _scrape(self) -> None:
+        for port in self._admin_ports:
+            with urllib.request.urlopen(f"http://{port}/metrics", timeout=10) as response:
+                response.read()
 
 
 def admin_ports_in(logs: Path) -> list[str]:
@@ -85,47 +101,53 @@ def admin_ports_in(logs: Path) -> list[str]:
     return [match[1] for match in found if match]
 
 
-def measure(model: Path, pairs: int, seconds: float) -> None:
+def measure(model: Path, pairs: int, tokens: int) -> None:
     os.environ["MUSTER_ADMIN_LISTEN"] = "127.0.0.1:0"
-    with tempfile.TemporaryDirectory() as logs, FleetProcess(FleetOptions(
-            model, cp=2, threads=1, extra=("--log-dir", logs))) as process:
-        coordinator = process.await_event("serving", 120)["coordinator"]
+    with (tempfile.TemporaryDirectory() as logs,
+          FleetProcess(FleetOptions(model, cp=2, threads=1, extra=("--log-dir", logs))) as process):
+        serving = process.await_event("serving", 120)
         ports = admin_ports_in(Path(logs))
         assert len(ports) >= 2, "the workers have no admin ports"
-        with Fleet(coordinator) as fleet:
+        with Fleet(serving["coordinator"]) as fleet:
+            observation = Observation(
+                [rank.address for rank in fleet.replicas()[0].ranks], ports)
             decoding = Decoding(fleet)
-            decoding.run(2)
-            ratios, alone, both = [], [], []
+            decoding.run(tokens)
+            alone: list[list[float]] = []
+            observed: list[list[float]] = []
             for pair in range(pairs):
-                turns: dict[bool, list[float]] = {}
                 # Each comes first as often as the other.
                 for watched in (pair % 2 == 0, pair % 2 == 1):
                     if watched:
-                        with observed(coordinator, seconds + 2 * SETTLE, ports):
-                            decoding.run(SETTLE)
-                            turns[watched] = decoding.run(seconds)
+                        with observation():
+                            observed.append(decoding.run(tokens))
                     else:
-                        decoding.run(SETTLE)
-                        turns[watched] = decoding.run(seconds)
-                alone += turns[False]
-                both += turns[True]
-                ratios.append(statistics.median(turns[False]) / statistics.median(turns[True]))
-    low, _, high = statistics.quantiles(ratios, n=4)
-    print(f"| decoding, 2 ranks, {model.name} | ms per token, median | tokens |\n| --- | --- | --- |")
-    print(f"| alone | {statistics.median(alone) * 1e3:.3f} | {len(alone)} |")
-    print(f"| traced and scraped | {statistics.median(both) * 1e3:.3f} | {len(both)} |")
-    print(f"\nthroughput traced and scraped / alone, median of {pairs} pairs: "
-          f"{statistics.median(ratios):.4f} (half of them {low:.3f} to {high:.3f})")
+                        alone.append(decoding.run(tokens))
+    assert observation.spans > pairs * tokens, "nothing was traced"
+    report(model.name, alone, observed)
+
+
+def report(model: str, alone: list[list[float]], observed: list[list[float]]) -> None:
+    ratios = [statistics.median(without) / statistics.median(with_both)
+              for without, with_both in zip(alone, observed, strict=True)]
+    low, middle, high = statistics.quantiles(ratios, n=4)
+    print(f"| decoding {model}, 2 ranks | ms per token: lower quartile | median |")
+    print("| --- | --- | --- |")
+    for name, turns in (("alone", alone), ("traced and scraped", observed)):
+        quarter, half, _ = statistics.quantiles([it * 1e3 for turn in turns for it in turn], n=4)
+        print(f"| {name} | {quarter:.3f} | {half:.3f} |")
+    print(f"\nthroughput traced and scraped / alone, median of {len(ratios)} pairs: {middle:.4f} "
+          f"(half of them {low:.3f} to {high:.3f})")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model", type=Path, help="default: the demo's")
-    parser.add_argument("--pairs", type=int, default=20, help="default: %(default)s")
-    parser.add_argument("--seconds", type=float, default=1.2, help="of a turn; %(default)s")
+    parser.add_argument("--pairs", type=int, default=200, help="default: %(default)s")
+    parser.add_argument("--tokens", type=int, default=24, help="of a turn; default: %(default)s")
     arguments = parser.parse_args()
     measure(arguments.model or demo_model(lambda line: print(line, file=sys.stderr)),
-            arguments.pairs, arguments.seconds)
+            arguments.pairs, arguments.tokens)
 
 
 if __name__ == "__main__":
