@@ -25,7 +25,7 @@ from muster.client import Fleet
 from muster.demo_model import demo_model
 from muster.fleet_process import FleetOptions, FleetProcess
 from muster.sequence import Sequence
-from proto.muster.v1 import trace_pb2, trace_pb2_grpc
+from proto.muster.v1 import fleet_pb2, fleet_pb2_grpc, trace_pb2, trace_pb2_grpc
 
 CONTEXT = 256  # tokens at which a sequence begins anew
 FIRST = 2  # tokens of a turn that do not count
@@ -96,6 +96,14 @@ class Observation:
                 response.read()
 
 
+def ranks_of(coordinator: str) -> list[str]:
+    """The addresses of all ranks."""
+    with grpc.insecure_channel(coordinator) as channel:
+        topology = fleet_pb2_grpc.FleetStub(channel).GetTopology(
+            fleet_pb2.GetTopologyRequest(), timeout=10)
+    return [rank.address for rank in topology.replicas[0].topology.ranks]
+
+
 def admin_ports_in(logs: Path) -> list[str]:
     found = [re.search(r"admin port on (\S+)", log.read_text()) for log in logs.iterdir()]
     return [match[1] for match in found if match]
@@ -109,8 +117,7 @@ def measure(model: Path, pairs: int, tokens: int) -> None:
         ports = admin_ports_in(Path(logs))
         assert len(ports) >= 2, "the workers have no admin ports"
         with Fleet(serving["coordinator"]) as fleet:
-            observation = Observation(
-                [rank.address for rank in fleet.replicas()[0].ranks], ports)
+            observation = Observation(ranks_of(serving["coordinator"]), ports)
             decoding = Decoding(fleet)
             decoding.run(tokens)
             alone: list[list[float]] = []
