@@ -32,6 +32,10 @@ class ShutdownSignal {
 // at the start of main. FAILED_PRECONDITION when that parent is gone already.
 absl::Status DieWithParent(pid_t parent);
 
+// Lets this process have as many files and connections open as the system allows it to: a thousand
+// idle callers must not use up what is left for others.
+void RaiseOpenFilesLimit();
+
 // Ends the process with `exit_code` after `grace`, whatever its other threads do: the bound of an
 // orderly end.
 void ExitWithin(absl::Duration grace, int exit_code);

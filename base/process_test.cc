@@ -5,6 +5,7 @@
 #include <signal.h>
 #include <stdlib.h>
 #include <sys/prctl.h>
+#include <sys/resource.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -178,6 +179,20 @@ TEST(DieWithParentDeathTest, TheChildIsKilledWhenItsParentEnds) {
   ASSERT_GT(waitpid(-1, &status, 0), 0) << "the orphan";
   EXPECT_TRUE(WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL) << status;
   prctl(PR_SET_CHILD_SUBREAPER, 0);
+}
+
+TEST(ProcessTest, TheLimitOfOpenFilesIsRaisedAsFarAsItGoes) {
+  EXPECT_EXIT(
+      {
+        rlimit limit;
+        getrlimit(RLIMIT_NOFILE, &limit);
+        limit.rlim_cur = 64;
+        setrlimit(RLIMIT_NOFILE, &limit);
+        RaiseOpenFilesLimit();
+        getrlimit(RLIMIT_NOFILE, &limit);
+        _exit(limit.rlim_cur == limit.rlim_max ? 0 : 1);
+      },
+      ExitedWithCode(0), "");
 }
 
 }  // namespace

@@ -48,6 +48,7 @@ void LogStart(const CoordinatorOptions& options, const TlsCredentials* tls,
 }
 
 absl::Status Run(const CoordinatorOptions& options, pid_t parent, ShutdownSignal& shutdown) {
+  RaiseOpenFilesLimit();
   if (options.die_with_parent) MUSTER_RETURN_IF_ERROR(DieWithParent(parent));
   MUSTER_ASSIGN_OR_RETURN(const auto tls, TlsCredentials::Open(options.tls));
   const auto news = tls == nullptr ? nullptr : LogTlsNews(options.tls, tls->identity());

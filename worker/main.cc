@@ -22,6 +22,7 @@ namespace {
 constexpr absl::Duration kEnd = absl::Seconds(1);
 
 absl::Status Run(const WorkerOptions& options, pid_t parent, ShutdownSignal& shutdown) {
+  RaiseOpenFilesLimit();
   if (options.die_with_parent) MUSTER_RETURN_IF_ERROR(DieWithParent(parent));
   MUSTER_ASSIGN_OR_RETURN(std::unique_ptr<EngineBackend> backend, MakeBackend(options));
   MUSTER_ASSIGN_OR_RETURN(const LoadFormat format, ParseLoadFormat(options.load_format));

@@ -8,6 +8,7 @@
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include "base/port_limits.h"
 #include "base/status_macros.h"
 #include "base/wire_status.h"
 #include "client/ctl/coordinator_record.h"
@@ -16,7 +17,6 @@
 namespace muster::ctl {
 namespace {
 
-constexpr int kMaxMessageBytes = 64 << 20;
 constexpr absl::Duration kProbeTimeout = absl::Milliseconds(300);
 
 std::string Variable(const char* name) {

@@ -45,6 +45,7 @@ absl::StatusOr<ClockOffset> MeasureClock(const std::function<absl::Time()>& now,
     if (round_trip >= best.round_trip) continue;
     best = {.offset = shown - (asked + round_trip / 2), .round_trip = round_trip};
   }
+  if (absl::AbsDuration(best.offset) <= best.round_trip / 2) best.offset = absl::ZeroDuration();
   return best;
 }
 

@@ -27,7 +27,9 @@ struct ClockOffset {
 };
 
 // Asks `read` for the other clock's time some times over: it is taken to have been read half-way
-// between request and response, of the shortest round trip. The error is at most half of that.
+// between request and response, of the shortest round trip. The error is at most half of that; an
+// offset that is no larger may be none, and counts as none: clocks of one host agree better than
+// that.
 absl::StatusOr<ClockOffset> MeasureClock(const std::function<absl::Time()>& now,
                                          const std::function<absl::StatusOr<absl::Time>()>& read);
 

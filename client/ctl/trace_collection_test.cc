@@ -54,6 +54,12 @@ TEST(MeasureClock, GoesByTheShortestRoundTrip) {
   EXPECT_LE(absl::AbsDuration(measured.offset - kAhead), measured.round_trip / 2);
 }
 
+TEST(MeasureClock, TakesAnOffsetThatMayBeNoneForNone) {
+  FarClock clock({{absl::Seconds(30), absl::Seconds(30)}});
+  ASSERT_OK_AND_ASSIGN(const ClockOffset measured, clock.Measure());
+  EXPECT_EQ(measured.offset, absl::ZeroDuration());
+}
+
 TEST(MeasureClock, FailsWithTheReading) {
   EXPECT_STATUS(
       MeasureClock([] { return absl::UnixEpoch(); },

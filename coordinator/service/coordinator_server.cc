@@ -8,11 +8,10 @@
 #include "absl/strings/match.h"
 #include "absl/time/clock.h"
 #include "base/logging.h"
+#include "base/port_limits.h"
 
 namespace muster {
 namespace {
-
-constexpr int kMaxMessageBytes = 64 << 20;
 
 // What goes wrong in gRPC comes back to its callers, who say it in better words; what it asserts in
 // vain ends the process.
@@ -42,10 +41,7 @@ CoordinatorServer::CoordinatorServer(const Options& options, Coordinator& coordi
   grpc::EnableDefaultHealthCheckService(true);
   grpc::reflection::InitProtoReflectionServerBuilderPlugin();
   grpc::ServerBuilder builder;
-  // Two coordinators that share a port would each get some of the workers.
-  builder.AddChannelArgument(GRPC_ARG_ALLOW_REUSEPORT, 0);
-  builder.SetMaxReceiveMessageSize(kMaxMessageBytes);
-  builder.SetMaxSendMessageSize(kMaxMessageBytes);
+  SetPortLimits(builder);
   builder.AddListeningPort(options.listen.ToString(), ServerCredentialsOf(options.tls.get()),
                            &address_.port);
   builder.RegisterService(&membership_);

@@ -4,12 +4,12 @@
 #include <grpcpp/security/credentials.h>
 #include <grpcpp/support/channel_arguments.h>
 
+#include "base/port_limits.h"
 #include "base/tls_credentials.h"
 
 namespace muster {
 namespace {
 
-constexpr int kMaxMessageBytes = 64 << 20;
 // To gRPC this is the shortest time that an attempt to connect is given. A worker that is slow to
 // answer is not lost: its lease tells.
 constexpr int kConnectMillis = 20'000;

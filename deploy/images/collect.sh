@@ -84,7 +84,10 @@ make_system() {
 }
 
 case $binaries in
-  build) ./muster build ;;
+  build)
+    ./muster build
+    bazel shutdown
+    ;;
   prebuilt) ;;
   *) fail "BINARIES is '$binaries'; it can be build or prebuilt" ;;
 esac

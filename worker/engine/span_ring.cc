@@ -86,7 +86,8 @@ void SpanRing::Write(const Span& span) {
   const Packed packed = Packed::Of(span);
   std::array<uint64_t, kWords> words{};
   std::memcpy(words.data(), &packed, sizeof(packed));
-  std::memcpy(words.data() + kPackedWords, span.request_id.data(), packed.id_size);
+  std::copy_n(span.request_id.data(), packed.id_size,
+              reinterpret_cast<char*>(words.data() + kPackedWords));
 
   const uint64_t number = next_.fetch_add(1, std::memory_order_relaxed);
   Slot& slot = slots_[number % size_];

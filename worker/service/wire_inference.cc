@@ -6,10 +6,10 @@
 
 #include "absl/strings/str_cat.h"
 #include "base/error.h"
+#include "base/port_limits.h"
 #include "base/status_macros.h"
 #include "base/wire_status.h"
 #include "base/wire_topology.h"
-#include "worker/service/message_limit.h"
 
 namespace muster {
 namespace {

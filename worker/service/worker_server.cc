@@ -13,10 +13,10 @@
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
 #include "base/logging.h"
+#include "base/port_limits.h"
 #include "base/status_macros.h"
 #include "base/tls_credentials.h"
 #include "base/unix_socket.h"
-#include "worker/service/message_limit.h"
 
 namespace muster {
 namespace {
@@ -36,10 +36,7 @@ absl::StatusOr<std::unique_ptr<WorkerServer>> WorkerServer::Start(
   grpc::EnableDefaultHealthCheckService(true);
   grpc::reflection::InitProtoReflectionServerBuilderPlugin();
   grpc::ServerBuilder builder;
-  // Two workers must not share a port by mistake.
-  builder.AddChannelArgument(GRPC_ARG_ALLOW_REUSEPORT, 0);
-  builder.SetMaxReceiveMessageSize(kMaxMessageBytes);
-  builder.SetMaxSendMessageSize(kMaxMessageBytes);
+  SetPortLimits(builder);
   ListenAddress address{.host = listen.host};
   builder.AddListeningPort(listen.ToString(), ServerCredentialsOf(tls), &address.port);
   if (!unix_socket.empty()) {
