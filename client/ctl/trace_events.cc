@@ -1,6 +1,7 @@
 #include "client/ctl/trace_events.h"
 
 #include <algorithm>
+#include <iterator>
 #include <limits>
 #include <map>
 #include <set>
@@ -12,9 +13,12 @@
 namespace muster::ctl {
 namespace {
 
-// Threads of every process. Requests overlap, which slices of one thread must not: there are as
-// many threads of them as run beside each other.
-enum Thread : int { kSteps = 1, kCollectives = 2, kResizes = 3, kRequests = 4 };
+// Slices of one thread must not overlap but within each other. So requests have as many threads as
+// run beside each other, and every epoch has its own, as in the worker: one may begin while another
+// is at the end of its last step. kResizes, then two for each epoch, then those of requests.
+constexpr int kResizes = 1;
+constexpr int kFirstOfEpochs = 2;
+constexpr int kPerEpoch = 2;
 
 // Who has a rank: a row of its own.
 struct Row {
@@ -110,6 +114,7 @@ class RowEvents {
 
   void Add(std::vector<Slice> slices) {
     std::sort(slices.begin(), slices.end(), ComesFirst);
+    for (const Slice& slice : slices) epochs_.insert(slice.span->epoch());
     for (const Slice& slice : slices) {
       if (!IsOfRequest(*slice.span)) AddOfStep(slice);
     }
@@ -128,7 +133,7 @@ class RowEvents {
       args["rows"] = span.work().rows();
       args["rows_run"] = span.work().rows_run();
     }
-    Complete(kSteps, slice, NameOf(span.kind()), args);
+    Complete(StepsOf(span.epoch()), slice, NameOf(span.kind()), args);
   }
 
   // Where in a step its collectives lie is not known: they share its time on the device.
@@ -140,7 +145,8 @@ class RowEvents {
     if (work.has_collective_wait()) {
       args["wait_us"] = Microseconds(Nanoseconds(work.collective_wait()));
     }
-    Complete(kCollectives, slice, absl::StrCat(work.collectives(), " collectives"), args);
+    Complete(StepsOf(slice.span->epoch()) + 1, slice,
+             absl::StrCat(work.collectives(), " collectives"), args);
   }
 
   // On the first thread where the last request is over; or where this is the queue of that one.
@@ -149,7 +155,7 @@ class RowEvents {
       return last.end_ns <= slice.begin_ns || Contains(last, slice);
     };
     const auto lane = std::find_if(lanes_.begin(), lanes_.end(), takes);
-    const int thread = kRequests + static_cast<int>(lane - lanes_.begin());
+    const int thread = FirstOfRequests() + static_cast<int>(lane - lanes_.begin());
     if (lane == lanes_.end()) {
       lanes_.push_back(slice);
     } else if (!Contains(*lane, slice)) {
@@ -170,13 +176,28 @@ class RowEvents {
                        {"args", args}});
   }
 
+  int StepsOf(uint64_t epoch) const {
+    const auto index = std::distance(epochs_.begin(), epochs_.find(epoch));
+    return kFirstOfEpochs + kPerEpoch * static_cast<int>(index);
+  }
+  int FirstOfRequests() const {
+    return kFirstOfEpochs + kPerEpoch * static_cast<int>(epochs_.size());
+  }
+
+  std::string ThreadName(int thread) const {
+    if (thread == kResizes) return "resizes";
+    if (thread == FirstOfRequests()) return "requests";
+    if (thread > FirstOfRequests()) {
+      return absl::StrCat("requests ", thread - FirstOfRequests() + 1);
+    }
+    const int index = (thread - kFirstOfEpochs) / kPerEpoch;
+    const bool steps = (thread - kFirstOfEpochs) % kPerEpoch == 0;
+    return absl::StrCat(steps ? "steps" : "collectives", " of epoch ",
+                        *std::next(epochs_.begin(), index));
+  }
+
   void NameThread(int thread) {
-    Name("thread_name", thread,
-         thread == kSteps         ? "steps"
-         : thread == kCollectives ? "collectives"
-         : thread == kResizes     ? "resizes"
-         : thread == kRequests    ? "requests"
-                                  : absl::StrCat("requests ", thread - kRequests + 1));
+    Name("thread_name", thread, ThreadName(thread));
     events_.push_back({{"ph", "M"},
                        {"name", "thread_sort_index"},
                        {"pid", process_},
@@ -195,7 +216,8 @@ class RowEvents {
   const int process_;
   const int64_t base_ns_;
   Json& events_;
-  std::set<int> named_;
+  std::set<uint64_t> epochs_;
+  std::set<int> named_;       // threads
   std::vector<Slice> lanes_;  // the last request of each of their threads
 };
 

@@ -42,7 +42,7 @@ std::vector<Json> EventsOf(const Json& trace, const char* phase) {
   return events;
 }
 
-// "step 1.1 0+80" of every slice: name, process and thread, begin and duration in microseconds.
+// "step 1.2 0+80" of every slice: name, process and thread, begin and duration in microseconds.
 std::vector<std::string> SlicesOf(const Json& trace) {
   std::vector<std::string> slices;
   for (const Json& event : EventsOf(trace, "X")) {
@@ -74,8 +74,8 @@ TEST(TraceEvents, HaveAProcessForEachRankWithItsThreadsByName) {
     names.push_back(absl::StrCat(event["pid"].get<int>(), ".", event["tid"].get<int>(), " ",
                                  event["args"]["name"].get<std::string>()));
   }
-  EXPECT_EQ(names, (Texts{"1.0 replica 0 rank 0 (w0)", "1.1 steps", "1.3 resizes", "1.4 requests",
-                          "2.0 replica 0 rank 1 (w1)", "2.1 steps"}));
+  EXPECT_EQ(names, (Texts{"1.0 replica 0 rank 0 (w0)", "1.2 steps of epoch 3", "1.1 resizes",
+                          "1.4 requests", "2.0 replica 0 rank 1 (w1)", "2.2 steps of epoch 3"}));
 }
 
 TEST(TraceEvents, OfAStepNestByWhatContainsWhat) {
@@ -89,8 +89,8 @@ TEST(TraceEvents, OfAStepNestByWhatContainsWhat) {
       {TraceOf("w0", 0,
                {SpanOf(v1::SPAN_KIND_SAMPLING, 70, 10), device, SpanOf(v1::SPAN_KIND_RELAY, 0, 9),
                 SpanOf(v1::SPAN_KIND_STEP, 0, 80)})});
-  EXPECT_EQ(SlicesOf(trace), (Texts{"step 1.1 0+80", "relay 1.1 0+9", "61 collectives 1.2 10+70",
-                                    "device 1.1 10+70", "sampling 1.1 70+10"}));
+  EXPECT_EQ(SlicesOf(trace), (Texts{"step 1.2 0+80", "relay 1.2 0+9", "61 collectives 1.3 10+70",
+                                    "device 1.2 10+70", "sampling 1.2 70+10"}));
   const std::vector<Json> slices = EventsOf(trace, "X");
   EXPECT_EQ(slices[0]["args"], Json({{"epoch", 3}, {"rank", 0}, {"step", 1}}));
   EXPECT_EQ(slices[2]["args"], Json({{"epoch", 3},
@@ -119,6 +119,14 @@ TEST(TraceEvents, OfRequestsThatOverlapStandOnThreadsOfTheirOwn) {
                    "queue 1.5 5+26", "queue 1.6 5+26", "request 1.4 30+60", "queue 1.4 30+26"}));
 }
 
+TEST(TraceEvents, OfEpochsThatMeetStandOnThreadsOfTheirOwn) {
+  v1::Span late = SpanOf(v1::SPAN_KIND_STEP, 0, 50);
+  v1::Span early = SpanOf(v1::SPAN_KIND_STEP, 40, 30);
+  early.set_epoch(4);
+  const Json trace = TraceEvents({TraceOf("w0", 0, {early, late})});
+  EXPECT_EQ(SlicesOf(trace), (Texts{"step 1.2 0+50", "step 1.4 40+30"}));
+}
+
 TEST(TraceEvents, OfARequestNameItAndItsTrace) {
   v1::Span span = RequestSpan(v1::SPAN_KIND_REQUEST, "r-7", 0, 5);
   span.set_trace_id("4bf92f3577b34da6a3ce929d0e0e4736");
@@ -136,7 +144,7 @@ TEST(TraceEvents, OfAllWorkersAreOnOneClockFromTheFirstOn) {
   WorkerTrace ahead = TraceOf("w1", 1, {SpanOf(v1::SPAN_KIND_STEP, 5100, 10)});
   ahead.clock_offset = absl::Milliseconds(5);
   const Json trace = TraceEvents({TraceOf("w0", 0, {SpanOf(v1::SPAN_KIND_STEP, 90, 10)}), ahead});
-  EXPECT_EQ(SlicesOf(trace), (Texts{"step 1.1 0+10", "step 2.1 10+10"}));
+  EXPECT_EQ(SlicesOf(trace), (Texts{"step 1.2 0+10", "step 2.2 10+10"}));
   EXPECT_EQ(trace["otherData"]["begin"], "2027-01-15T08:00:00.000090Z");
   EXPECT_EQ(trace["otherData"]["workers"][1]["clock_offset_us"], 5000.0);
 }
