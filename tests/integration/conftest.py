@@ -1,6 +1,7 @@
 """What the end-to-end tests share: the programs, small models, and a look at what is left."""
 
 import os
+import re
 import secrets
 import shutil
 from collections.abc import Iterator
@@ -27,6 +28,19 @@ def shared_browser(tmp_path_factory) -> Iterator[Browser]:
         pytest.skip(f"none of {', '.join(PROGRAMS)} is installed")
     with browser(program, tmp_path_factory.mktemp("browser")) as it:
         yield it
+
+
+@pytest.fixture
+def page(shared_browser) -> Iterator[Browser]:
+    """A page that must not complain, nor ask anybody else for anything."""
+    shared_browser.events.clear()
+    shared_browser.look(1400)
+    yield shared_browser
+    shared_browser.open("about:blank")
+    assert shared_browser.complaints() == []
+    strangers = [url for url in shared_browser.requests()
+                 if not re.match(r"(http://127\.0\.0\.1:\d+/statusz(\.json)?$|about:|data:)", url)]
+    assert strangers == []
 
 
 @pytest.fixture

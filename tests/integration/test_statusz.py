@@ -24,19 +24,6 @@ LOOKS = [(1400, False), (1400, True), (390, False), (390, True)]
 
 
 @pytest.fixture
-def page(shared_browser) -> Iterator[Browser]:
-    """A page that must not complain, nor ask anybody else for anything."""
-    shared_browser.events.clear()
-    shared_browser.look(1400)
-    yield shared_browser
-    shared_browser.open("about:blank")
-    assert shared_browser.complaints() == []
-    strangers = [url for url in shared_browser.requests()
-                 if not re.match(r"(http://127\.0\.0\.1:\d+/statusz(\.json)?$|about:|data:)", url)]
-    assert strangers == []
-
-
-@pytest.fixture
 def server() -> Iterator[PageServer]:
     it = PageServer()
     yield it

@@ -32,18 +32,6 @@ def answer_of(url: str) -> dict:
         return json.load(response)
 
 
-@pytest.fixture
-def page(shared_browser) -> Iterator[Browser]:
-    """A page that must not complain, nor ask anybody else for anything."""
-    shared_browser.events.clear()
-    shared_browser.look(1400)
-    yield shared_browser
-    shared_browser.open("about:blank")
-    assert shared_browser.complaints() == []
-    assert {url.rsplit("/", 1)[1] for url in shared_browser.requests()
-            if url.startswith("http")} == {"statusz", "statusz.json"}
-
-
 @pytest.fixture(scope="module")
 def fleet(daemons) -> Iterator[ScaledFleet]:
     """Two ranks, two standbys; the second standby stops when it first warms up."""
@@ -56,6 +44,8 @@ def fleet(daemons) -> Iterator[ScaledFleet]:
 def open_page(page: Browser, url: str) -> None:
     page.open(f"{url}/statusz")
     page.await_that("document.body?.dataset.fresh === 'yes'", "the first answer is drawn")
+    assert {it.rsplit("/", 1)[1] for it in page.requests() if it.startswith("http")} == {
+        "statusz", "statusz.json"}
 
 
 def shrink(path: Path) -> None:
