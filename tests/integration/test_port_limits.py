@@ -3,22 +3,29 @@
 import socket
 import subprocess
 import sys
+from pathlib import Path
 
 import grpc
 import pytest
+from fleets import await_that
 from proto.muster.v1 import fleet_pb2, fleet_pb2_grpc
 from wire import CALL_SECONDS
 
 _MIB = 1 << 20
 _IDLE = 1000
+_ARRIVED_KIB = 4096
 # A process of its own: the call keeps its caller busy as well.
 _GREEDY = """
 import sys, grpc
 call = grpc.insecure_channel(sys.argv[1], [("grpc.max_metadata_size", 200 << 20)]).unary_unary(
     "/muster.v1.Fleet/GetTopology")
-print("sending", flush=True)
 call(b"", metadata=[("x-large", "m" * (100 << 20))])
 """
+
+
+def resident_kib(pid: int) -> int:
+    status = Path(f"/proc/{pid}/status").read_text()
+    return int(status.split("VmRSS:")[1].split()[0])
 
 
 @pytest.fixture
@@ -41,18 +48,23 @@ def test_metadata_beyond_the_limit_is_refused_and_others_are_served(coordinator)
         assert len(topology(channel).replicas) == 1
 
 
-def test_others_are_served_while_somebody_sends_a_hundred_megabytes_of_metadata(coordinator):
-    greedy = subprocess.Popen([sys.executable, "-c", _GREEDY, coordinator], stdout=subprocess.PIPE)
+def test_others_are_served_while_somebody_sends_a_hundred_megabytes_of_metadata(programs):
+    up = programs.up("llama-mha12")
+    pid = up.await_event("started")["coordinator_pid"]
+    coordinator = up.await_event("serving")["coordinator"]
+    before = resident_kib(pid)
+    greedy = subprocess.Popen([sys.executable, "-c", _GREEDY, coordinator])
     try:
-        assert greedy.stdout.readline() == b"sending\n"
+        await_that(lambda: resident_kib(pid) > before + _ARRIVED_KIB, "much of it has arrived")
         for _ in range(50):
             with grpc.insecure_channel(
                     coordinator, [("grpc.use_local_subchannel_pool", 1)]) as channel:
                 assert len(topology(channel).replicas) == 1
         assert greedy.poll() is None
+        assert resident_kib(pid) < before + 100 * 1024
     finally:
         greedy.kill()
-        greedy.communicate()
+        greedy.wait()
 
 
 def test_a_thousand_silent_connections_keep_nobody_out(coordinator):
