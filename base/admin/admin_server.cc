@@ -17,6 +17,7 @@ namespace {
 
 // No longer than this without a look at the clock.
 constexpr absl::Duration kLongestWait = absl::Seconds(1);
+constexpr absl::Duration kWithoutDescriptors = absl::Milliseconds(100);
 
 }  // namespace
 
@@ -51,8 +52,9 @@ void AdminServer::Run() {
 }
 
 bool AdminServer::WaitForWork() {
-  std::vector<pollfd> polled = {{.fd = wake_.get(), .events = POLLIN},
-                                {.fd = socket_.fd(), .events = POLLIN}};
+  std::vector<pollfd> polled = {
+      {.fd = wake_.get(), .events = POLLIN},
+      {.fd = clock_.Now() < accept_from_ ? -1 : socket_.fd(), .events = POLLIN}};
   for (const AdminConnection& connection : connections_) {
     polled.push_back({.fd = connection.fd(),
                       .events = static_cast<short>(connection.writing() ? POLLOUT : POLLIN)});
@@ -75,8 +77,14 @@ void AdminServer::AcceptAll() {
   // As many as one round may hold, so that a flood of callers cannot keep those inside waiting.
   for (size_t i = 0; i < limits_.connections; ++i) {
     OwnedFd fd = socket_.Accept();
-    if (fd.empty()) return;
     const absl::Time now = clock_.Now();
+    if (fd.empty()) {
+      // The callers stay where they are, and would be seen at once, over and over.
+      if (errno == EMFILE || errno == ENFILE || errno == ENOMEM || errno == ENOBUFS) {
+        accept_from_ = now + kWithoutDescriptors;
+      }
+      return;
+    }
     AdminConnection connection(std::move(fd), limits_.connection, now);
     // What a probe asks has mostly arrived with it.
     if (!Serve(connection, now)) continue;
@@ -105,6 +113,7 @@ AdminResponse AdminServer::Answer(const AdminRequest& request) const {
 int AdminServer::MillisecondsToNextDeadline() const {
   absl::Duration wait = kLongestWait;
   const absl::Time now = clock_.Now();
+  if (now < accept_from_) wait = std::min(wait, accept_from_ - now);
   for (const AdminConnection& connection : connections_) {
     wait = std::min(wait, connection.deadline() - now);
   }

@@ -60,7 +60,9 @@ class AdminServer {
   const AdminLimits limits_;
   const Clock& clock_;
 
-  Connections connections_;  // the server's thread only
+  // The server's thread only.
+  Connections connections_;
+  absl::Time accept_from_ = absl::InfinitePast();  // there were no descriptors left
   std::thread thread_;
 };
 
