@@ -5,9 +5,9 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
-#include "base/status_macros.h"
 #include "base/tls_access.h"
 #include "base/tls_caller.h"
+#include "base/wire_status.h"
 
 namespace muster {
 namespace {
@@ -20,8 +20,7 @@ class AccessProcessor final : public grpc::AuthMetadataProcessor {
 
   grpc::Status Process(const InputMetadata& metadata, grpc::AuthContext* context, OutputMetadata*,
                        OutputMetadata*) override {
-    const absl::Status status = Check(metadata, *context);
-    return {static_cast<grpc::StatusCode>(status.code()), std::string(status.message())};
+    return ToGrpc(Check(metadata, *context));
   }
 
  private:

@@ -15,8 +15,9 @@ std::vector<std::string> UrisOf(const grpc::AuthContext& context) {
 }
 
 std::optional<TlsIdentity> CallerOf(const grpc::ServerContextBase& context) {
-  const auto identity = TlsIdentityOf(UrisOf(*context.auth_context()));
-  return identity.ok() ? std::optional(*identity) : std::nullopt;
+  const std::vector<std::string> uris = UrisOf(*context.auth_context());
+  if (uris.empty()) return std::nullopt;
+  return TlsIdentityOf(uris).value();
 }
 
 }  // namespace muster
