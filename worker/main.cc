@@ -11,6 +11,7 @@
 #include "base/logging.h"
 #include "base/process.h"
 #include "base/status_macros.h"
+#include "base/tls_credentials.h"
 #include "worker/backend_choice.h"
 #include "worker/options.h"
 #include "worker/worker_daemon.h"
@@ -24,6 +25,8 @@ constexpr absl::Duration kEnd = absl::Seconds(1);
 absl::Status Run(const WorkerOptions& options, pid_t parent, ShutdownSignal& shutdown) {
   RaiseOpenFilesLimit();
   if (options.die_with_parent) MUSTER_RETURN_IF_ERROR(DieWithParent(parent));
+  // Before anything starts a thread: it sets a variable of the environment.
+  MUSTER_ASSIGN_OR_RETURN(auto tls, TlsCredentials::Open(options.tls));
   MUSTER_ASSIGN_OR_RETURN(std::unique_ptr<EngineBackend> backend, MakeBackend(options));
   MUSTER_ASSIGN_OR_RETURN(const LoadFormat format, ParseLoadFormat(options.load_format));
   MUSTER_ASSIGN_OR_RETURN(
@@ -36,8 +39,8 @@ absl::Status Run(const WorkerOptions& options, pid_t parent, ShutdownSignal& shu
   std::future<absl::Status> refused = refusal.get_future();
   std::atomic<bool> ending{false};
   MUSTER_ASSIGN_OR_RETURN(const auto daemon,
-                          WorkerDaemon::Start(options, std::move(model), std::move(backend),
-                                              [&](const absl::Status& status) {
+                          WorkerDaemon::Start(options, std::move(tls), std::move(model),
+                                              std::move(backend), [&](const absl::Status& status) {
                                                 refusal.set_value(status);
                                                 if (!ending.exchange(true)) {
                                                   ShutdownSignal::Request();

@@ -86,9 +86,8 @@ absl::Status ExplainRefusal(const absl::Status& status, const std::string& coord
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<WorkerDaemon>> WorkerDaemon::Start(
-    const WorkerOptions& options, ModelSource model, std::unique_ptr<EngineBackend> backend,
-    OnUseless on_useless) {
-  MUSTER_ASSIGN_OR_RETURN(auto tls, TlsCredentials::Open(options.tls));
+    const WorkerOptions& options, std::shared_ptr<const TlsCredentials> tls, ModelSource model,
+    std::unique_ptr<EngineBackend> backend, OnUseless on_useless) {
   auto daemon = absl::WrapUnique(new WorkerDaemon(options, std::move(tls), std::move(model),
                                                   std::move(backend), std::move(on_useless)));
   MUSTER_RETURN_IF_ERROR(daemon->Listen());

@@ -35,12 +35,11 @@ class WorkerDaemon {
   // will ever take it in, or its device is lost to this process.
   using OnUseless = std::function<void(const absl::Status&)>;
 
-  // It listens, and enlists for as long as it lives. Errors: those of TlsCredentials::Open and
-  // WorkerServer::Start.
-  static absl::StatusOr<std::unique_ptr<WorkerDaemon>> Start(const WorkerOptions& options,
-                                                             ModelSource model,
-                                                             std::unique_ptr<EngineBackend> backend,
-                                                             OnUseless on_useless);
+  // It listens, and enlists for as long as it lives; in plaintext where `tls` is null. Errors:
+  // those of WorkerServer::Start.
+  static absl::StatusOr<std::unique_ptr<WorkerDaemon>> Start(
+      const WorkerOptions& options, std::shared_ptr<const TlsCredentials> tls, ModelSource model,
+      std::unique_ptr<EngineBackend> backend, OnUseless on_useless);
   // As Stop.
   ~WorkerDaemon();
 
