@@ -44,6 +44,12 @@ absl::StatusOr<absl::Duration> TimeoutFromWire(const google::protobuf::Duration&
   return timeout;
 }
 
+std::chrono::system_clock::time_point DeadlineAfter(absl::Duration timeout) {
+  constexpr absl::Duration kYear = absl::Hours(365 * 24);
+  return std::chrono::system_clock::now() +
+         absl::ToChronoNanoseconds(std::clamp(timeout, -kYear, kYear));
+}
+
 absl::Duration FromWire(const google::protobuf::Duration& wire) {
   return std::max(absl::ZeroDuration(),
                   absl::Seconds(wire.seconds()) + absl::Nanoseconds(wire.nanos()));

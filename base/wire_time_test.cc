@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 
+#include <chrono>
 #include <limits>
 
 #include "tests/support/status_matchers.h"
@@ -81,6 +82,15 @@ TEST(WireTimestamp, StaysWithinTheYearsThatTheMessageHolds) {
   EXPECT_EQ(ToWire(absl::InfiniteFuture()).seconds(), 253'402'300'799);
   EXPECT_EQ(ToWire(absl::InfinitePast()).seconds(), -62'135'596'800);
   EXPECT_EQ(ToWire(absl::InfiniteFuture()).nanos(), 0);
+}
+
+TEST(DeadlineAfter, IsSoFarFromNowAndAtMostAYear) {
+  const auto before = std::chrono::system_clock::now();
+  EXPECT_GE(DeadlineAfter(absl::Seconds(3)), before + std::chrono::seconds(3));
+  EXPECT_LT(DeadlineAfter(absl::Seconds(3)),
+            std::chrono::system_clock::now() + std::chrono::seconds(4));
+  EXPECT_GT(DeadlineAfter(absl::InfiniteDuration()), before + std::chrono::hours(364 * 24));
+  EXPECT_LT(DeadlineAfter(-absl::InfiniteDuration()), before);
 }
 
 }  // namespace

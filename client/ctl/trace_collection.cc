@@ -7,9 +7,9 @@
 #include <thread>
 #include <utility>
 
-#include "absl/time/clock.h"
 #include "base/clock.h"
 #include "base/status_macros.h"
+#include "base/wire_time.h"
 #include "proto/muster/v1/trace.grpc.pb.h"
 
 namespace muster::ctl {
@@ -20,7 +20,7 @@ constexpr int kClockReadings = 8;
 constexpr absl::Duration kPatience = absl::Seconds(5);
 
 void EndWithin(absl::Duration timeout, grpc::ClientContext& context) {
-  context.set_deadline(absl::ToChronoTime(absl::Now() + timeout));
+  context.set_deadline(DeadlineAfter(timeout));
 }
 
 absl::StatusOr<absl::Time> ReadClock(v1::Trace::Stub& stub, const WorkerAddress& worker) {

@@ -6,9 +6,9 @@
 #include <grpcpp/health_check_service_interface.h>
 
 #include "absl/strings/match.h"
-#include "absl/time/clock.h"
 #include "base/logging.h"
 #include "base/port_limits.h"
+#include "base/wire_time.h"
 
 namespace muster {
 namespace {
@@ -61,7 +61,7 @@ void CoordinatorServer::Shutdown(absl::Duration grace) {
   server_->GetHealthCheckService()->Shutdown();
   coordinator_.Close();
   fleet_.EndStreams();
-  server_->Shutdown(absl::ToChronoTime(absl::Now() + grace));
+  server_->Shutdown(DeadlineAfter(grace));
   server_->Wait();
   server_.reset();
 }

@@ -1,8 +1,7 @@
 #include "coordinator/service/worker_call.h"
 
-#include <chrono>
-
 #include "absl/time/time.h"
+#include "base/wire_time.h"
 
 namespace muster {
 
@@ -11,9 +10,7 @@ std::unique_ptr<WorkerCall> WorkerCalls::Begin(const WorkerProcess& process,
   absl::MutexLock lock(&mu_);
   if (stopped_) return nullptr;
   std::unique_ptr<WorkerCall> call(new WorkerCall(*this));
-  // Not absl::Now(), which learns only within two seconds that somebody has set the clock.
-  call->context()->set_deadline(std::chrono::system_clock::now() +
-                                absl::ToChronoNanoseconds(deadline));
+  call->context()->set_deadline(DeadlineAfter(deadline));
   contexts_.emplace(call->context(), process);
   ++count_;
   return call;

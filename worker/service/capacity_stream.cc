@@ -6,9 +6,9 @@
 
 #include "absl/base/thread_annotations.h"
 #include "absl/synchronization/mutex.h"
-#include "absl/time/clock.h"
 #include "base/clock.h"
 #include "base/wire_status.h"
+#include "base/wire_time.h"
 #include "worker/service/wire_inference.h"
 
 namespace muster {
@@ -59,10 +59,9 @@ class CapacityStream final : public CapacityReactor {
     if (now < next_) {
       pausing_ = true;
       // The alarm keeps its function for as long as it lives, so that must not keep the stream.
-      alarm_.Set(absl::ToChronoTime(absl::Now() + (next_ - now)),
-                 [weak = std::weak_ptr<CapacityStream>(self_)](bool) {
-                   if (const auto self = weak.lock()) self->OnPauseOver();
-                 });
+      alarm_.Set(DeadlineAfter(next_ - now), [weak = std::weak_ptr<CapacityStream>(self_)](bool) {
+        if (const auto self = weak.lock()) self->OnPauseOver();
+      });
       return;
     }
     changed_ = false;

@@ -8,7 +8,6 @@
 #include <vector>
 
 #include "absl/strings/str_cat.h"
-#include "absl/time/clock.h"
 #include "base/clock.h"
 #include "base/wire_status.h"
 #include "base/wire_time.h"
@@ -57,8 +56,7 @@ absl::Status EnlistStream::Run() {
   while (Expects()) {
     void* tag = nullptr;
     bool ok = false;
-    switch (queue_.AsyncNext(&tag, &ok,
-                             absl::ToChronoTime(absl::Now() + (deadline_ - Clock::Real().Now())))) {
+    switch (queue_.AsyncNext(&tag, &ok, DeadlineAfter(deadline_ - Clock::Real().Now()))) {
       case grpc::CompletionQueue::GOT_EVENT:
         OnEvent(static_cast<Event>(reinterpret_cast<intptr_t>(tag)), ok);
         break;

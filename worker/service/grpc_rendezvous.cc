@@ -13,6 +13,7 @@
 #include "base/logging.h"
 #include "base/status_macros.h"
 #include "base/wire_status.h"
+#include "base/wire_time.h"
 #include "base/wire_topology.h"
 #include "proto/muster/v1/rendezvous.grpc.pb.h"
 
@@ -43,11 +44,6 @@ absl::Status Explain(const grpc::Status& status, const Group& group, absl::strin
   return absl::Status(static_cast<absl::StatusCode>(status.error_code()),
                       absl::StrCat("the coordinator did not answer all-gather '", key, "' of ",
                                    group.DebugString(), ": ", status.error_message()));
-}
-
-// Not by absl::Now(), which learns only within two seconds that somebody has set the clock.
-std::chrono::system_clock::time_point DeadlineAfter(absl::Duration timeout) {
-  return std::chrono::system_clock::now() + absl::ToChronoNanoseconds(timeout);
 }
 
 }  // namespace

@@ -9,7 +9,6 @@
 
 #include "absl/base/thread_annotations.h"
 #include "absl/synchronization/mutex.h"
-#include "absl/time/clock.h"
 #include "base/clock.h"
 #include "base/wire_status.h"
 #include "base/wire_time.h"
@@ -88,7 +87,7 @@ class TraceStream final : public TraceReactor {
     if (last_) return End(grpc::Status::OK);
     if (ended_) return;
     // The alarm keeps its function for as long as it lives, so that must not keep the stream.
-    alarm_.Set(absl::ToChronoTime(absl::Now() + std::clamp(left, absl::ZeroDuration(), kPause)),
+    alarm_.Set(DeadlineAfter(std::clamp(left, absl::ZeroDuration(), kPause)),
                [weak = std::weak_ptr<TraceStream>(self_)](bool) {
                  if (const auto self = weak.lock()) self->OnPauseOver();
                });

@@ -11,12 +11,12 @@
 
 #include "absl/memory/memory.h"
 #include "absl/strings/str_cat.h"
-#include "absl/time/clock.h"
 #include "base/logging.h"
 #include "base/port_limits.h"
 #include "base/status_macros.h"
 #include "base/tls_credentials.h"
 #include "base/unix_socket.h"
+#include "base/wire_time.h"
 
 namespace muster {
 namespace {
@@ -65,7 +65,7 @@ grpc::HealthCheckServiceInterface* WorkerServer::health() const {
 
 void WorkerServer::Stop(absl::Duration grace) {
   server_->GetHealthCheckService()->Shutdown();
-  server_->Shutdown(absl::ToChronoTime(absl::Now() + grace));
+  server_->Shutdown(DeadlineAfter(grace));
   server_->Wait();
 }
 
