@@ -1,7 +1,8 @@
-// Numbers, times and names as people read them.
+// Numbers, times and names as people read them, and what texts may be made of.
 #ifndef MUSTER_BASE_TEXT_H_
 #define MUSTER_BASE_TEXT_H_
 
+#include <cstddef>
 #include <cstdint>
 #include <string>
 
@@ -22,6 +23,13 @@ std::string InUnits(absl::Duration duration);
 
 // 'bench-7': on one line and printable, whatever bytes it is made of.
 std::string QuotedId(absl::string_view id);
+
+// A name as workers have one: 1 to 128 letters, digits, '.', '_', '-'.
+bool IsName(absl::string_view text);
+
+// Bytes of the well-formed UTF-8 character that `text`, which is not empty, begins with; 0 where
+// there is none.
+size_t CharacterBytes(absl::string_view text);
 
 }  // namespace muster
 

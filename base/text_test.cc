@@ -16,6 +16,25 @@ TEST(Text, NumbersHaveCommasAtEveryThousand) {
   EXPECT_EQ(WithCommas(UINT64_MAX), "18,446,744,073,709,551,615");
 }
 
+TEST(Text, NamesAreWhatPodsAreCalled) {
+  for (const std::string name : {"w", "gpu-3.cluster_A", "0", "..."}) EXPECT_TRUE(IsName(name));
+  EXPECT_TRUE(IsName(std::string(128, 'w')));
+  EXPECT_FALSE(IsName(std::string(129, 'w')));
+  for (const std::string name : {"", "a b", "a/b", "\xC3\xA9", "a\n"}) EXPECT_FALSE(IsName(name));
+}
+
+TEST(Text, CharactersAreWellFormedOrNone) {
+  EXPECT_EQ(CharacterBytes("a\xC3\xA9"), 1u);
+  EXPECT_EQ(CharacterBytes("\xC3\xA9z"), 2u);
+  EXPECT_EQ(CharacterBytes("\xE2\x82\xAC"), 3u);
+  EXPECT_EQ(CharacterBytes("\xF0\x9F\x98\x80"), 4u);
+  // Alone, cut off, overlong, a surrogate, beyond the last.
+  for (const std::string bad : {"\x80", "\xC3", "\xE2\x82", "\xC0\xAF", "\xE0\x80\x80",
+                                "\xED\xA0\x80", "\xF0\x80\x80\x80", "\xF4\x90\x80\x80", "\xFF"}) {
+    EXPECT_EQ(CharacterBytes(bad), 0u) << bad.size();
+  }
+}
+
 TEST(Text, OneIsSingular) {
   EXPECT_EQ(Counted(0, "sequence"), "0 sequences");
   EXPECT_EQ(Counted(1, "sequence"), "1 sequence");

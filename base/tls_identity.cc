@@ -8,6 +8,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
 #include "absl/strings/strip.h"
+#include "base/text.h"
 
 namespace muster {
 namespace {
@@ -18,7 +19,6 @@ constexpr absl::string_view kForm =
     "spiffe://TRUST-DOMAIN/muster/ROLE[/ID], ROLE one of worker (with its worker_id), scheduler, "
     "operator, coordinator";
 constexpr size_t kMaxTrustDomainBytes = 255;
-constexpr size_t kMaxIdBytes = 128;
 constexpr size_t kMaxShownBytes = 128;
 
 constexpr std::array kRoles = {TlsRole::kWorker, TlsRole::kScheduler, TlsRole::kOperator,
@@ -29,14 +29,6 @@ bool IsTrustDomain(absl::string_view text) {
          std::all_of(text.begin(), text.end(), [](char c) {
            return absl::ascii_islower(c) || absl::ascii_isdigit(c) || c == '.' || c == '-' ||
                   c == '_';
-         });
-}
-
-// A worker_id, or another's name of the same form.
-bool IsId(absl::string_view text) {
-  return !text.empty() && text.size() <= kMaxIdBytes &&
-         std::all_of(text.begin(), text.end(), [](char c) {
-           return absl::ascii_isalnum(c) || c == '.' || c == '_' || c == '-';
          });
 }
 
@@ -85,7 +77,7 @@ absl::StatusOr<TlsIdentity> ParseTlsIdentity(absl::string_view uri) {
   if (role == kRoles.end()) return NoIdentity(uri);
   TlsIdentity identity{.trust_domain = std::string(parts[0]), .role = *role};
   if (parts.size() == 4) {
-    if (!IsId(parts[3])) return NoIdentity(uri);
+    if (!IsName(parts[3])) return NoIdentity(uri);
     identity.id = std::string(parts[3]);
   }
   if (identity.role == TlsRole::kWorker && identity.id.empty()) return NoIdentity(uri);

@@ -8,6 +8,7 @@
 #include "absl/strings/string_view.h"
 #include "base/error.h"
 #include "base/metrics/answered_errors.h"
+#include "base/text.h"
 #include "proto/google/rpc/status.pb.h"
 
 namespace muster {
@@ -16,26 +17,6 @@ namespace {
 constexpr size_t kMaxMessageBytes = 1024;
 constexpr size_t kMaxDetailBytes = 4096 - kMaxMessageBytes - 128;
 constexpr absl::string_view kDetailUrl = "type.googleapis.com/muster.v1.ErrorDetail";
-
-// Bytes of the well-formed UTF-8 character at the front of `text`, or 0.
-size_t CharacterBytes(absl::string_view text) {
-  const auto lead = static_cast<unsigned char>(text[0]);
-  const size_t size = lead < 0x80           ? 1
-                      : (lead >> 5) == 0x06 ? 2
-                      : (lead >> 4) == 0x0e ? 3
-                      : (lead >> 3) == 0x1e ? 4
-                                            : 0;
-  if (size == 0 || size > text.size()) return 0;
-  uint32_t code = size == 1 ? lead : lead & (0x7f >> size);
-  for (size_t i = 1; i < size; ++i) {
-    const auto next = static_cast<unsigned char>(text[i]);
-    if ((next >> 6) != 0x02) return 0;
-    code = code << 6 | (next & 0x3f);
-  }
-  constexpr uint32_t kSmallest[] = {0, 0, 0x80, 0x800, 0x10000};
-  const bool surrogate = code >= 0xd800 && code < 0xe000;
-  return code < kSmallest[size] || code > 0x10ffff || surrogate ? 0 : size;
-}
 
 // C0, DEL and C1; the last are two bytes of UTF-8.
 bool IsControl(absl::string_view character) {

@@ -7,10 +7,10 @@
 #include <tuple>
 #include <utility>
 
-#include "absl/strings/ascii.h"
 #include "absl/strings/str_cat.h"
 #include "base/digest.h"
 #include "base/status_macros.h"
+#include "base/text.h"
 #include "base/unix_socket.h"
 #include "base/wire_check.h"
 
@@ -220,10 +220,7 @@ absl::StatusOr<ModelSpec> FromWire(const v1::ModelSpec& wire) {
 }
 
 absl::Status CheckWorkerId(absl::string_view worker_id) {
-  const bool allowed = std::all_of(worker_id.begin(), worker_id.end(), [](unsigned char c) {
-    return absl::ascii_isalnum(c) || c == '.' || c == '_' || c == '-';
-  });
-  if (allowed && !worker_id.empty() && worker_id.size() <= 128) return absl::OkStatus();
+  if (IsName(worker_id)) return absl::OkStatus();
   return absl::InvalidArgumentError(
       absl::StrCat("worker id of ", worker_id.size(),
                    " bytes; it can be 1 to 128 letters, digits, '.', '_', '-'"));

@@ -17,6 +17,7 @@
 #include "base/flags.h"
 #include "base/listen_address.h"
 #include "base/status_macros.h"
+#include "base/text.h"
 #include "base/tls_flag.h"
 #include "base/unix_socket.h"
 #include "worker/device/cuda/device_choice.h"
@@ -62,11 +63,8 @@ std::string CheckCoordinator(const std::string& value) {
   return FlagRefusal(value, "HOST:PORT with a port from 1 to 65535");
 }
 
-bool IsIdCharacter(char c) { return absl::ascii_isalnum(c) || c == '.' || c == '_' || c == '-'; }
-
-std::string CheckWorkerId(const std::string& value) {
-  const bool allowed = std::all_of(value.begin(), value.end(), IsIdCharacter);
-  if (allowed && !value.empty() && value.size() <= 128) return "";
+std::string CheckName(const std::string& value) {
+  if (IsName(value)) return "";
   return FlagRefusal(value, "1 to 128 letters, digits, '.', '_' and '-'");
 }
 
@@ -173,7 +171,7 @@ void AddFleetFlags(CLI::App& app, WorkerOptions& options, Texts& texts) {
          "Stable name within the fleet: with it, a restarted worker is known again (default: "
          "that of the certificate with --tls, else host name and process id)")
       ->type_name("ID")
-      ->check(CLI::Validator(CheckWorkerId, ""));
+      ->check(CLI::Validator(CheckName, ""));
   app.add_option("--client-lease", texts.client_lease,
                  "How long a client may be silent before its sequences are given back, e.g. 10m")
       ->type_name("DURATION")

@@ -47,16 +47,16 @@ class InferenceService final : public v1::Inference::CallbackService {
     auto client = ClientNames(*context).Of(request->client_id());
     if (!client.ok()) return Finish(reactor, client.status());
     ForwardBatch batch = FromWire(*request, *std::move(client));
-    batch.trace = TraceOf(*context);
+    const auto trace = batch.trace = TraceOf(*context);
+    auto done = [reactor, request, response, trace,
+                 epoch = (*serving)->epoch](const ForwardAnswer& it) {
+      LogAnswer(request->request_id(), trace, epoch, it);
+      if (it.ok()) ToWire(**it, *request, response);
+      Finish(reactor, it.status());
+    };
     (*serving)->engine().Forward(
-        std::move(batch), {.done =
-                               [reactor, request, response, trace = batch.trace,
-                                epoch = (*serving)->epoch](const ForwardAnswer& it) {
-                                 LogAnswer(request->request_id(), trace, epoch, it);
-                                 if (it.ok()) ToWire(**it, *request, response);
-                                 Finish(reactor, it.status());
-                               },
-                           .still_wanted = [context] { return StillWanted(*context); }});
+        std::move(batch),
+        {.done = std::move(done), .still_wanted = [context] { return StillWanted(*context); }});
     return reactor;
   }
 
