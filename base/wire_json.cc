@@ -108,9 +108,13 @@ Json ReplicaJson(const v1::ReplicaStatus& replica) {
 }
 
 Json WorkerJson(const v1::WorkerStatus& worker) {
-  Json json = {{"worker_id", worker.worker_id()},       {"address", worker.address()},
-               {"device", DeviceJson(worker.device())}, {"build", worker.build()},
-               {"model", worker.model().name()},        {"state", StateName(worker.state())}};
+  Json json = {{"worker_id", worker.worker_id()},
+               {"address", worker.address()},
+               {"device", DeviceJson(worker.device())},
+               {"build", worker.build()},
+               {"domain", worker.domain()},
+               {"model", worker.model().name()},
+               {"state", StateName(worker.state())}};
   if (worker.has_replica()) json["replica"] = worker.replica();
   if (worker.has_rank()) json["rank"] = worker.rank();
   json["epoch"] = worker.epoch();

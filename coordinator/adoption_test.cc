@@ -121,6 +121,26 @@ TEST_F(AdoptionTest, WhatLacksARankForTooLongIsGivenBackAndFormedAnew) {
   EXPECT_EQ(fleet_.replica().topology->term, Term(kFormerTerm + 1));
 }
 
+TEST_F(AdoptionTest, StandbysThatComeFirstDoNotTakeTheReplicaFromItsRanks) {
+  const Topology topology = Former(7, {.cp = 2});
+  Return(2, {});
+  Return(3, {});
+  EXPECT_EQ(fleet_.state(), ReplicaState::kWaiting);
+  fleet_.Advance(absl::Milliseconds(500));
+  Return(0, {{topology}});
+  Return(1, {{topology}});
+  EXPECT_EQ(fleet_.state(), ReplicaState::kServing);
+  EXPECT_EQ(fleet_.workers(), "w0 w1");
+  EXPECT_TRUE(Released().empty());
+}
+
+TEST_F(AdoptionTest, StandbysFormTheReplicaWhenNoRankComes) {
+  Return(2, {});
+  Return(3, {});
+  fleet_.Advance(absl::Milliseconds(1500));
+  EXPECT_EQ(fleet_.state(), ReplicaState::kForming);
+}
+
 TEST_F(AdoptionTest, AnotherProcessUnderTheNameOfARankIsNotThatRank) {
   const Topology topology = Former(7, {.cp = 2});
   Return(0, {{topology}});

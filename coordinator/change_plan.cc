@@ -239,10 +239,11 @@ const RankChange* FindOverfull(const ReplicaChange& change) {
   return nullptr;
 }
 
-// The leader; none where it is not in the inventory.
-std::optional<Candidate> PatternOf(const ChangeRequest& request) {
+// The leader's model and team; none where it is not in the inventory.
+std::optional<Pattern> PatternOf(const ChangeRequest& request) {
   for (const Candidate& worker : request.inventory) {
-    if (worker.worker_id == request.current.ranks.front().worker_id) return worker;
+    if (worker.worker_id != request.current.ranks.front().worker_id) continue;
+    return Pattern{.model = worker.model, .team = TeamOf(worker)};
   }
   return std::nullopt;
 }
@@ -251,15 +252,20 @@ bool HasRank(const ChangeRequest& request, const Candidate& worker) {
   return FindWorker(request.current, worker.worker_id) != nullptr;
 }
 
-// Who can get a rank of the new topology: those that have one fit, as they serve together.
+// Who can get a rank of the new topology: those that have one are a team, as they serve together.
 Roster RosterOf(const ChangeRequest& request) {
+  const std::optional<Pattern> pattern = PatternOf(request);
   std::vector<Candidate> ranks, others;
   for (Candidate worker : request.inventory) {
     worker.drained = worker.drained || request.excluded.contains(worker.worker_id);
     const bool serves_on = HasRank(request, worker) && !worker.drained;
+    if (serves_on && pattern.has_value()) {
+      worker.domain = pattern->team->domain;
+      worker.build = pattern->team->build;
+    }
     (serves_on ? ranks : others).push_back(std::move(worker));
   }
-  Roster roster = MakeRoster(others, PatternOf(request));
+  Roster roster = MakeRoster(others, pattern);
   roster.fit.insert(roster.fit.begin(), ranks.begin(), ranks.end());
   return roster;
 }

@@ -38,6 +38,8 @@ enum class EventKind {
   kWorkerLeaving = 15,
   kWorkerLeft = 16,
   kEpochEnded = 17,
+  kReplicaAdded = 18,
+  kReplicaRemoved = 19,
 };
 
 struct Event {

@@ -1,6 +1,7 @@
 #include "coordinator/fleet.h"
 
 #include <algorithm>
+#include <map>
 #include <utility>
 
 namespace muster {
@@ -76,12 +77,18 @@ absl::StatusOr<Plan> Fleet::PlanTopology(const ParallelConfig& sizes) const {
     request.inventory.push_back(ToCandidate(view.info));
     request.inventory.back().drained = reconfiguration_.IsDrained(view.info.worker_id);
   }
-  const std::vector<ReplicaStatus> replicas = reconfiguration_.Snapshot();
-  for (int i = 0; i < config.replicas; ++i) {
-    const auto index = static_cast<size_t>(i);
-    request.slots.push_back(
-        {.replica = ReplicaIndex(i), .epoch = reconfiguration_.NextEpoch(ReplicaIndex(i))});
-    if (index < replicas.size()) request.slots.back().previous = replicas[index].topology;
+  std::map<ReplicaIndex, std::optional<Topology>> replicas;
+  for (ReplicaStatus& it : reconfiguration_.Snapshot()) {
+    if (static_cast<int>(replicas.size()) == config.replicas) break;
+    replicas[it.replica] = std::move(it.topology);
+  }
+  for (int i = 0; static_cast<int>(replicas.size()) < config.replicas; ++i) {
+    replicas.try_emplace(ReplicaIndex(i));
+  }
+  for (auto& [replica, previous] : replicas) {
+    request.slots.push_back({.replica = replica,
+                             .epoch = reconfiguration_.NextEpoch(replica),
+                             .previous = std::move(previous)});
   }
   return muster::PlanTopology(request);
 }

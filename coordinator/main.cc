@@ -6,6 +6,7 @@
 
 #include "absl/cleanup/cleanup.h"
 #include "absl/status/status.h"
+#include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
 #include "base/clock.h"
 #include "base/logging.h"
@@ -32,6 +33,7 @@ constexpr absl::Duration kGrace = absl::Milliseconds(500);
 Coordinator::Options ToCoordinatorOptions(const CoordinatorOptions& options) {
   return {.membership = {.lease = options.lease},
           .reconfiguration = {.config = options.config,
+                              .replica_per_domain = options.replica_per_domain,
                               .resize_range = options.resize_range,
                               .replica = {.phase_timeout = options.phase_timeout}}};
 }
@@ -39,8 +41,15 @@ Coordinator::Options ToCoordinatorOptions(const CoordinatorOptions& options) {
 void LogStart(const CoordinatorOptions& options, const TlsCredentials* tls,
               const ListenAddress& address) {
   const ParallelConfig& config = options.config;
-  Logger().Info("listening on ", address.ToString(), " for ", config.world_size() * config.replicas,
-                " workers: tp=", config.tp, " cp=", config.cp, " replicas=", config.replicas);
+  const std::string sizes = absl::StrCat("tp=", config.tp, " cp=", config.cp);
+  if (options.replica_per_domain) {
+    Logger().Info("listening on ", address.ToString(), ": ", sizes,
+                  ", a replica in each domain with ", config.world_size(), " workers");
+  } else {
+    Logger().Info("listening on ", address.ToString(), " for ",
+                  config.world_size() * config.replicas, " workers: ", sizes,
+                  " replicas=", config.replicas);
+  }
   if (tls != nullptr) Logger().Info("mutual TLS as ", tls->identity().ToUri());
   if (tls != nullptr || IsLoopback(address)) return;
   Logger().Warning("INSECURE: plaintext on ", address.ToString(),

@@ -32,6 +32,7 @@ struct WorkerInfo {
   std::string local_address;        // "unix:PATH" of the same services; may be empty
   std::vector<Topology> serving;    // of those of `epochs` that serve
   Term term;                        // the highest seen; 0: none
+  std::string domain;               // whose workers can open each other's memory; may be empty
 };
 
 // A member and the newest that is known of it.

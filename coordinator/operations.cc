@@ -152,7 +152,10 @@ absl::Status Operations::Begin(const OperationRequest& request, const CacheSumma
 
 void Operations::AddStep(const ReplicaChange& change, const CacheSummaries& caches,
                          Record* record) {
-  Replica* replica = host_.Replicas()[static_cast<size_t>(change.to.replica.value())];
+  const std::vector<Replica*> replicas = host_.Replicas();
+  Replica* replica = *std::find_if(replicas.begin(), replicas.end(), [&](const Replica* it) {
+    return it->status().replica == change.to.replica;
+  });
   const std::vector<int>& buckets = record->request.buckets;
   steps_.push_back({.replica = replica,
                     .shape = {.config = change.to.config,

@@ -78,14 +78,15 @@ class OperationHost {
   virtual void RunUnlocked(std::function<void()> fn) = 0;
 };
 
-// The leader of the first replica that serves: what workers must be like to serve beside it.
-std::optional<Candidate> PatternOf(OperationHost& host);
+// What workers must be like to serve beside the first replica that serves: of its leader's model.
+std::optional<Pattern> PatternOf(OperationHost& host);
 
 // Not thread-safe: its owner holds one lock over every call and over what `deliver` runs.
 class Operations {
  public:
   struct Options {
     CpRange range;
+    bool replica_per_domain = false;  // their number cannot be asked for
   };
   // Called without the lock: the operation runs, or has ended; or why it never began.
   using OnStarted = std::function<void(const absl::Status&)>;
@@ -170,9 +171,11 @@ class Operations {
 
   // In operations_planning.cc.
   static absl::Status CheckLost(const OperationRequest& request, const ReplicaChange& change);
-  // Of replicas that are to be taken out of the fleet.
-  absl::Status CheckRemoved(const OperationRequest& request, int count,
-                            const CacheSummaries& caches) const;
+  // Splits off those of replicas that are to be taken out of the fleet: the last ones.
+  CacheSummaries TakeRemoved(int count, CacheSummaries& caches) const;
+  static absl::Status CheckRemoved(const OperationRequest& request, int count,
+                                   const CacheSummaries& removed);
+  absl::Status CheckCount(const OperationRequest& request) const;
   absl::Status CheckAdded(const OperationRequest& request,
                           const std::vector<Candidate>& pool) const;
   // "worker w1 drained, its rank moved to w3", "buckets 32 16 to 8 1"; empty when neither is so.

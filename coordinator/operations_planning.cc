@@ -38,10 +38,11 @@ std::string SuccessorOf(const std::string& worker_id, const ReplicaChange& chang
 
 }  // namespace
 
-std::optional<Candidate> PatternOf(OperationHost& host) {
+std::optional<Pattern> PatternOf(OperationHost& host) {
   for (const Replica* replica : host.Replicas()) {
     if (replica->status().state != ReplicaState::kServing) continue;
-    return host.FindMember(replica->status().topology->ranks.front().worker_id);
+    const auto leader = host.FindMember(replica->status().topology->ranks.front().worker_id);
+    return leader.has_value() ? std::optional(Pattern{.model = leader->model}) : std::nullopt;
   }
   return std::nullopt;
 }
@@ -82,12 +83,21 @@ absl::Status Operations::CheckLost(const OperationRequest& request, const Replic
                    {.reason = ErrorReason::kPlanRefused});
 }
 
+CacheSummaries Operations::TakeRemoved(int count, CacheSummaries& caches) const {
+  const std::vector<Replica*> replicas = host_.Replicas();
+  CacheSummaries removed;
+  for (size_t i = static_cast<size_t>(count); i < replicas.size(); ++i) {
+    removed.insert(caches.extract(replicas[i]->status().replica));
+  }
+  return removed;
+}
+
 absl::Status Operations::CheckRemoved(const OperationRequest& request, int count,
-                                      const CacheSummaries& caches) const {
+                                      const CacheSummaries& removed) {
   const auto& drop = request.drop;
   if (std::find(drop.begin(), drop.end(), "*") != drop.end()) return absl::OkStatus();
-  for (const auto& [replica, cache] : caches) {
-    if (replica.value() < count || cache.sequences == 0) continue;
+  for (const auto& [replica, cache] : removed) {
+    if (cache.sequences == 0) continue;
     return WrongState(absl::StrCat("cannot plan replicas=", count, ": replica ", replica.value(),
                                    " holds ",
                                    Counted(static_cast<uint64_t>(cache.sequences), "sequence"),
@@ -101,14 +111,26 @@ absl::Status Operations::CheckAdded(const OperationRequest& request,
   const std::vector<Replica*> replicas = host_.Replicas();
   const ParallelConfig config = WithSizes(replicas.front()->shape().config, request.sizes);
   const int added = std::max(0, WantedReplicas(request) - static_cast<int>(replicas.size()));
-  const auto needed = static_cast<size_t>(added * config.world_size());
+  const auto world = static_cast<size_t>(config.world_size());
+  const size_t needed = static_cast<size_t>(added) * world;
   const Roster roster = MakeRoster(pool, PatternOf(host_));
   const size_t free = roster.fit.size();
-  if (needed <= free) return absl::OkStatus();
-  return TooFewFit(absl::StrCat("cannot plan replicas=", config.replicas, ": it needs ", needed,
-                                " more ", needed == 1 ? "worker" : "workers", ", ", free,
-                                free == 1 ? " is" : " are", " free"),
-                   needed - free, roster);
+  if (ReplicasThatFit(roster.fit, world) >= static_cast<size_t>(added)) return absl::OkStatus();
+  const std::string teams = DescribeTeams(roster.fit);
+  return TooFewFit(
+      absl::StrCat("cannot plan replicas=", config.replicas, ": it needs ", needed, " more ",
+                   needed == 1 ? "worker" : "workers", teams.empty() ? "" : ", ",
+                   teams.empty() ? "" : absl::StrCat(world, " together for each replica"), ", ",
+                   free, free == 1 ? " is" : " are", " free", teams.empty() ? "" : ": ", teams),
+      needed > free ? needed - free : world, roster);
+}
+
+absl::Status Operations::CheckCount(const OperationRequest& request) const {
+  const bool asked = WantedReplicas(request) != static_cast<int>(host_.Replicas().size());
+  if (!asked || !options_.replica_per_domain) return absl::OkStatus();
+  return RefusePlan(absl::StrCat("cannot plan replicas=", request.sizes.replicas,
+                                 ": each domain that has workers for one gets one "
+                                 "(--replicas auto)."));
 }
 
 int Operations::WantedReplicas(const OperationRequest& request) const {
@@ -217,9 +239,9 @@ absl::StatusOr<std::vector<ReplicaChange>> Operations::PlanAll(const Target& tar
 absl::StatusOr<std::vector<ReplicaChange>> Operations::PlanOperation(
     const OperationRequest& request, const CacheSummaries& caches) const {
   const int wanted = WantedReplicas(request);
-  MUSTER_RETURN_IF_ERROR(CheckRemoved(request, wanted, caches));
+  MUSTER_RETURN_IF_ERROR(CheckCount(request));
   CacheSummaries kept = caches;
-  std::erase_if(kept, [&](const auto& it) { return it.first.value() >= wanted; });
+  MUSTER_RETURN_IF_ERROR(CheckRemoved(request, wanted, TakeRemoved(wanted, kept)));
   std::vector<Candidate> pool = host_.Standbys();
   MUSTER_ASSIGN_OR_RETURN(std::vector<ReplicaChange> changes,
                           PlanAll({request.sizes, request.buckets, request.worker_id}, kept, pool));

@@ -389,15 +389,29 @@ TEST_F(OperationsTest, AReplicaIsAddedBesideAStandbyOfAnotherModelOrBuild) {
   const auto refused = fleet_.Operate(Replicas(2, "refused"));
   fleet_.DescribeCaches();
   EXPECT_STATUS(refused->value(), kPrecondition,
-                "it needs 2 more workers, 0 are free (w3 is of build 0.0.1, not test). Workers "
-                "hold different models: w2 holds other");
+                "it needs 2 more workers, 1 is free. Workers hold different models: w2 holds "
+                "other");
   fleet_.Enlist("w4");
+  const auto apart = fleet_.Operate(Replicas(2, "apart"));
+  fleet_.DescribeCaches();
+  EXPECT_STATUS(apart->value(), kPrecondition,
+                "it needs 2 more workers, 2 together for each replica, 2 are free: 1 of build "
+                "0.0.1, 1 of build test");
   fleet_.Enlist("w5");
   fleet_.Operate(Replicas(2));
   fleet_.DescribeCaches();
   fleet_.Serve();
   EXPECT_EQ(fleet_.operation().state, OperationState::kDone);
   EXPECT_EQ(fleet_.workers(1), "w4 w5");
+}
+
+TEST_F(OperationsTest, AReplicaGrowsOnlyByWorkersOfItsDomain) {
+  Serve(2);
+  WorkerInfo elsewhere = TestWorker("w2", 3);
+  elsewhere.domain = "node-b";
+  fleet_.Enlist(elsewhere);
+  EXPECT_STATUS(Refusal(3), kPrecondition,
+                "it needs 3 workers; it has 2, and no other is free (w2 is in node-b, not in ");
 }
 
 TEST_F(OperationsTest, ADrainedWorkerIsNamedWhereItIsMissed) {

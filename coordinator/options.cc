@@ -30,15 +30,23 @@ constexpr char kFooter[] =
     "Exit status: 0 after an orderly end, 1 after a failure, 2 when a flag is wrong.";
 
 constexpr int kMaxAxis = 1024;
-constexpr char kAutoRange[] = "auto";
+constexpr char kAuto[] = "auto";
 
 // What is text on the command line and something else in CoordinatorOptions.
 struct Texts {
   std::string listen;
   std::string lease;
   std::string phase_timeout;
-  std::string resize_range = kAutoRange;
+  std::string replicas = "1";
+  std::string resize_range = kAuto;
 };
+
+std::string CheckReplicas(const std::string& value) {
+  int number = 0;
+  const bool fits = absl::SimpleAtoi(value, &number) && number >= 1 && number <= kMaxAxis;
+  if (fits || value == kAuto) return "";
+  return FlagRefusal(value, absl::StrCat("auto, or a whole number from 1 to ", kMaxAxis));
+}
 
 void AddSizeFlags(CLI::App& app, CoordinatorOptions& options) {
   const struct {
@@ -48,8 +56,6 @@ void AddSizeFlags(CLI::App& app, CoordinatorOptions& options) {
   } sizes[] = {
       {"--tp", options.config.tp, "Tensor parallel: ranks over which attention heads are split"},
       {"--cp", options.config.cp, "Context parallel: ranks over which the KV cache is split"},
-      {"--replicas", options.config.replicas,
-       "Independent copies of the model, each on tp x cp workers"},
   };
   for (const auto& [flag, size, help] : sizes) {
     app.add_option(flag, size, help)
@@ -65,6 +71,13 @@ void AddFleetFlags(CLI::App& app, CoordinatorOptions& options, Texts& texts) {
       ->check(AddressToListen())
       ->capture_default_str();
   AddSizeFlags(app, options);
+  app.add_option(
+         "--replicas", texts.replicas,
+         "Independent copies of the model, each on tp x cp workers of one domain. auto: one "
+         "in each domain that has enough workers, as many as there are")
+      ->type_name("N")
+      ->check(CLI::Validator(CheckReplicas, ""))
+      ->capture_default_str();
   app.add_option("--resize-range", texts.resize_range,
                  "Sizes of --cp that a replica can change to while it serves: each worker leaves "
                  "room for a second set of weights at MIN. auto: half to double of --cp")
@@ -97,7 +110,7 @@ void AddOwnFlags(CLI::App& app, CoordinatorOptions& options) {
 }
 
 absl::StatusOr<CpRange> ParseRange(const std::string& text, int cp) {
-  if (text == kAutoRange) return DefaultCpRange(cp);
+  if (text == kAuto) return DefaultCpRange(cp);
   const std::vector<std::string> parts = absl::StrSplit(text, ':');
   CpRange range;
   const bool fits = parts.size() == 2 && absl::SimpleAtoi(parts[0], &range.min) &&
@@ -117,6 +130,8 @@ absl::Status Finish(const Texts& texts, CoordinatorOptions& options) {
     MUSTER_RETURN_IF_ERROR(
         ReadTlsFlag(options.tls, TlsRole::kCoordinator, options.insecure).status());
   }
+  options.replica_per_domain = texts.replicas == kAuto;
+  if (!options.replica_per_domain) (void)absl::SimpleAtoi(texts.replicas, &options.config.replicas);
   absl::ParseDuration(texts.lease, &options.lease);
   absl::ParseDuration(texts.phase_timeout, &options.phase_timeout);
   MUSTER_ASSIGN_OR_RETURN(options.resize_range, ParseRange(texts.resize_range, options.config.cp));

@@ -17,6 +17,7 @@ namespace muster {
 struct CoordinatorOptions {
   ListenAddress listen = {.host = "127.0.0.1", .port = 7600};
   ParallelConfig config;                             // pp is 1
+  bool replica_per_domain = false;                   // instead of config.replicas
   CpRange resize_range = DefaultCpRange(1);          // holds config.cp
   absl::Duration lease = absl::Milliseconds(1500);   // longest silence of a worker
   absl::Duration phase_timeout = absl::Seconds(60);  // longest time without progress

@@ -56,6 +56,16 @@ TEST(CoordinatorOptions, TheResizeRangeIsHalfToDoubleUnlessItIsGiven) {
   }
 }
 
+TEST(CoordinatorOptions, ReplicasAreANumberOrFollowTheDomains) {
+  ASSERT_OK_AND_ASSIGN(const auto number, Parse({"--replicas", "3"}));
+  ASSERT_TRUE(number.has_value());
+  EXPECT_EQ(number->config.replicas, 3);
+  EXPECT_FALSE(number->replica_per_domain);
+  ASSERT_OK_AND_ASSIGN(const auto automatic, Parse({"--replicas", "auto"}));
+  ASSERT_TRUE(automatic.has_value());
+  EXPECT_TRUE(automatic->replica_per_domain);
+}
+
 TEST(CoordinatorOptions, TakeEveryFlag) {
   ASSERT_OK_AND_ASSIGN(const auto options, Parse({"--listen",
                                                   "[::1]:0",
@@ -111,7 +121,7 @@ TEST(CoordinatorOptions, RefusalsNameFlagValueAndLimitInOneLine) {
   } cases[] = {
       {"--tp", "0", "from 1 to 1024"},
       {"--cp", "1025", "from 1 to 1024"},
-      {"--replicas", "two", "from 1 to 1024"},
+      {"--replicas", "two", "auto, or a whole number from 1 to 1024"},
       {"--listen", "7600", "HOST:PORT"},
       {"--listen", "127.0.0.1:65536", "to 65535"},
       {"--lease", "99ms", "from 100ms to 10m"},

@@ -1,9 +1,10 @@
 #include "coordinator/placement.h"
 
 #include <algorithm>
+#include <cassert>
 #include <functional>
 #include <map>
-#include <set>
+#include <tuple>
 #include <utility>
 
 #include "absl/strings/ascii.h"
@@ -125,31 +126,131 @@ std::optional<GlobalRank> KeptRank(const ParallelConfig& from, const ParallelCon
 
 using Seats = std::vector<const Candidate*>;  // by rank; null is vacant
 
-Seats SeatSurvivors(const ParallelConfig& config, const ReplicaSlot& slot,
-                    std::map<std::string, const Candidate*>& free) {
+// The workers of one team.
+struct Bench {
+  std::map<std::string, const Candidate*> free;  // by worker id
+  size_t room = 0;                               // of those, as many as no slot counts on
+};
+using Benches = std::map<Team, Bench>;
+
+Benches MakeBenches(const Roster& roster) {
+  Benches benches;
+  for (const Candidate& worker : roster.fit) {
+    Bench& bench = benches[TeamOf(worker)];
+    bench.free[worker.worker_id] = &worker;
+    bench.room = bench.free.size();
+  }
+  return benches;
+}
+
+int SurvivorsIn(const Bench& bench, const ReplicaSlot& slot) {
+  if (!slot.previous.has_value()) return 0;
+  const auto& ranks = slot.previous->ranks;
+  return static_cast<int>(std::count_if(ranks.begin(), ranks.end(), [&](const auto& rank) {
+    return bench.free.contains(rank.worker_id);
+  }));
+}
+
+// Which team gets which slot; by slot.
+class Assignment {
+ public:
+  Assignment(const PlanRequest& request, Benches& benches) : request_(request), benches_(benches) {}
+
+  // CheckWorkers has passed.
+  std::vector<Bench*> Assign() {
+    std::vector<Bench*> chosen(request_.slots.size(), nullptr);
+    for (const bool survivors : {true, false}) {
+      for (size_t i = 0; i < chosen.size(); ++i) {
+        if (HasSurvivors(request_.slots[i]) == survivors) chosen[i] = Choose(request_.slots[i]);
+      }
+    }
+    return chosen;
+  }
+
+ private:
+  bool HasSurvivors(const ReplicaSlot& slot) const {
+    return std::any_of(benches_.begin(), benches_.end(),
+                       [&](const auto& it) { return SurvivorsIn(it.second, slot) > 0; });
+  }
+
+  bool CanTake(const Team& team, const Bench& bench) const {
+    const bool taken = request_.one_per_domain && slots_in_.contains(team.domain);
+    return !taken && bench.room >= static_cast<size_t>(request_.config.world_size());
+  }
+
+  bool Better(const ReplicaSlot& slot, const Benches::value_type& a,
+              const Benches::value_type& b) const {
+    const auto rank = [&](const Benches::value_type& it) {
+      const auto slots = slots_in_.find(it.first.domain);
+      return std::make_tuple(-SurvivorsIn(it.second, slot),
+                             slots == slots_in_.end() ? 0 : slots->second,
+                             -static_cast<int64_t>(it.second.room));
+    };
+    if (rank(a) != rank(b)) return rank(a) < rank(b);
+    return NaturalLess(a.first.domain, b.first.domain);
+  }
+
+  Bench* Choose(const ReplicaSlot& slot) {
+    Benches::value_type* best = nullptr;
+    for (Benches::value_type& it : benches_) {
+      if (!CanTake(it.first, it.second)) continue;
+      if (best == nullptr || Better(slot, it, *best)) best = &it;
+    }
+    assert(best != nullptr);
+    best->second.room -= static_cast<size_t>(request_.config.world_size());
+    ++slots_in_[best->first.domain];
+    return &best->second;
+  }
+
+  const PlanRequest& request_;
+  Benches& benches_;
+  std::map<std::string, int> slots_in_;  // by domain
+};
+
+Seats SeatSurvivors(const ParallelConfig& config, const ReplicaSlot& slot, Bench& bench) {
   Seats seats(static_cast<size_t>(config.world_size()), nullptr);
   if (!slot.previous.has_value()) return seats;
   for (const RankPlacement& old : slot.previous->ranks) {
-    const auto found = free.find(old.worker_id);
+    const auto found = bench.free.find(old.worker_id);
     const auto rank = KeptRank(slot.previous->config, config, old.rank);
-    if (found == free.end() || !rank.has_value()) continue;
+    if (found == bench.free.end() || !rank.has_value()) continue;
     seats[static_cast<size_t>(rank->value())] = found->second;
-    free.erase(found);
+    bench.free.erase(found);
   }
   return seats;
 }
 
+void SeatRecruits(Bench& bench, Seats& seats) {
+  for (const Candidate*& seat : seats) {
+    if (seat != nullptr) continue;
+    const auto next = std::min_element(
+        bench.free.begin(), bench.free.end(),
+        [](const auto& a, const auto& b) { return NaturalLess(a.first, b.first); });
+    seat = next->second;
+    bench.free.erase(next);
+  }
+}
+
 absl::Status CheckWorkers(const PlanRequest& request, const Roster& roster) {
   const ParallelConfig& config = request.config;
-  const size_t needed = request.slots.size() * static_cast<size_t>(config.world_size());
+  const auto world = static_cast<size_t>(config.world_size());
+  const size_t slots = request.slots.size();
   const size_t there = roster.fit.size();
-  if (there >= needed) return absl::OkStatus();
-  const bool all = roster.drained.empty() && roster.strangers.empty();
-  return TooFewFit(
-      absl::StrCat("cannot plan tp=", config.tp, " cp=", config.cp, " replicas=",
-                   request.slots.size(), ": it needs ", Counted(needed, "worker"), ", ", there,
-                   all ? (there == 1 ? " is enlisted" : " are enlisted") : " can get a rank"),
-      needed - there, roster);
+  const size_t fitting = ReplicasThatFit(roster.fit, world, request.one_per_domain);
+  if (fitting >= slots) return absl::OkStatus();
+  const std::string needs =
+      absl::StrCat("cannot plan tp=", config.tp, " cp=", config.cp, " replicas=", slots,
+                   ": it needs ", Counted(slots * world, "worker"));
+  if (there < slots * world) {
+    const bool all = roster.drained.empty() && roster.strangers.empty();
+    return TooFewFit(
+        absl::StrCat(needs, ", ", there,
+                     all ? (there == 1 ? " is enlisted" : " are enlisted") : " can get a rank"),
+        slots * world - there, roster);
+  }
+  return TooFewFit(absl::StrCat(needs, ", ", world, " together for each replica, and there are ",
+                                DescribeTeams(roster.fit)),
+                   (slots - fitting) * world, roster);
 }
 
 Topology MakeTopology(const PlanRequest& request, const ReplicaSlot& slot, const Seats& seats) {
@@ -289,25 +390,15 @@ absl::StatusOr<Plan> PlanTopology(const PlanRequest& request) {
   MUSTER_RETURN_IF_ERROR(CheckConfig(request.config, model));
   MUSTER_RETURN_IF_ERROR(CheckWorkers(request, roster));
 
-  std::map<std::string, const Candidate*> free;
-  for (const Candidate& worker : roster.fit) free[worker.worker_id] = &worker;
+  Benches benches = MakeBenches(roster);
+  const std::vector<Bench*> chosen = Assignment(request, benches).Assign();
   std::vector<Seats> seats;
-  for (const ReplicaSlot& slot : request.slots) {
-    seats.push_back(SeatSurvivors(request.config, slot, free));
+  for (size_t i = 0; i < chosen.size(); ++i) {
+    seats.push_back(SeatSurvivors(request.config, request.slots[i], *chosen[i]));
   }
-  std::vector<const Candidate*> recruits;
-  recruits.reserve(free.size());
-  for (const auto& [id, worker] : free) recruits.push_back(worker);
-  std::sort(recruits.begin(), recruits.end(), [](const Candidate* a, const Candidate* b) {
-    return NaturalLess(a->worker_id, b->worker_id);
-  });
-
   Plan plan{.footprints = Footprints(request.config, model)};
-  auto next = recruits.begin();
-  for (size_t i = 0; i < seats.size(); ++i) {
-    for (const Candidate*& seat : seats[i]) {
-      if (seat == nullptr) seat = *next++;
-    }
+  for (size_t i = 0; i < chosen.size(); ++i) {
+    SeatRecruits(*chosen[i], seats[i]);
     plan.topologies.push_back(MakeTopology(request, request.slots[i], seats[i]));
   }
   return plan;

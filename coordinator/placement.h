@@ -28,7 +28,22 @@ struct Candidate {
   std::string local_address;
   DeviceReport device;
   std::string build;
+  std::string domain;    // whose workers can open each other's memory
   bool drained = false;  // gets no rank
+};
+
+// Workers that can be ranks of one replica: they open each other's memory, and run the same code.
+struct Team {
+  std::string domain;
+  std::string build;
+  friend auto operator<=>(const Team&, const Team&) = default;
+};
+Team TeamOf(const Candidate& worker);
+
+// What a worker must be like to get a rank.
+struct Pattern {
+  ModelSpec model;           // the same weights in the same type
+  std::optional<Team> team;  // none: of any
 };
 
 // A replica to place.
@@ -75,7 +90,8 @@ struct PlanRequest {
   Term term;
   std::vector<ReplicaSlot> slots;
   std::vector<Candidate> inventory;  // workers that are free or in a slot's previous topology
-  std::optional<Candidate> pattern;  // whose model and build are wanted; none: one model of all
+  std::optional<Pattern> pattern;    // none: one model of all
+  bool one_per_domain = false;       // no two of the slots in the same
 };
 
 // INVALID_ARGUMENT (reason PLAN_REFUSED) unless the model can be split so: names the number that
@@ -103,11 +119,13 @@ absl::Status RefusePlan(absl::string_view message);
 // "1, 3 or 9"; `sizes` is not empty.
 std::string ChoicesText(const std::vector<int>& sizes);
 
-// Assigns workers to every rank of every slot. A worker of a slot's previous topology keeps its
-// (pp, cp, tp) place where the new sizes have it, known by worker_id, so that a restarted one
-// returns to it; the rest of the ranks are filled by the other workers in the order of their ids.
-// Workers that are drained, or not like the pattern, get none. Errors: those of CheckConfig and
-// CommonModel, and that of TooFewFit with both numbers.
+// Assigns workers to every rank of every slot, those of a slot all of one team: of that with most
+// workers of the slot's previous topology, or else, so that replicas spread and have standbys, of
+// that with most to spare in the domain with fewest of the slots. A worker of the previous topology
+// keeps its (pp, cp, tp) place where the new sizes have it, known by worker_id, so that a restarted
+// one returns to it; the rest of the ranks are filled by the other workers in the order of their
+// ids. Workers that are drained, or not like the pattern, get none. Errors: those of CheckConfig
+// and CommonModel, and that of TooFewFit with both numbers.
 absl::StatusOr<Plan> PlanTopology(const PlanRequest& request);
 
 // Orders names as people do: "w2" before "w10".

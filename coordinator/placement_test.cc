@@ -141,7 +141,7 @@ TEST(PlanTopology, DrainedWorkersGetNoRankAndAreNamed) {
 
 TEST(PlanTopology, BesideAPatternOthersGetNoRankAndAreNamed) {
   PlanRequest request = Request({.cp = 2}, Workers(4));
-  request.pattern = request.inventory[0];
+  request.pattern = Pattern{.model = TestModel(), .team = TeamOf(request.inventory[0])};
   request.inventory[1].model.digest = "00000000000000bb";
   request.inventory[2].build = "0.0.1";
   ASSERT_OK_AND_ASSIGN(const Plan plan, PlanTopology(request));
@@ -152,6 +152,79 @@ TEST(PlanTopology, BesideAPatternOthersGetNoRankAndAreNamed) {
   EXPECT_STATUS(refused, kPrecondition, "different models: w1 holds llama-test in float32 (digest");
   EXPECT_EQ(DetailOf(refused).reason, ErrorReason::kDisagreement);
   EXPECT_EQ(DetailOf(refused).workers, (std::vector<std::string>{"w1", "w2"}));
+}
+
+// "a1" is of domain "a".
+std::vector<Candidate> InDomains(const std::vector<std::string>& names) {
+  std::vector<Candidate> workers;
+  for (const std::string& name : names) {
+    workers.push_back(Named(name));
+    workers.back().domain = name.substr(0, 1);
+  }
+  return workers;
+}
+
+TEST(PlanTopology, AReplicaIsOfOneDomain) {
+  PlanRequest request = Request({.cp = 2}, InDomains({"a0", "b0", "b1"}));
+  ASSERT_OK_AND_ASSIGN(const Plan plan, PlanTopology(request));
+  EXPECT_EQ(Seats(plan.topologies[0]), "b0 b1");
+}
+
+TEST(PlanTopology, AReplicaIsOfOneBuild) {
+  PlanRequest request = Request({.cp = 2}, Workers(3));
+  request.inventory[0].build = "0.0.1";
+  ASSERT_OK_AND_ASSIGN(const Plan plan, PlanTopology(request));
+  EXPECT_EQ(Seats(plan.topologies[0]), "w1 w2");
+}
+
+TEST(PlanTopology, ReplicasSpreadOverDomainsAndLeaveEachItsStandbys) {
+  PlanRequest request = Request({.cp = 2, .replicas = 2},
+                                InDomains({"a0", "a1", "a2", "a3", "b0", "b1", "b2", "b3"}));
+  ASSERT_OK_AND_ASSIGN(const Plan plan, PlanTopology(request));
+  EXPECT_EQ(Seats(plan.topologies[0]), "a0 a1");
+  EXPECT_EQ(Seats(plan.topologies[1]), "b0 b1");
+}
+
+TEST(PlanTopology, ReplicasShareADomainWhereNoOtherHasRoom) {
+  PlanRequest request =
+      Request({.cp = 2, .replicas = 2}, InDomains({"a0", "a1", "a2", "a3", "b0"}));
+  ASSERT_OK_AND_ASSIGN(const Plan plan, PlanTopology(request));
+  EXPECT_EQ(Seats(plan.topologies[1]), "a2 a3");
+  request.one_per_domain = true;
+  EXPECT_STATUS(PlanTopology(request), kPrecondition,
+                "cannot plan tp=1 cp=2 replicas=2: it needs 4 workers, 2 together for each "
+                "replica, and there are 4 in a, 1 in b.");
+}
+
+TEST(PlanTopology, AReplicaStaysWhereMostOfItWas) {
+  PlanRequest request = Request({.cp = 2, .replicas = 2}, InDomains({"a0", "a1", "b0", "b1"}));
+  ASSERT_OK_AND_ASSIGN(const Plan before, PlanTopology(request));
+  request.slots[0].previous = before.topologies[1];
+  request.slots[1].previous = before.topologies[0];
+  request.inventory = InDomains({"a0", "a1", "a2", "a3", "b1", "b2"});
+  ASSERT_OK_AND_ASSIGN(const Plan after, PlanTopology(request));
+  EXPECT_EQ(Seats(after.topologies[0]), "b2 b1");
+  EXPECT_EQ(Seats(after.topologies[1]), "a0 a1");
+}
+
+TEST(PlanTopology, AReplicaMovesWhenItsDomainHasTooFewLeft) {
+  PlanRequest request = Request({.cp = 2}, InDomains({"a0", "a1"}));
+  ASSERT_OK_AND_ASSIGN(const Plan before, PlanTopology(request));
+  request.slots[0].previous = before.topologies[0];
+  request.inventory = InDomains({"a0", "b0", "b1"});
+  ASSERT_OK_AND_ASSIGN(const Plan after, PlanTopology(request));
+  EXPECT_EQ(Seats(after.topologies[0]), "b0 b1");
+}
+
+TEST(PlanTopology, WorkersThatAreNotTogetherAreRefusedByWhereTheyAre) {
+  PlanRequest request = Request({.cp = 2}, InDomains({"a0", "b0"}));
+  EXPECT_STATUS(PlanTopology(request), kPrecondition,
+                "it needs 2 workers, 2 together for each replica, and there are 1 in a, 1 in b.");
+  request.inventory[0].build = "0.0.1";
+  request.inventory[1].build = "0.1.0";
+  EXPECT_STATUS(PlanTopology(request), kPrecondition,
+                "1 of build 0.0.1 in a, 1 of build 0.1.0 in b.");
+  EXPECT_EQ(DetailOf(PlanTopology(request).status()).reason, ErrorReason::kNotEnoughWorkers);
 }
 
 TEST(PlanTopology, AWorkerWithAnotherModelIsNamed) {

@@ -11,9 +11,11 @@
 namespace muster {
 namespace {
 
-absl::Status TooFewWorkers(size_t needed, size_t free) {
+absl::Status TooFewWorkers(size_t needed, const std::vector<Candidate>& free) {
+  const std::string teams = DescribeTeams(free);
   return MakeError(absl::StatusCode::kFailedPrecondition,
-                   absl::StrCat("waiting for workers: ", needed, " needed, ", free, " free"),
+                   absl::StrCat("waiting for workers: ", needed, " needed, ", free.size(), " free",
+                                teams.empty() ? "" : ": ", teams),
                    {.reason = ErrorReason::kNotEnoughWorkers, .retriable = true});
 }
 
@@ -26,7 +28,8 @@ Candidate ToCandidate(const WorkerInfo& worker) {
           .model = worker.model,
           .local_address = worker.local_address,
           .device = worker.device,
-          .build = worker.build};
+          .build = worker.build,
+          .domain = worker.domain};
 }
 
 Reconfiguration::Reconfiguration(const Options& options, const Clock& clock, Membership& membership,
@@ -45,11 +48,12 @@ Reconfiguration::Reconfiguration(const Options& options, const Clock& clock, Mem
              [this](const std::function<void()>& fn) { Deliver(fn); },
              [this]() ABSL_NO_THREAD_SAFETY_ANALYSIS { return term_; }},
       term_(options.term),
-      operations_({.range = range_}, ports_, *this),
+      operations_({.range = range_, .replica_per_domain = options.replica_per_domain}, ports_,
+                  *this),
       departures_(operations_, ports_, *this) {
   absl::MutexLock lock(&mu_);
   shape_.config = options.config;
-  SetReplicas(options.config.replicas);
+  SetReplicas(options.replica_per_domain ? 1 : options.config.replicas);
 }
 
 Reconfiguration::~Reconfiguration() = default;
@@ -138,15 +142,27 @@ void Reconfiguration::Tick() {
   if (news) operation_changes_.Notify();
 }
 
+bool Reconfiguration::AwaitsRanks() const {
+  const absl::Time now = clock_.Now();
+  return now < succeeded_ + options_.adopt_timeout && now < last_enlisted_ + options_.settle;
+}
+
 void Reconfiguration::PlanReplicas() {
+  const bool all_serve = std::all_of(slots_.begin(), slots_.end(), [](const Slot& slot) {
+    return slot.replica == nullptr || slot.replica->status().state == ReplicaState::kServing;
+  });
+  if ((all_serve && !options_.replica_per_domain) || AwaitsRanks()) return;
+  const std::vector<WorkerView> members = membership_.Snapshot();
+  if (options_.replica_per_domain) FollowDomains(members);
   std::vector<Replica*> plannable;
   for (const Slot& slot : slots_) {
+    // With its workers goes what it had shrunk to.
+    if (IsDeserted(slot, members)) slot.replica->set_shape(shape_);
     const bool free = slot.replica != nullptr && !slot.adoption.waiting();
     if (free && slot.replica->Plannable()) plannable.push_back(slot.replica.get());
   }
   if (plannable.empty()) return;
-  const std::vector<WorkerView> members = membership_.Snapshot();
-  std::vector<Candidate> free = MakeRoster(FreeWorkers(members), PatternOf(*this)).fit;
+  std::vector<Candidate> free = MakeRoster(WorkersFor(nullptr, members), PatternOf(*this)).fit;
   while (!plannable.empty()) {
     const ReplicaShape shape = plannable.front()->shape();
     const auto others = std::stable_partition(plannable.begin(), plannable.end(),
@@ -201,25 +217,32 @@ void Reconfiguration::FormReplicas(const std::vector<Replica*>& plannable,
   const ReplicaShape& shape = plannable.front()->shape();
   const auto world = static_cast<size_t>(shape.config.world_size());
   const bool settled = clock_.Now() - last_enlisted_ >= options_.settle;
-  const size_t enough_for = free.size() / world;
+  const size_t enough_for = ReplicasThatFit(free, world, options_.replica_per_domain);
   const size_t forming =
       enough_for >= plannable.size() || settled ? std::min(enough_for, plannable.size()) : 0;
-  const absl::Status too_few =
-      TooFewWorkers((plannable.size() - forming) * world, free.size() - forming * world);
+  if (forming > 0) {
+    Form({plannable.begin(), plannable.begin() + static_cast<ptrdiff_t>(forming)}, free);
+  }
+  const absl::Status too_few = TooFewWorkers((plannable.size() - forming) * world, free);
   for (size_t i = forming; i < plannable.size(); ++i) plannable[i]->WaitFor(too_few);
-  if (forming == 0) return;
+}
 
-  PlanRequest request{.config = shape.config, .term = term_, .inventory = free};
-  for (size_t i = 0; i < forming; ++i) {
-    const ReplicaStatus& status = plannable[i]->status();
+void Reconfiguration::Form(const std::vector<Replica*>& replicas, std::vector<Candidate>& free) {
+  const ReplicaShape& shape = replicas.front()->shape();
+  PlanRequest request{.config = shape.config,
+                      .term = term_,
+                      .inventory = free,
+                      .one_per_domain = options_.replica_per_domain};
+  for (const Replica* replica : replicas) {
+    const ReplicaStatus& status = replica->status();
     request.slots.push_back({.replica = status.replica,
                              .epoch = TakeEpoch(status.replica),
                              .previous = status.topology});
   }
   const absl::StatusOr<Plan> plan = PlanTopology(request);
-  for (size_t i = 0; i < forming; ++i) {
+  for (size_t i = 0; i < replicas.size(); ++i) {
     if (!plan.ok()) {
-      plannable[i]->RefusePlan(plan.status());
+      replicas[i]->RefusePlan(plan.status());
       continue;
     }
     std::erase_if(free, [&](const Candidate& worker) {
@@ -228,9 +251,9 @@ void Reconfiguration::FormReplicas(const std::vector<Replica*>& plannable,
         return rank.worker_id == worker.worker_id;
       });
     });
-    plannable[i]->Form({.topology = plan->topologies[i],
-                        .buckets = shape.buckets,
-                        .reserve_bytes = ReserveBytes(shape.config)});
+    replicas[i]->Form({.topology = plan->topologies[i],
+                       .buckets = shape.buckets,
+                       .reserve_bytes = ReserveBytes(shape.config)});
   }
 }
 

@@ -35,10 +35,15 @@ namespace muster {
 // A coordinator that comes after another one takes a term above any that workers have seen. What
 // they serve it adopts once all ranks of it have enlisted; what lacks a rank for `adopt_timeout`,
 // and all else that they hold, is given back, and new epochs are numbered above it.
+//
+// With `replica_per_domain` there are as many replicas as domains that can hold one: a domain gets
+// one when its free workers suffice, and one whose last rank is gone is taken out of the fleet, but
+// for the only one.
 class Reconfiguration : public MembershipListener, private OperationHost, private DepartureHost {
  public:
   struct Options {
     ParallelConfig config;
+    bool replica_per_domain = false;      // instead of config.replicas
     std::optional<CpRange> resize_range;  // the default of `config` when there is none
     Term term = Term(1);                  // the lowest that it takes
     absl::Duration settle = absl::Seconds(1);
@@ -80,7 +85,7 @@ class Reconfiguration : public MembershipListener, private OperationHost, privat
   std::optional<Operation> FindOperation(const std::string& id) const ABSL_LOCKS_EXCLUDED(mu_);
   bool IsDrained(const std::string& worker_id) const ABSL_LOCKS_EXCLUDED(mu_);
   // What workers must be like to serve beside those that do; none when no replica serves.
-  std::optional<Candidate> Pattern() ABSL_LOCKS_EXCLUDED(mu_);
+  std::optional<muster::Pattern> Pattern() ABSL_LOCKS_EXCLUDED(mu_);
   // Notified when an operation enters a stage or ends, and at the next tick after it got on
   // otherwise.
   ChangeSignal& operation_changes() { return operation_changes_; }
@@ -113,8 +118,20 @@ class Reconfiguration : public MembershipListener, private OperationHost, privat
     Epoch own;                         // highest that this coordinator formed or adopted
     Adoption adoption;
   };
-  std::unique_ptr<Replica> MakeReplica(size_t index) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   std::vector<const Replica*> AllReplicas() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+
+  // How many there are, in reconfiguration_replicas.cc.
+  void AddReplica(size_t index) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  void TakeOut(Slot& slot, const absl::Status& reason) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  void NoteCount() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  void FollowDomains(const std::vector<WorkerView>& members) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  // For one that an earlier coordinator had.
+  void MakeRoomFor(const WorkerInfo& worker) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  // Of the replica's last epoch, whether it waits for workers and none of those is left.
+  static bool IsDeserted(const Slot& slot, const std::vector<WorkerView>& members);
+  // Workers that any replica that waits may have.
+  std::vector<Candidate> WorkersFor(const Replica* replica, const std::vector<WorkerView>& members)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
 
   // Those of a worker that enlists, in reconfiguration_adoption.cc.
   void NoteTerm(const WorkerInfo& worker) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
@@ -138,6 +155,9 @@ class Reconfiguration : public MembershipListener, private OperationHost, privat
   void EmitLost(const WorkerInfo& worker, const absl::Status& reason)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   void PlanReplicas() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  // True while workers of an earlier coordinator come, so that its standbys, if they come first,
+  // are not formed into what its ranks still serve.
+  bool AwaitsRanks() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   // Those without a rank, drained ones included.
   std::vector<Candidate> FreeWorkers(const std::vector<WorkerView>& members) const
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
@@ -151,6 +171,8 @@ class Reconfiguration : public MembershipListener, private OperationHost, privat
   // Plans and forms the first of `plannable`, which have one shape, as many as `free` suffices for;
   // the others wait. `free` loses the workers that get a rank.
   void FormReplicas(const std::vector<Replica*>& plannable, std::vector<Candidate>& free)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  void Form(const std::vector<Replica*>& replicas, std::vector<Candidate>& free)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   bool IsDrained(const WorkerInfo& worker) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   uint64_t TotalVersion() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
@@ -178,6 +200,8 @@ class Reconfiguration : public MembershipListener, private OperationHost, privat
   std::vector<std::function<void()>> unlocked_ ABSL_GUARDED_BY(mu_);  // to run once mu_ is free
   uint64_t told_version_ ABSL_GUARDED_BY(mu_) = 0;  // of what operation_changes_ was notified
   absl::Time last_enlisted_ ABSL_GUARDED_BY(mu_) = absl::InfinitePast();
+  // When the first worker came that an earlier coordinator had.
+  absl::Time succeeded_ ABSL_GUARDED_BY(mu_) = absl::InfinitePast();
 };
 
 // A member as the planner sees it.

@@ -24,12 +24,15 @@ bool HasRank(const Topology& topology, const WorkerInfo& worker) {
 void Reconfiguration::NoteTerm(const WorkerInfo& worker) {
   const auto known = welcomed_.find(worker.worker_id);
   const bool again = known != welcomed_.end() && known->second == worker.incarnation;
+  const bool inherited = !again && worker.term > Term();
+  if (inherited && succeeded_ == absl::InfinitePast()) succeeded_ = clock_.Now();
   const bool taken = again ? worker.term > term_ : worker.term >= term_;
   if (taken) term_ = Term(worker.term.value() + 1);
   welcomed_[worker.worker_id] = worker.incarnation;
 }
 
 void Reconfiguration::NoteEpochs(const WorkerInfo& worker) {
+  if (options_.replica_per_domain) MakeRoomFor(worker);
   std::map<ReplicaIndex, std::vector<HeldEpoch>> by_replica;
   for (const EpochReport& report : worker.epochs) {
     by_replica[report.replica].push_back({worker, report.replica, report.epoch});

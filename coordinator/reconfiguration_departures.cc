@@ -21,14 +21,14 @@ bool Reconfiguration::Occupied(const std::string& worker_id) {
 
 void Reconfiguration::FitShape(Replica& replica) {
   const std::vector<WorkerView> members = membership_.Snapshot();
-  size_t left = MakeRoster(FreeWorkers(members), PatternOf(*this)).fit.size();
+  std::vector<Candidate> left = MakeRoster(WorkersFor(&replica, members), PatternOf(*this)).fit;
   for (const RankPlacement& rank : replica.status().topology->ranks) {
     const auto member = FindMember(rank.worker_id);
-    if (member.has_value() && !member->drained) ++left;
+    if (member.has_value() && !member->drained) left.push_back(*member);
   }
   ReplicaShape shape = replica.shape();
   for (; shape.config.cp >= std::max(1, range_.min); --shape.config.cp) {
-    const bool enough = left >= static_cast<size_t>(shape.config.world_size());
+    const bool enough = ReplicasThatFit(left, static_cast<size_t>(shape.config.world_size())) > 0;
     if (!enough || !CheckFit(shape.config, members).ok()) continue;
     return replica.set_shape(std::move(shape));
   }

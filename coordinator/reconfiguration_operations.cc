@@ -37,7 +37,7 @@ bool Reconfiguration::IsDrained(const std::string& worker_id) const {
   return view.has_value() && IsDrained(view->info);
 }
 
-std::optional<Candidate> Reconfiguration::Pattern() {
+std::optional<Pattern> Reconfiguration::Pattern() {
   absl::MutexLock lock(&mu_);
   return PatternOf(*this);
 }
@@ -45,48 +45,6 @@ std::optional<Candidate> Reconfiguration::Pattern() {
 bool Reconfiguration::IsDrained(const WorkerInfo& worker) const {
   const auto found = drained_.find(worker.worker_id);
   return found != drained_.end() && found->second == worker.incarnation;
-}
-
-std::vector<Replica*> Reconfiguration::Replicas() {
-  std::vector<Replica*> replicas;
-  for (const Slot& slot : slots_) {
-    if (slot.replica != nullptr) replicas.push_back(slot.replica.get());
-  }
-  return replicas;
-}
-
-std::vector<const Replica*> Reconfiguration::AllReplicas() const {
-  std::vector<const Replica*> replicas;
-  for (const Slot& slot : slots_) {
-    if (slot.replica != nullptr) replicas.push_back(slot.replica.get());
-  }
-  for (const auto& replica : closing_) replicas.push_back(replica.get());
-  return replicas;
-}
-
-std::unique_ptr<Replica> Reconfiguration::MakeReplica(size_t index) {
-  auto replica =
-      std::make_unique<Replica>(ReplicaIndex(static_cast<int>(index)), options_.replica, ports_);
-  replica->set_shape(shape_);
-  return replica;
-}
-
-void Reconfiguration::SetReplicas(int count) {
-  shape_.config.replicas = count;
-  const auto wanted = static_cast<size_t>(count);
-  if (slots_.size() < wanted) slots_.resize(wanted);
-  for (size_t i = 0; i < slots_.size(); ++i) {
-    std::unique_ptr<Replica>& replica = slots_[i].replica;
-    if (i < wanted && replica == nullptr) replica = MakeReplica(i);
-    if (i < wanted || replica == nullptr) continue;
-    replica->Close(absl::UnavailableError("the replica was taken out of the fleet"));
-    closing_.push_back(std::move(replica));
-  }
-  for (Replica* replica : Replicas()) {
-    ReplicaShape shape = replica->shape();
-    shape.config.replicas = count;
-    replica->set_shape(std::move(shape));
-  }
 }
 
 std::vector<Candidate> Reconfiguration::Standbys() { return FreeWorkers(membership_.Snapshot()); }

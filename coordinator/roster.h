@@ -18,13 +18,21 @@ namespace muster {
 struct Roster {
   std::vector<Candidate> fit;
   std::vector<Candidate> drained;
-  std::vector<Candidate> strangers;  // of another model or build than `pattern`
-  std::optional<Candidate> pattern;
+  std::vector<Candidate> strangers;  // not like `pattern`
+  std::optional<Pattern> pattern;
 };
 
-// Sorts workers by whether they are drained, and like `pattern`: of its model in the same type, and
-// of its build. Without a pattern nobody is a stranger.
-Roster MakeRoster(const std::vector<Candidate>& workers, const std::optional<Candidate>& pattern);
+// Sorts workers by whether they are drained, and like `pattern`. Without one nobody is a stranger.
+Roster MakeRoster(const std::vector<Candidate>& workers, const std::optional<Pattern>& pattern);
+
+// How many replicas of `world` ranks these workers suffice for, each of one team; at most one in a
+// domain where that is asked.
+size_t ReplicasThatFit(const std::vector<Candidate>& workers, size_t world,
+                       bool one_per_domain = false);
+
+// "3 in node-a, 1 of build 0.0.1 in node-b": who belongs together, by as much as differs between
+// them; empty where all do.
+std::string DescribeTeams(const std::vector<Candidate>& workers);
 
 // The pattern's; without one, that of all that are fit. Errors: those of CommonModel.
 absl::StatusOr<ModelSpec> ModelOf(const Roster& roster);

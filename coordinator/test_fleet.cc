@@ -28,8 +28,10 @@ PhaseResult ResultOf(FormingPhase phase) {
 
 }  // namespace
 
-TestFleet::TestFleet(const ParallelConfig& config)
-    : coordinator_({.reconfiguration = {.config = config}}, clock_, client_) {}
+TestFleet::TestFleet(const ParallelConfig& config, bool replica_per_domain)
+    : coordinator_(
+          {.reconfiguration = {.config = config, .replica_per_domain = replica_per_domain}}, clock_,
+          client_) {}
 
 void TestFleet::Enlist(const std::string& id) { Enlist(TestWorker(id, last_incarnation_ + 1)); }
 

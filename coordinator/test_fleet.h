@@ -21,7 +21,7 @@ namespace muster {
 // One thread only. Nothing happens but by its calls.
 class TestFleet {
  public:
-  explicit TestFleet(const ParallelConfig& config);
+  explicit TestFleet(const ParallelConfig& config, bool replica_per_domain = false);
 
   // Members, a new process each time; EnlistAll: w0, w1, ...
   void Enlist(const std::string& id);

@@ -123,14 +123,15 @@ std::string CheckFault(const std::string& value) {
       value, absl::StrCat("kill@PHASE or stop@PHASE, PHASE one of ", absl::StrJoin(kPhases, ", ")));
 }
 
-std::string DefaultWorkerId() {
+// As a name can be.
+std::string HostName() {
   std::array<char, 256> host = {};
   if (gethostname(host.data(), host.size() - 1) != 0 || host[0] == '\0') host = {"worker"};
-  std::string id = std::string(host.data()).substr(0, 100);
-  for (char& c : id) {
-    if (!IsIdCharacter(c)) c = '-';
+  std::string name = std::string(host.data()).substr(0, 100);
+  for (char& c : name) {
+    if (!IsName({&c, 1})) c = '-';
   }
-  return absl::StrCat(id, "-", getpid());
+  return name;
 }
 
 int UsableProcessors() {
@@ -171,6 +172,12 @@ void AddFleetFlags(CLI::App& app, WorkerOptions& options, Texts& texts) {
          "Stable name within the fleet: with it, a restarted worker is known again (default: "
          "that of the certificate with --tls, else host name and process id)")
       ->type_name("ID")
+      ->check(CLI::Validator(CheckName, ""));
+  app.add_option("--domain", options.domain,
+                 "Workers of one domain can open each other's memory, and a replica is formed of "
+                 "such alone: name it after the host, the pod or the NVLink domain (default: the "
+                 "host's name)")
+      ->type_name("NAME")
       ->check(CLI::Validator(CheckName, ""));
   app.add_option("--client-lease", texts.client_lease,
                  "How long a client may be silent before its sequences are given back, e.g. 10m")
@@ -292,7 +299,8 @@ absl::Status CheckSecrecy(WorkerOptions& options) {
 
 absl::Status Finish(const Texts& texts, WorkerOptions& options) {
   MUSTER_RETURN_IF_ERROR(CheckSecrecy(options));
-  if (options.worker_id.empty()) options.worker_id = DefaultWorkerId();
+  if (options.worker_id.empty()) options.worker_id = absl::StrCat(HostName(), "-", getpid());
+  if (options.domain.empty()) options.domain = HostName();
   options.kv_memory = ParseSize(texts.kv_memory);
   absl::ParseDuration(texts.client_lease, &options.client_lease);
   absl::ParseDuration(texts.drain_timeout, &options.drain_timeout);

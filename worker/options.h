@@ -28,6 +28,7 @@ struct WorkerOptions {
   std::string listen = "127.0.0.1:0";  // "host:port"; port 0 is chosen by the system
   std::string unix_socket;             // path of a socket to listen on as well; empty for none
   std::string worker_id;               // 1 to 128 of [A-Za-z0-9._-]
+  std::string domain;                  // the same; whose workers can open each other's memory
   std::string model;                   // directory
   std::string dtype = "auto";          // "auto", "float32", "bfloat16" or "float16"
   std::string load_format = "auto";    // "auto", "safetensors" or "dummy"
@@ -52,10 +53,9 @@ struct WorkerOptions {
 };
 
 // Defaults that are not in the struct: `worker_id` is that of the certificate under `tls`, else the
-// host's name and the process id, `threads` the processors that this process may use. Nothing when
-// --help or
-// --print-config was asked for and written to `out`. INVALID_ARGUMENT is one line that names the
-// flag, its value and what it can be.
+// host's name and the process id, `domain` the host's name, `threads` the processors that this
+// process may use. Nothing when --help or --print-config was asked for and written to `out`.
+// INVALID_ARGUMENT is one line that names the flag, its value and what it can be.
 absl::StatusOr<std::optional<WorkerOptions>> ParseOptions(int argc, const char* const* argv,
                                                           std::ostream& out);
 

@@ -53,6 +53,7 @@ TEST(WorkerOptions, HaveTheirDefaults) {
   EXPECT_FALSE(options->fault.has_value());
   EXPECT_FALSE(options->die_with_parent);
   EXPECT_FALSE(options->worker_id.empty());
+  EXPECT_EQ(options->worker_id.rfind(options->domain + "-", 0), 0u) << "both begin with the host";
 }
 
 TEST(WorkerOptions, TakeEveryFlag) {
@@ -60,6 +61,8 @@ TEST(WorkerOptions, TakeEveryFlag) {
                                                   "localhost:7700",
                                                   "--worker-id",
                                                   "gpu-3.a_b",
+                                                  "--domain",
+                                                  "rack-1",
                                                   "--dtype",
                                                   "bfloat16",
                                                   "--threads",
@@ -111,6 +114,7 @@ TEST(WorkerOptions, TakeEveryFlag) {
   EXPECT_EQ(options->client_lease, absl::Seconds(90));
   EXPECT_EQ(options->drain_timeout, absl::ZeroDuration());
   EXPECT_EQ(options->unix_socket, "/run/muster/w0.sock");
+  EXPECT_EQ(options->domain, "rack-1");
 }
 
 TEST(WorkerOptions, HelpNamesEveryFlagAndAsksForNothingElse) {
@@ -118,12 +122,13 @@ TEST(WorkerOptions, HelpNamesEveryFlagAndAsksForNothingElse) {
   ASSERT_OK_AND_ASSIGN(const auto options, ParseWords({"--help"}, help));
   EXPECT_FALSE(options.has_value());
   for (const char* flag :
-       {"--coordinator",     "--listen",          "--worker-id",     "--model",
-        "--dtype",           "--threads",         "--kv-memory",     "--device-ordinal",
-        "--no-fusion",       "--no-graphs",       "--fault",         "--log-level",
-        "--log-format",      "--die-with-parent", "--insecure",      "--tls DIR",
-        "--client-lease",    "--unix-socket",     "--load-format",   "--device ",
-        "--memory-fraction", "--oversubscribe",   "--drain-timeout", "Exit status"}) {
+       {"--coordinator",    "--listen",          "--worker-id",       "--model",
+        "--domain NAME",    "--dtype",           "--threads",         "--kv-memory",
+        "--device-ordinal", "--no-fusion",       "--no-graphs",       "--fault",
+        "--log-level",      "--log-format",      "--die-with-parent", "--insecure",
+        "--tls DIR",        "--client-lease",    "--unix-socket",     "--load-format",
+        "--device ",        "--memory-fraction", "--oversubscribe",   "--drain-timeout",
+        "Exit status"}) {
     EXPECT_NE(help.str().find(flag), std::string::npos) << flag << "\n" << help.str();
   }
 }
@@ -171,6 +176,7 @@ TEST(WorkerOptions, RefusalsNameFlagValueAndLimitInOneLine) {
       {"--listen", "127.0.0.1:70000", "to 65535"},
       {"--worker-id", "a b", "1 to 128"},
       {"--worker-id", "", "1 to 128"},
+      {"--domain", "a/b", "1 to 128"},
       {"--client-lease", "999ms", "from 1s to 24h"},
       {"--client-lease", "25h", "from 1s to 24h"},
       {"--client-lease", "10", "from 1s to 24h"},

@@ -184,7 +184,8 @@ void WorkerDaemon::Enlist() {
                     .device = backend_->device().Report(),
                     .model = model_.spec,
                     .build = kVersion,
-                    .local_address = LocalAddress(options_)},
+                    .local_address = LocalAddress(options_),
+                    .domain = options_.domain},
       MembershipCallbacks{
           .progress = [this] { return epochs_.progress(); },
           .reports = [this] { return epochs_.Reports(); },

@@ -46,6 +46,7 @@ v1::ReplicaStatus ToWire(const ReplicaStatus& replica) {
 v1::WorkerStatus ToWire(const WorkerStatus& worker) {
   v1::WorkerStatus wire;
   wire.set_worker_id(worker.info.worker_id);
+  wire.set_domain(worker.info.domain);
   wire.set_incarnation(worker.info.incarnation.value());
   wire.set_address(worker.info.address);
   *wire.mutable_device() = ToWire(worker.info.device);

@@ -218,6 +218,7 @@ TEST_F(MembershipServiceTest, AMalformedEnlistmentIsRefusedByItsField) {
       {"local address has 129 bytes",
        [](auto& e) { e.set_local_address("unix:/" + std::string(123, 'a')); }},
       {"build has 257 bytes", [](auto& e) { e.set_build(std::string(257, 'b')); }},
+      {"domain of 3 bytes; it can be 1 to 128", [](auto& e) { e.set_domain("a b"); }},
       {"model.heads is 0", [](auto& e) { e.mutable_model()->set_heads(0); }},
       {"device.threads", [](auto& e) { e.mutable_device()->set_threads(70000); }},
       {"epochs has 65 entries",

@@ -5,6 +5,7 @@
 #include "absl/strings/str_cat.h"
 #include "base/listen_address.h"
 #include "base/status_macros.h"
+#include "base/text.h"
 #include "base/unix_socket.h"
 #include "base/wire_topology.h"
 
@@ -60,12 +61,18 @@ absl::StatusOr<WorkerInfo> WorkerInfoFromWire(const v1::Enlistment& wire) {
   MUSTER_RETURN_IF_ERROR(CheckAddress(wire.address()));
   MUSTER_RETURN_IF_ERROR(CheckLocalAddress(wire.local_address()));
   MUSTER_RETURN_IF_ERROR(CheckText("build", wire.build()));
+  if (!wire.domain().empty() && !IsName(wire.domain())) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("domain of ", wire.domain().size(),
+                     " bytes; it can be 1 to 128 letters, digits, '.', '_', '-', or empty"));
+  }
   WorkerInfo worker{.worker_id = wire.worker_id(),
                     .incarnation = Incarnation(wire.incarnation()),
                     .address = wire.address(),
                     .build = wire.build(),
                     .local_address = wire.local_address(),
-                    .term = Term(wire.term())};
+                    .term = Term(wire.term()),
+                    .domain = wire.domain()};
   MUSTER_RETURN_IF_ERROR(CheckTerm(wire.term()));
   MUSTER_ASSIGN_OR_RETURN(worker.device, FromWire(wire.device()));
   MUSTER_ASSIGN_OR_RETURN(worker.model, FromWire(wire.model()));

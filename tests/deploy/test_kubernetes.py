@@ -132,6 +132,7 @@ def test_each_worker_of_a_pod_has_its_own_name_ports_and_certificate(name):
         values = environment(container, objects, {"metadata.name": "muster-worker-3"})
         assert container["name"] == f"worker-{index}"
         assert values["MUSTER_WORKER_ID"] == f"muster-worker-3-{index}"
+        assert values["MUSTER_DOMAIN"] == "muster-worker-3"
         tls = next(it["name"] for it in container["volumeMounts"]
                    if it["mountPath"] == values["MUSTER_TLS"])
         attributes = volumes[tls]["csi"]["volumeAttributes"]

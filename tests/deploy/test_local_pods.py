@@ -78,6 +78,6 @@ def test_sigterm_ends_every_container_in_order(report):
 
 
 def test_another_pod_is_another_replica(image):
-    report = _run(image, "--pods", "2", "--env", "MUSTER_CP=4", "--env", "MUSTER_REPLICAS=2")
+    report = _run(image, "--pods", "2")
     assert report["forward"] == [report["expected"]] * 2
     assert len(report["SIGTERM"]) == 9

@@ -32,6 +32,7 @@ v1::EnlistRequest MakeEnlistment(const WorkerProfile& profile,
   *enlistment->mutable_model() = ToWire(profile.model);
   enlistment->set_build(profile.build);
   enlistment->set_local_address(profile.local_address);
+  enlistment->set_domain(profile.domain);
   for (const EpochReport& report : callbacks.history()) *enlistment->add_epochs() = ToWire(report);
   for (const Topology& topology : callbacks.serving())
     *enlistment->add_serving() = ToWire(topology);

@@ -33,6 +33,7 @@ struct WorkerProfile {
   ModelSpec model;
   std::string build;
   std::string local_address;  // "unix:PATH" of the same services; may be empty
+  std::string domain;         // whose workers can open each other's memory
 };
 
 // Called on the client's thread, one at a time; heartbeats wait meanwhile, so each returns within
