@@ -37,6 +37,11 @@ void Adoption::Forget(const std::string& worker_id, Incarnation incarnation) {
   if (!waiting()) serving_.clear();
 }
 
+std::vector<HeldEpoch> Adoption::GiveUp() {
+  serving_.clear();
+  return std::exchange(held_, {});
+}
+
 bool Adoption::Holds(const std::string& worker_id) const {
   return std::any_of(held_.begin(), held_.end(),
                      [&](const HeldEpoch& held) { return held.worker.worker_id == worker_id; });

@@ -40,6 +40,9 @@ class Adoption {
   // The process holds nothing any more.
   void Forget(const std::string& worker_id, Incarnation incarnation);
 
+  // Ends the waiting: all that was reported.
+  std::vector<HeldEpoch> GiveUp();
+
   bool waiting() const { return !held_.empty(); }
   // True while the worker holds something that no verdict was reached on.
   bool Holds(const std::string& worker_id) const;

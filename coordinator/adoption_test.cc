@@ -229,6 +229,58 @@ TEST_F(AdoptionTest, ATopologyThatTheWorkerHasNoRankInIsNoReasonToWait) {
   EXPECT_EQ(Released(), std::vector<std::string>{"w5/7"});
 }
 
+TEST_F(AdoptionTest, OneThatHadShrunkDoesNotDecideTheSizeOfAll) {
+  TestFleet fleet({.cp = 2, .replicas = 2});
+  const Topology small = Former(7, {.cp = 1}, 1);
+  const Topology large = Former(7, {.cp = 2});
+  const auto enlist = [&](const std::string& id, Topology topology) {
+    WorkerInfo worker = TestWorker(id, topology.ranks[0].incarnation.value());
+    worker.worker_id = id;
+    worker.term = Term(kFormerTerm);
+    for (RankPlacement& rank : topology.ranks) {
+      if (rank.worker_id == id) worker.incarnation = rank.incarnation;
+    }
+    worker.serving = {topology};
+    worker.epochs = {
+        {.replica = topology.replica, .epoch = topology.epoch, .state = WorkerState::kServing}};
+    fleet.Enlist(std::move(worker));
+  };
+  enlist("w0", large);
+  enlist("w1", large);
+  Topology other = small;
+  other.ranks[0].worker_id = "w9";
+  enlist("w9", other);
+  EXPECT_EQ(fleet.state(0), ReplicaState::kServing);
+  EXPECT_EQ(fleet.state(1), ReplicaState::kServing);
+  EXPECT_EQ(fleet.coordinator().fleet().GetTopology().config.cp, 2);
+}
+
+TEST_F(AdoptionTest, WhatIsTakenOutBeforeItsLastRankComesIsGivenBack) {
+  const Topology topology = Former(7, {.cp = 2}, 1);
+  TestFleet fleet({.cp = 2, .replicas = 2});
+  const auto enlist = [&](int index) {
+    WorkerInfo worker = Worker(index);
+    worker.term = Term(kFormerTerm);
+    worker.serving = {topology};
+    worker.epochs = {
+        {.replica = topology.replica, .epoch = topology.epoch, .state = WorkerState::kServing}};
+    fleet.Enlist(std::move(worker));
+  };
+  enlist(0);
+  fleet.Enlist("a0");
+  fleet.Enlist("a1");
+  fleet.Advance(absl::Milliseconds(1500));
+  fleet.Serve();
+  OperationRequest fewer{.id = "op1", .kind = OperationKind::kApplyTopology};
+  fewer.sizes.replicas = 1;
+  fleet.Operate(fewer);
+  fleet.DescribeCaches();
+  fleet.coordinator().Tick();
+  EXPECT_EQ(fleet.operation().state, OperationState::kDone);
+  enlist(1);
+  EXPECT_EQ(fleet.Release(), (std::vector<std::string>{"w0", "w1"}));
+}
+
 TEST(Adoption, ReplicasAreAdoptedOneByOneAndOneThatIsNotConfiguredIsGivenBack) {
   TestFleet fleet({.cp = 1, .replicas = 1});
   const ParallelConfig two{.cp = 1, .replicas = 2};

@@ -36,7 +36,7 @@ absl::Status Ending(const RankPlacement& rank, Epoch epoch, const std::string& o
 void Departures::Begin(const Candidate& worker, absl::Duration time_left) {
   const auto known = departures_.find(worker.worker_id);
   if (known != departures_.end() && known->second.worker.incarnation == worker.incarnation) return;
-  host_.SetDrained(worker, true);
+  host_.SetDrained(worker);
   const absl::Time now = ports_.clock.Now();
   Departure& departure = departures_[worker.worker_id];
   const absl::Duration farewell = std::min(kLongestFarewell, time_left * kShareOfFarewell);

@@ -21,7 +21,7 @@ class DepartureHost {
   // Whether it has a rank, or has yet to give back what it holds of one.
   virtual bool Occupied(const std::string& worker_id) = 0;
   // From now on the worker gets no rank until its process is started again.
-  virtual void SetDrained(const Candidate& worker, bool drained) = 0;
+  virtual void SetDrained(const Candidate& worker) = 0;
   // The replica is to be formed again without those that leave: with a smaller cp where they are
   // missed.
   virtual void FitShape(Replica& replica) = 0;

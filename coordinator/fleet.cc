@@ -54,6 +54,13 @@ FleetTopology Fleet::GetTopology() const {
           .config = reconfiguration_.config()};
 }
 
+bool Fleet::Serves() const {
+  const std::vector<ReplicaStatus> replicas = reconfiguration_.Snapshot();
+  return std::any_of(replicas.begin(), replicas.end(), [](const ReplicaStatus& replica) {
+    return replica.state == ReplicaState::kServing;
+  });
+}
+
 std::vector<WorkerStatus> Fleet::ListWorkers() const {
   const std::vector<ReplicaStatus> replicas = reconfiguration_.Snapshot();
   const absl::Time now = clock_.Now();
@@ -71,8 +78,10 @@ std::vector<WorkerStatus> Fleet::ListWorkers() const {
 
 absl::StatusOr<Plan> Fleet::PlanTopology(const ParallelConfig& sizes) const {
   const ParallelConfig config = WithSizes(reconfiguration_.config(), sizes);
-  PlanRequest request{
-      .config = config, .term = reconfiguration_.term(), .pattern = reconfiguration_.Pattern()};
+  PlanRequest request{.config = config,
+                      .term = reconfiguration_.term(),
+                      .pattern = reconfiguration_.Pattern(),
+                      .one_per_domain = reconfiguration_.options().replica_per_domain};
   for (const WorkerView& view : membership_.Snapshot()) {
     request.inventory.push_back(ToCandidate(view.info));
     request.inventory.back().drained = reconfiguration_.IsDrained(view.info.worker_id);

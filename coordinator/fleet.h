@@ -50,6 +50,8 @@ class Fleet {
         events_(events) {}
 
   FleetTopology GetTopology() const;
+  // True while one of the replicas serves.
+  bool Serves() const;
   // Notified after every change of GetTopology().
   ChangeSignal& topology_changes() { return reconfiguration_.changes(); }
 

@@ -169,7 +169,7 @@ void Operations::AddStep(const ReplicaChange& change, const CacheSummaries& cach
 }
 
 void Operations::DrainStandby(const OperationRequest& request, OnStarted done) {
-  host_.SetDrained(*host_.FindMember(request.worker_id), true);
+  host_.SetDrained(*host_.FindMember(request.worker_id));
   running_ = {.request = request,
               .operation = {.id = request.id,
                             .kind = request.kind,
@@ -273,7 +273,7 @@ void Operations::AdvanceCount() {
   if (!count_.has_value()) return EndOperation(OperationState::kDone, absl::OkStatus());
   CountChange& count = *count_;
   if (!std::exchange(count.begun, true)) {
-    if (!steps_.empty()) host_.SetShape(steps_.front().shape);
+    host_.SetShape(ShapeFor(running_->request));
     host_.SetReplicas(count.to);
     count.deadline = ports_.clock.Now() + running_->request.timeout;
   }
@@ -333,11 +333,12 @@ void Operations::EndOperation(OperationState state, const absl::Status& failure)
   operation.state = state;
   operation.failure = failure;
   operation.ended = ports_.clock.Now();
-  if (state == OperationState::kDone && !steps_.empty()) {
-    if (running_->request.kind != OperationKind::kDrainWorker) {
-      host_.SetShape(steps_.front().shape);
-    } else if (const auto worker = host_.FindMember(running_->request.worker_id)) {
-      host_.SetDrained(*worker, true);
+  const bool drains = running_->request.kind == OperationKind::kDrainWorker;
+  if (state == OperationState::kDone && !drains) {
+    host_.SetShape(ShapeFor(running_->request));
+  } else if (state == OperationState::kDone && !steps_.empty()) {
+    if (const auto worker = host_.FindMember(running_->request.worker_id)) {
+      host_.SetDrained(*worker);
     }
   }
   Emit(EventKind::kOperationEnded, operation,

@@ -67,9 +67,10 @@ class OperationHost {
   // What each rank of these sizes leaves free for the topology that follows.
   virtual uint64_t ReserveBytes(const ParallelConfig& config) = 0;
   // From now on the worker gets no rank until its process is started again.
-  virtual void SetDrained(const Candidate& worker, bool drained) = 0;
-  // All replicas have this shape, or are to be formed in it.
+  virtual void SetDrained(const Candidate& worker) = 0;
+  // What was asked for last: all replicas have this shape, or are to be formed in it.
   virtual void SetShape(const ReplicaShape& shape) = 0;
+  virtual const ReplicaShape& Shape() = 0;
   // That many replicas are to be: new ones form as there are workers for them, the last ones are
   // taken out of the fleet, and are Closing() until their ranks have given back what they hold.
   virtual void SetReplicas(int count) = 0;
@@ -175,6 +176,8 @@ class Operations {
   CacheSummaries TakeRemoved(int count, CacheSummaries& caches) const;
   static absl::Status CheckRemoved(const OperationRequest& request, int count,
                                    const CacheSummaries& removed);
+  // What replicas are formed in from then on.
+  ReplicaShape ShapeFor(const OperationRequest& request) const;
   absl::Status CheckCount(const OperationRequest& request) const;
   absl::Status CheckAdded(const OperationRequest& request,
                           const std::vector<Candidate>& pool) const;

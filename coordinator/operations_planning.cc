@@ -42,7 +42,7 @@ std::optional<Pattern> PatternOf(OperationHost& host) {
   for (const Replica* replica : host.Replicas()) {
     if (replica->status().state != ReplicaState::kServing) continue;
     const auto leader = host.FindMember(replica->status().topology->ranks.front().worker_id);
-    return leader.has_value() ? std::optional(Pattern{.model = leader->model}) : std::nullopt;
+    if (leader.has_value()) return Pattern{.model = leader->model};
   }
   return std::nullopt;
 }
@@ -109,7 +109,7 @@ absl::Status Operations::CheckRemoved(const OperationRequest& request, int count
 absl::Status Operations::CheckAdded(const OperationRequest& request,
                                     const std::vector<Candidate>& pool) const {
   const std::vector<Replica*> replicas = host_.Replicas();
-  const ParallelConfig config = WithSizes(replicas.front()->shape().config, request.sizes);
+  const ParallelConfig config = ShapeFor(request).config;
   const int added = std::max(0, WantedReplicas(request) - static_cast<int>(replicas.size()));
   const auto world = static_cast<size_t>(config.world_size());
   const size_t needed = static_cast<size_t>(added) * world;
@@ -123,6 +123,13 @@ absl::Status Operations::CheckAdded(const OperationRequest& request,
                    teams.empty() ? "" : absl::StrCat(world, " together for each replica"), ", ",
                    free, free == 1 ? " is" : " are", " free", teams.empty() ? "" : ": ", teams),
       needed > free ? needed - free : world, roster);
+}
+
+ReplicaShape Operations::ShapeFor(const OperationRequest& request) const {
+  ReplicaShape shape = host_.Shape();
+  shape.config = WithSizes(shape.config, request.sizes);
+  if (!request.buckets.empty()) shape.buckets = request.buckets;
+  return shape;
 }
 
 absl::Status Operations::CheckCount(const OperationRequest& request) const {
@@ -153,7 +160,10 @@ absl::Status Operations::CheckDrain(const std::string& worker_id) {
     }
     const Topology& topology = *replica->status().topology;
     if (topology.ranks.front().worker_id != worker_id) continue;
-    if (topology.ranks.size() == 1 && MakeRoster(host_.Standbys(), std::nullopt).fit.empty()) {
+    const Candidate leader = *host_.FindMember(worker_id);
+    Pattern like_it{.model = leader.model};
+    if (options_.replica_per_domain) like_it.team = TeamOf(leader);
+    if (topology.ranks.size() == 1 && MakeRoster(host_.Standbys(), like_it).fit.empty()) {
       return WrongState(absl::StrCat("worker ", worker_id, " is the only worker of replica ",
                                      topology.replica.value(),
                                      " and cannot be drained. Stop the fleet instead."));
@@ -253,7 +263,10 @@ absl::StatusOr<std::vector<ReplicaChange>> Operations::PlanOperation(
 void Operations::Plan(const OperationRequest& request, OnPlanned done) {
   const std::vector<Topology> serving = ServingTopologies("");
   if (serving.empty()) {
-    return host_.RunUnlocked([done = std::move(done)] { done(std::vector<ReplicaChange>()); });
+    using Changes = absl::StatusOr<std::vector<ReplicaChange>>;
+    return host_.RunUnlocked([done = std::move(done), count = CheckCount(request)] {
+      done(count.ok() ? Changes(std::vector<ReplicaChange>()) : Changes(count));
+    });
   }
   SurveyCaches(serving, ports_,
                [this, request, done = std::move(done)](absl::StatusOr<CacheSummaries> caches) {

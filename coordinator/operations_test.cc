@@ -405,6 +405,43 @@ TEST_F(OperationsTest, AReplicaIsAddedBesideAStandbyOfAnotherModelOrBuild) {
   EXPECT_EQ(fleet_.workers(1), "w4 w5");
 }
 
+TEST_F(OperationsTest, AfterALossAStandbyOfAnotherModelStillHindersNobody) {
+  Serve(2);
+  fleet_.Enlist(Stranger("w2", 3));
+  fleet_.Enlist("w3");
+  fleet_.Lose("w1");
+  fleet_.Release();
+  fleet_.Advance(absl::Seconds(1));
+  fleet_.Serve();
+  EXPECT_EQ(fleet_.workers(), "w0 w3");
+  fleet_.Lose("w0");
+  fleet_.Lose("w3");
+  fleet_.Release();
+  fleet_.Enlist(Stranger("w4", 9));
+  fleet_.Advance(absl::Seconds(5));
+  EXPECT_EQ(fleet_.workers(), "w2 w4") << "nobody is left who holds the former model";
+}
+
+TEST_F(OperationsTest, WhatWasAskedForCountsAlsoWhereNothingHadToChange) {
+  Serve(2);
+  OperationRequest drain = Drain("w1");
+  fleet_.Operate(drain);
+  fleet_.DescribeCaches();
+  fleet_.Serve();
+  fleet_.Release();
+  EXPECT_EQ(fleet_.workers(), "w0") << "it had to shrink";
+  EXPECT_EQ(fleet_.coordinator().fleet().GetTopology().config.cp, 2);
+  fleet_.StartScale(1, "same");
+  EXPECT_TRUE(fleet_.operation("same").no_change);
+  EXPECT_EQ(fleet_.coordinator().fleet().GetTopology().config.cp, 1);
+  fleet_.Enlist("w5");
+  fleet_.Operate(Replicas(2, "more"));
+  fleet_.DescribeCaches();
+  fleet_.Serve();
+  EXPECT_EQ(fleet_.operation("more").state, OperationState::kDone);
+  EXPECT_EQ(fleet_.workers(1), "w5");
+}
+
 TEST_F(OperationsTest, AReplicaGrowsOnlyByWorkersOfItsDomain) {
   Serve(2);
   WorkerInfo elsewhere = TestWorker("w2", 3);
@@ -412,6 +449,7 @@ TEST_F(OperationsTest, AReplicaGrowsOnlyByWorkersOfItsDomain) {
   fleet_.Enlist(elsewhere);
   EXPECT_STATUS(Refusal(3), kPrecondition,
                 "it needs 3 workers; it has 2, and no other is free (w2 is in node-b, not in ");
+  EXPECT_EQ(DetailOf(Refusal(3)).reason, ErrorReason::kNotEnoughWorkers) << "w2 is as it should be";
 }
 
 TEST_F(OperationsTest, ADrainedWorkerIsNamedWhereItIsMissed) {

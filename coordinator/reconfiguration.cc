@@ -19,6 +19,26 @@ absl::Status TooFewWorkers(size_t needed, const std::vector<Candidate>& free) {
                    {.reason = ErrorReason::kNotEnoughWorkers, .retriable = true});
 }
 
+std::vector<Candidate> ToCandidates(const std::vector<WorkerView>& members) {
+  std::vector<Candidate> candidates;
+  candidates.reserve(members.size());
+  for (const WorkerView& member : members) candidates.push_back(ToCandidate(member.info));
+  return candidates;
+}
+
+// Its ranks, and all else in their domain if that is not for any other replica.
+void TakeFrom(const Topology& topology, bool whole_domain, std::vector<Candidate>& free) {
+  const auto has_rank = [&](const Candidate& worker) {
+    return std::any_of(
+        topology.ranks.begin(), topology.ranks.end(),
+        [&](const RankPlacement& rank) { return rank.worker_id == worker.worker_id; });
+  };
+  const std::string domain = std::find_if(free.begin(), free.end(), has_rank)->domain;
+  std::erase_if(free, [&](const Candidate& worker) {
+    return has_rank(worker) || (whole_domain && worker.domain == domain);
+  });
+}
+
 }  // namespace
 
 Candidate ToCandidate(const WorkerInfo& worker) {
@@ -122,6 +142,7 @@ void Reconfiguration::Deliver(const std::function<void()>& fn) {
     departures_.Advance();
     PlanReplicas();
     changed = TotalVersion() != before;
+    if (changed) NoteServedModel();
     unlocked.swap(unlocked_);
     operation_changed = operations_.version() != operation_before || !unlocked.empty();
     if (operation_changed) told_version_ = TotalVersion();
@@ -159,10 +180,15 @@ void Reconfiguration::PlanReplicas() {
     // With its workers goes what it had shrunk to.
     if (IsDeserted(slot, members)) slot.replica->set_shape(shape_);
     const bool free = slot.replica != nullptr && !slot.adoption.waiting();
-    if (free && slot.replica->Plannable()) plannable.push_back(slot.replica.get());
+    if (!free || !slot.replica->Plannable()) continue;
+    ReplicaShape shape = slot.replica->shape();
+    shape.config.replicas = shape_.config.replicas;  // what it served with may be out of date
+    slot.replica->set_shape(std::move(shape));
+    plannable.push_back(slot.replica.get());
   }
   if (plannable.empty()) return;
-  std::vector<Candidate> free = MakeRoster(WorkersFor(nullptr, members), PatternOf(*this)).fit;
+  std::vector<Candidate> free =
+      MakeRoster(WorkersFor(nullptr, members), WantedPattern(members)).fit;
   while (!plannable.empty()) {
     const ReplicaShape shape = plannable.front()->shape();
     const auto others = std::stable_partition(plannable.begin(), plannable.end(),
@@ -177,12 +203,22 @@ void Reconfiguration::PlanReplicas() {
   }
 }
 
+void Reconfiguration::NoteServedModel() {
+  const std::optional<muster::Pattern> pattern = PatternOf(*this);
+  if (pattern.has_value()) served_model_ = pattern->model;
+}
+
+std::optional<Pattern> Reconfiguration::WantedPattern(const std::vector<WorkerView>& members) {
+  if (const auto pattern = PatternOf(*this); pattern.has_value()) return pattern;
+  if (!served_model_.has_value()) return std::nullopt;
+  const muster::Pattern served{.model = *served_model_};
+  if (MakeRoster(ToCandidates(members), served).fit.empty()) return std::nullopt;
+  return served;
+}
+
 absl::StatusOr<ModelSpec> Reconfiguration::WantedModel(const std::vector<WorkerView>& members) {
-  if (const auto pattern = PatternOf(*this); pattern.has_value()) return pattern->model;
-  std::vector<Candidate> all;
-  all.reserve(members.size());
-  for (const WorkerView& member : members) all.push_back(ToCandidate(member.info));
-  return CommonModel(all);
+  if (const auto pattern = WantedPattern(members); pattern.has_value()) return pattern->model;
+  return CommonModel(ToCandidates(members));
 }
 
 absl::Status Reconfiguration::CheckFit(const ParallelConfig& config,
@@ -245,12 +281,7 @@ void Reconfiguration::Form(const std::vector<Replica*>& replicas, std::vector<Ca
       replicas[i]->RefusePlan(plan.status());
       continue;
     }
-    std::erase_if(free, [&](const Candidate& worker) {
-      const auto& ranks = plan->topologies[i].ranks;
-      return std::any_of(ranks.begin(), ranks.end(), [&](const RankPlacement& rank) {
-        return rank.worker_id == worker.worker_id;
-      });
-    });
+    TakeFrom(plan->topologies[i], options_.replica_per_domain, free);
     replicas[i]->Form({.topology = plan->topologies[i],
                        .buckets = shape.buckets,
                        .reserve_bytes = ReserveBytes(shape.config)});

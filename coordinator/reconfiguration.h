@@ -101,9 +101,9 @@ class Reconfiguration : public MembershipListener, private OperationHost, privat
   Epoch PeekEpoch(ReplicaIndex replica) override ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   Epoch TakeEpoch(ReplicaIndex replica) override ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   uint64_t ReserveBytes(const ParallelConfig& config) override;
-  void SetDrained(const Candidate& worker, bool drained) override
-      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  void SetDrained(const Candidate& worker) override ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   void SetShape(const ReplicaShape& shape) override ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  const ReplicaShape& Shape() override ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_) { return shape_; }
   void RunUnlocked(std::function<void()> fn) override ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
 
   bool Occupied(const std::string& worker_id) override ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
@@ -161,8 +161,12 @@ class Reconfiguration : public MembershipListener, private OperationHost, privat
   // Those without a rank, drained ones included.
   std::vector<Candidate> FreeWorkers(const std::vector<WorkerView>& members) const
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
-  // That of the replicas that serve; where none does, the one that all members hold. Errors: those
-  // of CommonModel.
+  // What workers must be like: as those that serve, or, as long as one of that model is left, as
+  // those that served last.
+  std::optional<muster::Pattern> WantedPattern(const std::vector<WorkerView>& members)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  void NoteServedModel() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  // Of that pattern; without one, the model that all members hold. Errors: those of CommonModel.
   absl::StatusOr<ModelSpec> WantedModel(const std::vector<WorkerView>& members)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   // Whether that model can be split so; OK as long as there are no members.
@@ -196,6 +200,8 @@ class Reconfiguration : public MembershipListener, private OperationHost, privat
   Operations operations_ ABSL_GUARDED_BY(mu_);
   Departures departures_ ABSL_GUARDED_BY(mu_);
   ReplicaShape shape_ ABSL_GUARDED_BY(mu_);                           // asked for last
+  std::optional<ModelSpec> served_model_ ABSL_GUARDED_BY(mu_);        // by the last that served
+  bool adopted_ ABSL_GUARDED_BY(mu_) = false;                         // shape_ is an adopted one
   std::map<std::string, Incarnation> drained_ ABSL_GUARDED_BY(mu_);   // by worker id
   std::vector<std::function<void()>> unlocked_ ABSL_GUARDED_BY(mu_);  // to run once mu_ is free
   uint64_t told_version_ ABSL_GUARDED_BY(mu_) = 0;  // of what operation_changes_ was notified

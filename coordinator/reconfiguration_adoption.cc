@@ -100,7 +100,7 @@ void Reconfiguration::DecideAdoptions() {
         [this](const std::string& worker_id) { return membership_.Find(worker_id); });
     if (!verdict.has_value()) continue;
     for (const HeldEpoch& held : verdict->released) GiveBack(held);
-    if (verdict->adopted.has_value() && slot.replica != nullptr) {
+    if (verdict->adopted.has_value()) {
       Adopt(*verdict->adopted, slot, verdict->released);
     }
   }
@@ -110,8 +110,12 @@ void Reconfiguration::Adopt(const Topology& topology, Slot& slot,
                             const std::vector<HeldEpoch>& released) {
   slot.own = topology.epoch;
   slot.replica->Adopt(topology);
-  shape_.config.tp = topology.config.tp;
-  shape_.config.cp = topology.config.cp;
+  // Sizes that were asked for are those of all replicas but of one that had to shrink.
+  const bool larger = topology.config.world_size() > shape_.config.world_size();
+  if (!std::exchange(adopted_, true) || larger) {
+    shape_.config.tp = topology.config.tp;
+    shape_.config.cp = topology.config.cp;
+  }
   std::set<Epoch> prepared;
   for (const HeldEpoch& held : released) {
     if (held.epoch > topology.epoch) prepared.insert(held.epoch);

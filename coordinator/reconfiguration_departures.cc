@@ -21,7 +21,8 @@ bool Reconfiguration::Occupied(const std::string& worker_id) {
 
 void Reconfiguration::FitShape(Replica& replica) {
   const std::vector<WorkerView> members = membership_.Snapshot();
-  std::vector<Candidate> left = MakeRoster(WorkersFor(&replica, members), PatternOf(*this)).fit;
+  std::vector<Candidate> left =
+      MakeRoster(WorkersFor(&replica, members), WantedPattern(members)).fit;
   for (const RankPlacement& rank : replica.status().topology->ranks) {
     const auto member = FindMember(rank.worker_id);
     if (member.has_value() && !member->drained) left.push_back(*member);

@@ -38,8 +38,9 @@ bool Reconfiguration::IsDrained(const std::string& worker_id) const {
 }
 
 std::optional<Pattern> Reconfiguration::Pattern() {
+  const std::vector<WorkerView> members = membership_.Snapshot();
   absl::MutexLock lock(&mu_);
-  return PatternOf(*this);
+  return WantedPattern(members);
 }
 
 bool Reconfiguration::IsDrained(const WorkerInfo& worker) const {
@@ -71,12 +72,8 @@ uint64_t Reconfiguration::ReserveBytes(const ParallelConfig& config) {
   return model.ok() ? ResizeReserveBytes(config, *model, range_) : 0;
 }
 
-void Reconfiguration::SetDrained(const Candidate& worker, bool drained) {
-  if (drained) {
-    drained_[worker.worker_id] = worker.incarnation;
-  } else {
-    drained_.erase(worker.worker_id);
-  }
+void Reconfiguration::SetDrained(const Candidate& worker) {
+  drained_[worker.worker_id] = worker.incarnation;
 }
 
 void Reconfiguration::SetShape(const ReplicaShape& shape) {
@@ -84,7 +81,10 @@ void Reconfiguration::SetShape(const ReplicaShape& shape) {
   shape_ = shape;
   shape_.config.replicas = count;
   for (Replica* replica : Replicas()) {
-    if (replica->status().state != ReplicaState::kServing) replica->set_shape(shape_);
+    const ReplicaState state = replica->status().state;
+    // What forms has the shape that it was planned in.
+    if (state == ReplicaState::kWaiting || state == ReplicaState::kFailed)
+      replica->set_shape(shape_);
   }
 }
 

@@ -56,6 +56,7 @@ void Reconfiguration::AddReplica(size_t index) {
 }
 
 void Reconfiguration::TakeOut(Slot& slot, const absl::Status& reason) {
+  for (const HeldEpoch& held : slot.adoption.GiveUp()) GiveBack(held);
   slot.replica->Close(reason);
   closing_.push_back(std::move(slot.replica));
 }
@@ -95,7 +96,7 @@ bool Reconfiguration::IsDeserted(const Slot& slot, const std::vector<WorkerView>
 void Reconfiguration::FollowDomains(const std::vector<WorkerView>& members) {
   if (operations_.busy()) return;  // it counts on the replicas that there are
   const std::vector<Candidate> able =
-      MakeRoster(WorkersFor(nullptr, members), PatternOf(*this)).fit;
+      MakeRoster(WorkersFor(nullptr, members), WantedPattern(members)).fit;
   const auto world = static_cast<size_t>(shape_.config.world_size());
   const size_t domains = ReplicasThatFit(able, world, true);
   size_t idle = 0;

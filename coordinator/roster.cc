@@ -126,7 +126,13 @@ absl::Status TooFewFit(absl::string_view message, size_t missing, const Roster& 
     detail = {.reason = reason};
     for (const Candidate& worker : workers) detail.workers.push_back(worker.worker_id);
   };
-  blame(ErrorReason::kDisagreement, roster.strangers);
+  // One that is only elsewhere is as it should be.
+  std::vector<Candidate> unlike = roster.strangers;
+  std::erase_if(unlike, [&](const Candidate& worker) {
+    return SameModel(worker.model, roster.pattern->model) &&
+           worker.build == roster.pattern->team->build;
+  });
+  blame(ErrorReason::kDisagreement, unlike);
   blame(ErrorReason::kWorkerDrained, roster.drained);
   return MakeError(absl::StatusCode::kFailedPrecondition,
                    absl::StrCat(message, DrainedAndTeams(roster), ".", Models(roster)), detail);

@@ -90,8 +90,10 @@ grpc::ServerUnaryReactor* FleetService::PlanTopology(grpc::CallbackServerContext
 absl::Status FleetService::FillPlan(const ParallelConfig& sizes, const Changes& changes,
                                     v1::PlanTopologyResponse* response) const {
   MUSTER_RETURN_IF_ERROR(changes.status());
-  MUSTER_ASSIGN_OR_RETURN(const Plan plan, fleet_.PlanTopology(sizes));
-  *response = ToWire(plan);
+  const absl::StatusOr<Plan> plan = fleet_.PlanTopology(sizes);
+  // Replicas that wait for workers do not hinder what those that serve are asked for.
+  if (!plan.ok() && !fleet_.Serves()) return plan.status();
+  if (plan.ok()) *response = ToWire(*plan);
   for (const ReplicaChange& change : *changes) *response->add_changes() = ToWire(change);
   return absl::OkStatus();
 }

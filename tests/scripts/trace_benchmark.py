@@ -1,8 +1,8 @@
 """What decoding loses while somebody traces all ranks and scrapes their metrics. Prints a table; not a test.
 
-Two ranks decode one sequence, in many short turns with and without; each pair of turns is compared by itself, so that
-what else the machine does counts for both. A turn that is observed has a scrape of every daemon, several a second,
-which is far more than anybody wants.
+Two ranks decode one sequence, in many turns with and without; each pair of turns is compared by itself, so that what
+else the machine does counts for both. A turn that is observed has `musterctl trace`, on the same processors as the
+ranks, and a scrape of every daemon.
 
     PYTHONPATH=client/python:out/python .venv/bin/python tests/scripts/trace_benchmark.py --pairs 200
 """
@@ -10,25 +10,25 @@ which is far more than anybody wants.
 import argparse
 import os
 import re
+import signal
+import socket
 import statistics
+import subprocess
 import sys
 import tempfile
-import threading
 import time
-import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import grpc
 from muster.client import Fleet
 from muster.demo_model import demo_model
 from muster.fleet_process import FleetOptions, FleetProcess
 from muster.sequence import Sequence
-from proto.muster.v1 import fleet_pb2, fleet_pb2_grpc, trace_pb2, trace_pb2_grpc
 
-CONTEXT = 256  # tokens at which a sequence begins anew
-FIRST = 2  # tokens of a turn that do not count
+CONTEXT = 512  # tokens at which a sequence begins anew
+FIRST = 10  # tokens of a turn that do not count: musterctl starts, and scrapes are answered
+MUSTERCTL = Path(__file__).parents[2] / "out" / "bin" / "musterctl"
 
 
 class Decoding:
@@ -57,51 +57,35 @@ class Decoding:
 
 
 class Observation:
-    """Traces ranks and scrapes daemons, now and then."""
+    """Traces all ranks and scrapes all daemons, from outside of this process as far as can be."""
 
-    def __init__(self, ranks: list[str], admin_ports: list[str]):
-        self._stubs = [trace_pb2_grpc.TraceStub(grpc.insecure_channel(rank)) for rank in ranks]
+    def __init__(self, coordinator: str, admin_ports: list[str], folder: Path):
+        self._command = [str(MUSTERCTL), "trace", "--coordinator", coordinator, "--seconds", "60"]
         self._admin_ports = admin_ports
-        self.spans = 0
+        self._file = folder / "trace.json"
+        self.steps = 0
 
     @contextmanager
     def __call__(self) -> Iterator[None]:
-        request = trace_pb2.CollectRequest()
-        request.duration.FromSeconds(60)
-        calls = [stub.Collect(request) for stub in self._stubs]
-        for call in calls:
-            next(call)
-        threads = [threading.Thread(target=self._read, args=(call,)) for call in calls]
-        threads.append(threading.Thread(target=self._scrape))
-        for thread in threads:
-            thread.start()
-        try:
-            yield
-        finally:
-            for call in calls:
-                call.cancel()
-            for thread in threads:
-                thread.join()
-
-    def _read(self, call: Iterator[trace_pb2.CollectResponse]) -> None:
-        try:
-            for response in call:
-                self.spans += len(response.spans)
-        except grpc.RpcError:
-            pass  # cancelled
-
-    def _scrape(self) -> None:
-        for port in self._admin_ports:
-            with urllib.request.urlopen(f"http://{port}/metrics", timeout=10) as response:
-                response.read()
+        with self._file.open("w") as file, subprocess.Popen(
+                self._command, stdout=file, stderr=subprocess.DEVNULL) as process:
+            for port in self._admin_ports:
+                scrape(port)
+            try:
+                yield
+            finally:
+                process.send_signal(signal.SIGINT)
+                process.wait()
+        self.steps += self._file.read_text().count('"name":"step"')
 
 
-def ranks_of(coordinator: str) -> list[str]:
-    """The addresses of all ranks."""
-    with grpc.insecure_channel(coordinator) as channel:
-        topology = fleet_pb2_grpc.FleetStub(channel).GetTopology(
-            fleet_pb2.GetTopologyRequest(), timeout=10)
-    return [rank.address for rank in topology.replicas[0].topology.ranks]
+def scrape(port: str) -> None:
+    """By hand: a library for HTTP takes longer than the daemon."""
+    host, _, number = port.rpartition(":")
+    with socket.create_connection((host, int(number)), timeout=10) as connection:
+        connection.sendall(b"GET /metrics HTTP/1.1\r\nHost: muster\r\nConnection: close\r\n\r\n")
+        while connection.recv(1 << 16):
+            pass
 
 
 def admin_ports_in(logs: Path) -> list[str]:
@@ -117,7 +101,7 @@ def measure(model: Path, pairs: int, tokens: int) -> None:
         ports = admin_ports_in(Path(logs))
         assert len(ports) >= 2, "the workers have no admin ports"
         with Fleet(serving["coordinator"]) as fleet:
-            observation = Observation(ranks_of(serving["coordinator"]), ports)
+            observation = Observation(serving["coordinator"], ports, Path(logs))
             decoding = Decoding(fleet)
             decoding.run(tokens)
             alone: list[list[float]] = []
@@ -130,7 +114,7 @@ def measure(model: Path, pairs: int, tokens: int) -> None:
                             observed.append(decoding.run(tokens))
                     else:
                         alone.append(decoding.run(tokens))
-    assert observation.spans > pairs * tokens, "nothing was traced"
+    assert observation.steps > pairs * tokens, "nothing was traced"
     report(model.name, alone, observed)
 
 
@@ -150,8 +134,8 @@ def report(model: str, alone: list[list[float]], observed: list[list[float]]) ->
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model", type=Path, help="default: the demo's")
-    parser.add_argument("--pairs", type=int, default=200, help="default: %(default)s")
-    parser.add_argument("--tokens", type=int, default=24, help="of a turn; default: %(default)s")
+    parser.add_argument("--pairs", type=int, default=100, help="default: %(default)s")
+    parser.add_argument("--tokens", type=int, default=150, help="of a turn; default: %(default)s")
     arguments = parser.parse_args()
     measure(arguments.model or demo_model(lambda line: print(line, file=sys.stderr)),
             arguments.pairs, arguments.tokens)
