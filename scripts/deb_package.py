@@ -66,7 +66,8 @@ class Tree:
     def put(self, name: str, content: bytes, mode: int = 0o644) -> None:
         path = self.root / name
         for folder in reversed(path.relative_to(self.root).parents):
-            (self.root / folder).mkdir(mode=0o755, exist_ok=True)
+            (self.root / folder).mkdir(exist_ok=True)
+            (self.root / folder).chmod(0o755)  # whatever the umask is
         path.write_bytes(content)
         path.chmod(mode)
 

@@ -31,9 +31,9 @@ class Revision:
                         bool(commit and _git(repository, "status", "--porcelain")))
 
     def version(self) -> str:
-        """As Debian orders versions: before the release, by day, "0.1.0~git20260131.0123456789"."""
+        """As Debian orders versions: before the release, by time, "0.1.0~git20260131123059.0123456789"."""
         changed = ".changed" if self.changed else ""
-        return f"{self.release}~git{self.time:%Y%m%d}.{self.commit}{changed}"
+        return f"{self.release}~git{self.time:%Y%m%d%H%M%S}.{self.commit}{changed}"
 
 
 def _release(repository: Path) -> str:

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Lists what Muster is made of, as SPDX 2.3: `./muster sbom`.
+"""Lists what Muster is made of, as SPDX 2.3.
 
     sbom.py [--output FILE] [--table]
 

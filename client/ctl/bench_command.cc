@@ -36,7 +36,7 @@ constexpr absl::Duration kFreeTimeout = absl::Milliseconds(500);
 
 struct BenchCommandOptions {
   BenchOptions bench;
-  uint32_t replica = 0;
+  std::optional<uint32_t> replica;
 };
 
 // All ranks at once, as they are in a step.
@@ -180,9 +180,8 @@ void AddBenchCommand(CLI::App& app, const GlobalOptions& global, Command& chosen
       ->delimiter(',')
       ->check(CLI::Range(1, 1 << 20))
       ->type_name("N,..");
-  command->add_option("--replica", options->replica, "Which replica")
-      ->type_name("N")
-      ->capture_default_str();
+  command->add_option("--replica", options->replica, "Which replica (default: the first that serves)")
+      ->type_name("N");
   command->callback([options, &global, &chosen] {
     chosen = [options, &global] { return BenchSession(*options, global).Run(); };
   });

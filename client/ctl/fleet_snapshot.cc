@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
 #include "base/status_macros.h"
 #include "base/wire_json.h"
 #include "base/wire_status.h"
@@ -44,17 +45,25 @@ WorkerAddress LeaderOf(const v1::ReplicaStatus& replica, const FleetTls& tls) {
   return {leader.address(), leader.worker_id(), tls};
 }
 
-absl::StatusOr<v1::ReplicaStatus> FindServing(const FleetClient& client, uint32_t replica) {
+absl::StatusOr<v1::ReplicaStatus> FindServing(const FleetClient& client,
+                                              std::optional<uint32_t> replica) {
   MUSTER_ASSIGN_OR_RETURN(const auto topology, client.GetTopology());
+  const v1::ReplicaStatus* found = nullptr;
+  std::vector<uint32_t> numbers;
   for (const auto& status : topology.replicas()) {
-    if (status.replica() != replica) continue;
-    if (status.state() == v1::REPLICA_STATE_SERVING) return status;
-    return absl::UnavailableError(
-        absl::StrCat("replica ", replica, " is ", StateName(status.state()), " and does not serve",
-                     status.has_failure() ? absl::StrCat(": ", status.failure().message()) : ""));
+    numbers.push_back(status.replica());
+    const bool serves = status.state() == v1::REPLICA_STATE_SERVING;
+    if (replica.has_value() ? status.replica() == *replica : found == nullptr) found = &status;
+    if (serves && (found == &status || !replica.has_value())) return status;
   }
-  return absl::NotFoundError(absl::StrCat("there is no replica ", replica, ": the fleet has ",
-                                          Count(topology.replicas_size(), "replica")));
+  if (found == nullptr) {
+    return absl::NotFoundError(absl::StrCat("there is no replica ", replica.value_or(0),
+                                            ": the fleet has ", absl::StrJoin(numbers, ", ")));
+  }
+  return absl::UnavailableError(
+      absl::StrCat("replica ", found->replica(), " is ", StateName(found->state()),
+                   " and does not serve",
+                   found->has_failure() ? absl::StrCat(": ", found->failure().message()) : ""));
 }
 
 }  // namespace muster::ctl

@@ -3,6 +3,7 @@
 #define MUSTER_CLIENT_CTL_FLEET_SNAPSHOT_H_
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -34,9 +35,10 @@ std::string LeaderAddress(const v1::ReplicaStatus& replica);
 // The leader as it is called, by a fleet's TLS.
 WorkerAddress LeaderOf(const v1::ReplicaStatus& replica, const FleetTls& tls);
 
-// A replica that serves, by its index. Errors: NOT_FOUND (says how many there are), UNAVAILABLE (it
-// does not serve, and why), and as of FleetClient.
-absl::StatusOr<v1::ReplicaStatus> FindServing(const FleetClient& client, uint32_t replica);
+// A replica that serves, by its index, or the first that does. Errors: NOT_FOUND (says which there
+// are), UNAVAILABLE (it does not serve, and why), and as of FleetClient.
+absl::StatusOr<v1::ReplicaStatus> FindServing(const FleetClient& client,
+                                              std::optional<uint32_t> replica);
 
 }  // namespace muster::ctl
 

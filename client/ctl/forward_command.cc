@@ -44,7 +44,7 @@ struct ForwardOptions {
   std::string client = "musterctl";
   uint32_t position = 0;
   bool keep = false;
-  uint32_t replica = 0;
+  std::optional<uint32_t> replica;
   uint32_t max_tokens = 1;
   uint32_t top_n = 0;
   float temperature = 0;
@@ -359,9 +359,8 @@ void AddForwardCommand(CLI::App& app, const GlobalOptions& global, Command& chos
   AddWhatEnters(*forward, *options);
   AddSamplingOptions(*forward, *options);
   AddPassOptions(*forward, *options);
-  forward->add_option("--replica", options->replica, "Which replica")
-      ->type_name("N")
-      ->capture_default_str();
+  forward->add_option("--replica", options->replica, "Which replica (default: the first that serves)")
+      ->type_name("N");
   forward->callback([options, &global, &chosen] {
     Check(*options);
     chosen = [options, &global] { return ExitStatus(RunForward(*options, global)); };

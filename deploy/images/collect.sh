@@ -60,7 +60,8 @@ is_system_library() {
 
 # Debian's /lib is a link to /usr/lib.
 take_libraries() {
-  for library in $(libraries); do
+  loaded=$(libraries) || exit 1
+  for library in $loaded; do
     if [ "$runtime_base" != scratch ] && is_system_library "$library"; then continue; fi
     case $library in
       /usr/*) place=$root$library ;;

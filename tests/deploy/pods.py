@@ -116,7 +116,7 @@ class Container:
         mounts += [{"source": str(pod.directory / it), "target": f"/etc/{it}", "read_only": True}
                    for it in ("hosts", "resolv.conf")]
         values = environment(self._spec, pod.site.objects, {
-            "metadata.name": pod.name,
+            "metadata.name": pod.name, "status.podIP": pod.sandbox.address,
             "metadata.labels['batch.kubernetes.io/controller-uid']": f"uid-of-{pod.name}"})
         command = self._spec["command"] + self._spec.get("args", [])
         return {

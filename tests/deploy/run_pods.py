@@ -17,6 +17,7 @@ script. The exit status is 0 when all went well.
 import argparse
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -130,6 +131,9 @@ def _run_inside(options: argparse.Namespace) -> int:
 def _enter_namespaces(root: Path) -> int:
     """Runs this script again where it cannot touch anything of the machine."""
     work = root.parent
+    for left in work.glob("pods-*"):  # by a run that was killed
+        if time.time() - left.stat().st_mtime > 3600:
+            shutil.rmtree(left, ignore_errors=True)
     with tempfile.TemporaryDirectory(prefix="pods-", dir=work) as directory:
         return subprocess.run(
             ["setpriv", "--pdeathsig", "KILL", "unshare", "--net", "--mount", "--pid", "--fork",

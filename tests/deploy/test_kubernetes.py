@@ -17,7 +17,8 @@ pytestmark = pytest.mark.skipif(
 # Below and above what clusters run today.
 VERSIONS = ["1.29", "1.32", "1.37"]
 FLEETS = {"cpu-demo": 4, "gpu-node": 8}  # to workers of a pod
-OVERLAYS = [*FLEETS, "scale-cp", "monitoring"]
+OVERLAYS = [*FLEETS, "scale-cp", "monitoring", "fill-model"]
+_POD = {"metadata.name": "pod", "status.podIP": "10.0.0.7"}  # what a container learns of its own
 
 
 @pytest.fixture(params=OVERLAYS)
@@ -86,7 +87,7 @@ def test_no_pod_has_a_token_or_needs_root(objects):
 def test_every_daemon_has_probes_on_its_admin_port_and_bounds(fleet):
     for workload in fleet.workloads():
         for container in containers(workload):
-            values = environment(container, fleet, {"metadata.name": "pod"})
+            values = environment(container, fleet, _POD)
             admin = int(values["MUSTER_ADMIN_LISTEN"].rpartition(":")[2])
             for probe in ("startupProbe", "readinessProbe", "livenessProbe"):
                 get = container[probe]["httpGet"]
@@ -103,7 +104,7 @@ def test_every_daemon_has_probes_on_its_admin_port_and_bounds(fleet):
 def test_daemons_listen_where_their_ports_are_and_show_certificates(fleet):
     for workload in fleet.workloads():
         for container in containers(workload):
-            values = environment(container, fleet, {"metadata.name": "pod"})
+            values = environment(container, fleet, _POD)
             assert "MUSTER_INSECURE" not in values
             ports = {int(values[it].rpartition(":")[2])
                      for it in ("MUSTER_LISTEN", "MUSTER_ADMIN_LISTEN")}
@@ -117,7 +118,7 @@ def test_workers_have_time_to_drain(fleet):
     for workload in fleet.of_kind("StatefulSet"):
         grace = pod_template(workload)["spec"]["terminationGracePeriodSeconds"]
         for container in containers(workload):
-            values = environment(container, fleet, {"metadata.name": "pod"})
+            values = environment(container, fleet, _POD)
             assert grace > seconds(values["MUSTER_DRAIN_TIMEOUT"])
 
 
@@ -129,7 +130,7 @@ def test_each_worker_of_a_pod_has_its_own_name_ports_and_certificate(name):
     volumes = {it["name"]: it for it in pod["volumes"]}
     uris = []
     for index, container in enumerate(containers(workers)):
-        values = environment(container, objects, {"metadata.name": "muster-worker-3"})
+        values = environment(container, objects, _POD | {"metadata.name": "muster-worker-3"})
         assert container["name"] == f"worker-{index}"
         assert values["MUSTER_WORKER_ID"] == f"muster-worker-3-{index}"
         assert values["MUSTER_DOMAIN"] == "muster-worker-3"
@@ -157,7 +158,7 @@ def test_every_worker_of_a_gpu_node_sees_all_gpus_and_takes_its_own():
     objects = render("gpu-node")
     [workers] = objects.of_kind("StatefulSet")
     for index, container in enumerate(containers(workers)):
-        values = environment(container, objects, {"metadata.name": "pod"})
+        values = environment(container, objects, _POD)
         assert values["NVIDIA_VISIBLE_DEVICES"] == "all"
         assert values["MUSTER_DEVICE"] == f"cuda:{index}"
     asked = [it["resources"]["limits"].get("nvidia.com/gpu") for it in containers(workers)]

@@ -36,9 +36,9 @@ function cacheFact(view) {
 
 function capacityFact(view) {
   const leaders = view.ledgers.filter((it) => it.rank === 0 && it.kv_blocks > 0);
-  if (leaders.length === 0 || view.config === null) return null;
-  const tokens = leaders.reduce((sum, it) => sum + it.kv_blocks * it.block_tokens, 0);
-  return {name: "Capacity, tokens", value: commas(tokens * view.config.cp)};
+  if (leaders.length === 0) return null;
+  const tokens = leaders.reduce((sum, it) => sum + it.kv_blocks * it.block_tokens * it.cp, 0);
+  return {name: "Capacity, tokens", value: commas(tokens)};
 }
 
 function updateSummary(view) {

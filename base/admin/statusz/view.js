@@ -130,7 +130,8 @@ function fleetReplica(replica, workers, json) {
 // What ranks of an epoch that has ended held is given back.
 const fleetLedgers = (replica, workers) => replica.ledgers.map((ledger) => {
   const worker = replica.topology.ranks[ledger.rank]?.worker_id ?? "";
-  return {...ledger, replica: replica.replica, worker, device: workers.get(worker)?.device};
+  const cp = replica.topology.config.cp;
+  return {...ledger, replica: replica.replica, cp, worker, device: workers.get(worker)?.device};
 });
 
 const epochOf = (topology, role) => ({epoch: topology.epoch, role, config: topology.config});
@@ -194,6 +195,7 @@ function workerView(json) {
     queued: leading.reduce((sum, epoch) => sum + epoch.queued_requests, 0),
     ledgers: json.epochs.filter((epoch) => Object.keys(epoch.ledger.bytes).length > 0).map(
       (epoch) => ({...epoch.ledger, replica: epoch.replica, epoch: epoch.epoch,
+        cp: epoch.topology.config.cp,
         device: json.worker.device, worker: json.worker.worker_id})),
     phases: [], operations: [], events: [],
   };

@@ -117,11 +117,11 @@ class Fleet:
         request = drain_to_wire(worker_id, request_id, timeout)
         return await self._operate(methods.DRAIN_WORKER, request, on_progress)
 
-    async def leader(self, index: int) -> str:
-        """"host:port" of a replica's leader; raises MusterError if the replica does not serve."""
+    async def leader(self, index: int | None = None) -> str:
+        """"host:port" of the leader of a replica, or of the first that serves; raises MusterError if it does not serve."""
         return serving_leader(await self.replicas(), index)
 
-    async def replica(self, index: int = 0) -> "Replica":
+    async def replica(self, index: int | None = None) -> "Replica":
         """A replica that serves; its later calls follow the leader wherever it goes."""
         return Replica(await self.leader(index), patience=self._patience, tls=self._tls,
                        find_leader=lambda: self.leader(index))

@@ -159,11 +159,11 @@ class Fleet:
             for event in events:
                 yield event_of(event)
 
-    def replica(self, index: int = 0, wait: float = 0.0) -> "Replica":
+    def replica(self, index: int | None = None, wait: float = 0.0) -> "Replica":
         """A replica that serves; its later calls follow the leader wherever it goes.
 
         Args:
-          index: of the replica.
+          index: of the replica; the first that serves if there is none.
           wait: seconds to wait for it to serve.
         """
         leader = serving_leader(self.replicas(), index) if not wait else \
@@ -176,7 +176,7 @@ class Fleet:
         """The folder of its certificate; "" in plaintext."""
         return self._tls
 
-    def _await_leader(self, index: int, wait: float) -> str:
+    def _await_leader(self, index: int | None, wait: float) -> str:
         error: MusterError | None = None
         try:
             for statuses in self.watch(wait):
@@ -387,12 +387,15 @@ def new_client_id() -> str:
     return f"python-{os.getpid()}-{secrets.token_hex(4)}"
 
 
-def serving_leader(statuses: Iterable[ReplicaStatus], index: int) -> str:
-    """Where the leader of a replica answers; raises MusterError if it does not serve."""
+def serving_leader(statuses: Iterable[ReplicaStatus], index: int | None) -> str:
+    """Where the leader of a replica answers, or of the first that serves; raises MusterError if it does not serve."""
     known = {status.replica: status for status in statuses}
+    if index is None:
+        index = next((it.replica for it in known.values() if it.state == "SERVING"), min(known, default=0))
     status = known.get(index)
     if status is None:
-        raise MusterError(f"there is no replica {index}: the fleet has {len(known)}", "NOT_FOUND")
+        numbers = ", ".join(map(str, sorted(known))) or "none"
+        raise MusterError(f"there is no replica {index}: the fleet has {numbers}", "NOT_FOUND")
     if status.state != "SERVING":
         why = f": {status.failure}" if status.failure else ""
         raise MusterError(f"replica {index} is {status.state} and does not serve{why}",

@@ -62,7 +62,9 @@ def test_a_replica_that_does_not_serve_is_refused_with_its_reason(fleet, server)
     server.state = fleet_pb2.REPLICA_STATE_FAILED
     with pytest.raises(MusterError, match="replica 0 is FAILED.*rank 1 is lost"):
         fleet.replica(0)
-    with pytest.raises(MusterError, match="there is no replica 5: the fleet has 1"):
+    with pytest.raises(MusterError, match="replica 0 is FAILED"):
+        fleet.replica()
+    with pytest.raises(MusterError, match="there is no replica 5: the fleet has 0"):
         fleet.replica(5)
 
 

@@ -27,7 +27,7 @@ class Arguments:
     model: Path | None
     coordinator: str | None
     tls: str | None
-    replica: int
+    replica: int | None  # the first that serves
     system: str | None
     max_tokens: int
     temperature: float
@@ -59,8 +59,8 @@ def _parser() -> argparse.ArgumentParser:
     add("--coordinator", metavar="HOST:PORT",
         help="a fleet that runs (default: $MUSTER_COORDINATOR, or one of its own)")
     add_tls_option(parser)
-    add("--replica", metavar="I", type=integer(0, 1023), default=0,
-        help="which replica to talk to (default: 0)")
+    add("--replica", metavar="I", type=integer(0, 1023),
+        help="which replica to talk to (default: the first that serves)")
     add("--system", metavar="TEXT", help="what the model is told before (default: its own)")
     add("--max-tokens", metavar="N", type=integer(1, 1 << 20), default=1024,
         help="tokens of an answer at most (default: 1024)")
