@@ -25,7 +25,8 @@ bool WorkerDaemon::insecure() const { return tls_ == nullptr && !IsLoopback(serv
 
 void WorkerDaemon::ObserveHealth() {
   observer_.emplace(kLook, [this] {
-    health_.Observe(ObserveWork(epochs_.Statuses(), counters_->steps(), epochs_.progress()));
+    health_.Observe(ObserveWork(epochs_.Statuses(), counters_->steps(), epochs_.progress(),
+                                epochs_.unformed()));
   });
 }
 

@@ -274,6 +274,7 @@ bool EpochContext::AwaitStart() {
 
 void EpochContext::Serve() {
   const absl::Status ended = leads() ? Lead() : Follow();
+  NotePause();  // of a follower that is given back before it has read how the resize ended
   if (ended.ok()) return EndReign();
   if (!failure().ok()) return;
   const bool in_order = DetailOf(ended).reason == ErrorReason::kWrongState;

@@ -73,7 +73,20 @@ absl::StatusOr<std::unique_ptr<HeldEpoch>> HeldEpoch::Create(Options options,
 }
 
 HeldEpoch::HeldEpoch(Options options, const EpochContext::Assignment& assignment)
-    : options_(std::move(options)), topology_(assignment.topology), rank_(assignment.rank) {}
+    : options_(std::move(options)),
+      topology_(assignment.topology),
+      rank_(assignment.rank),
+      follows_(assignment.predecessor.has_value()) {}
+
+absl::Status HeldEpoch::WhyNotFormed() const {
+  const absl::Status failure = Status().failure;
+  const ErrorReason reason = DetailOf(failure).reason;
+  const bool unwanted = reason == ErrorReason::kGivenUp ||
+                        (reason == ErrorReason::kUnspecified && absl::IsUnavailable(failure));
+  absl::MutexLock lock(&mu_);
+  const bool passes = follows_ || was_active_ || unwanted || reason == ErrorReason::kRankLost;
+  return passes ? absl::OkStatus() : failure;
+}
 
 HeldEpoch::~HeldEpoch() {
   if (thread_.joinable()) thread_.join();
@@ -338,7 +351,7 @@ void HeldEpoch::BeginServing() {
                                                                  .captured = captured_,
                                                                  .shared_engine = engine});
   }
-  active_ = true;
+  active_ = was_active_ = true;
   options_.listener.on_activated(topology_.replica, topology_.epoch);
 }
 

@@ -97,6 +97,9 @@ class HeldEpoch {
   // Null unless it serves and is led from here.
   std::shared_ptr<const ServingEpoch> serving() const ABSL_LOCKS_EXCLUDED(mu_);
   EpochStatus Status() const ABSL_LOCKS_EXCLUDED(mu_);
+  // Why it never came to serve, where it was to follow no other and would fail again: for any
+  // reason but a rank that was lost, or that it is not wanted any more. OK otherwise.
+  absl::Status WhyNotFormed() const ABSL_LOCKS_EXCLUDED(mu_);
   const Topology& topology() const { return topology_; }
   GlobalRank rank() const { return rank_; }
 
@@ -135,6 +138,7 @@ class HeldEpoch {
   const Options options_;
   const Topology topology_;
   const GlobalRank rank_;
+  const bool follows_;  // another epoch, from which it takes over
 
   // The preparing thread only.
   std::unique_ptr<EpochContext> context_;  // null once given back
@@ -146,6 +150,7 @@ class HeldEpoch {
   std::shared_ptr<EpochContext> pin_ ABSL_GUARDED_BY(mu_);  // null once it is being given back
   std::shared_ptr<const ServingEpoch> serving_ ABSL_GUARDED_BY(mu_);
   bool active_ ABSL_GUARDED_BY(mu_) = false;
+  bool was_active_ ABSL_GUARDED_BY(mu_) = false;
   bool failed_ ABSL_GUARDED_BY(mu_) = false;
   bool taken_over_ ABSL_GUARDED_BY(mu_) = false;   // just now
   std::vector<int> buckets_ ABSL_GUARDED_BY(mu_);  // of captured_, for others to read

@@ -36,11 +36,12 @@ class RankSpansTest : public ::testing::Test {
     }
   }
 
-  void Forward(const std::string& request_id, const TraceContext& trace = {}) {
+  void Forward(const std::string& request_id, const TraceContext& trace = {},
+               const std::vector<uint32_t>& tokens = {1, 2, 3}) {
     absl::Notification done;
     replica_->engine().Forward(
         {.client_id = "test",
-         .slices = {{.sequence_id = request_id, .token_ids = {1, 2, 3}, .sample = true}},
+         .slices = {{.sequence_id = request_id, .token_ids = tokens, .sample = true}},
          .request_id = request_id,
          .trace = trace},
         {.done = [&](const ForwardAnswer& answer) {
@@ -66,7 +67,7 @@ class RankSpansTest : public ::testing::Test {
                    [kind](const Span& span) { return span.kind == kind; });
       std::this_thread::yield();
     }
-    EXPECT_EQ(found.size(), count);
+    EXPECT_EQ(found.size(), count) << "of rank " << rank;
     return found;
   }
 
@@ -132,7 +133,8 @@ TEST_F(RankSpansTest, TheLeaderWritesRequestsWithTheirNames) {
 }
 
 TEST_F(RankSpansTest, AChangeOfShapeIsAPauseOnAllRanksThatServed) {
-  Forward("a");
+  // The block that is being written, the fourth, moves from rank 1 to rank 0 in the pause.
+  Forward("a", {}, std::vector<uint32_t>(3 * kKvBlockTokens + 5, 1));
   ASSERT_OK_AND_ASSIGN(const Takeover takeover, replica_->Resize({.cp = 3}));
   const Span leads = Await(0, SpanKind::kPause, 1).at(0);
   const Span follows = Await(1, SpanKind::kPause, 1).at(0);

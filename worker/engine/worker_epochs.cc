@@ -226,6 +226,7 @@ absl::Status WorkerEpochs::Hold(const EpochCall& call, const RankOrder& order) {
   }
   held_.emplace(key, *std::move(held));
   newest_[call.replica] = call.epoch;
+  unformed_.clear();
   progress_->fetch_add(1);
   return absl::OkStatus();
 }
@@ -351,8 +352,20 @@ Epoch WorkerEpochs::NewestOf(ReplicaIndex replica) const {
   return found == newest_.end() ? Epoch() : found->second;
 }
 
-void WorkerEpochs::OnReleased(const Key& key) {
+std::string WorkerEpochs::unformed() const {
   absl::MutexLock lock(&mu_);
+  return unformed_;
+}
+
+void WorkerEpochs::OnReleased(const Key& key) {
+  // Its own thread runs this, and must not be the one to let go of it last.
+  const HeldEpoch* const held = [&] {
+    absl::MutexLock lock(&mu_);
+    return held_.at(key).get();
+  }();
+  const absl::Status why = held->WhyNotFormed();
+  absl::MutexLock lock(&mu_);
+  if (!why.ok()) unformed_ = absl::StrCat(Named(key.first, key.second), ": ", why.message());
   released_.push_back(std::move(held_.extract(key).mapped()));
   progress_->fetch_add(1);
 }

@@ -97,6 +97,10 @@ class WorkerEpochs {
   // a coordinator that forgot it must number above. At most kMaxHeld in all.
   std::vector<EpochReport> History() const ABSL_LOCKS_EXCLUDED(mu_);
 
+  // "replica 0 epoch 3: no memory": the epoch that failed before it came to serve, and would again,
+  // until the next one is assigned; empty when there is none. See HeldEpoch::WhyNotFormed.
+  std::string unformed() const ABSL_LOCKS_EXCLUDED(mu_);
+
   // Gives all back, each with `reason` where it is still needed, and takes no assignment any more.
   // Every request has then been answered. May be repeated.
   void Close(const absl::Status& reason) ABSL_LOCKS_EXCLUDED(mu_);
@@ -133,6 +137,7 @@ class WorkerEpochs {
   std::map<Key, std::shared_ptr<HeldEpoch>> held_ ABSL_GUARDED_BY(mu_);
   std::vector<std::shared_ptr<HeldEpoch>> released_ ABSL_GUARDED_BY(mu_);  // to be joined
   std::map<ReplicaIndex, Epoch> newest_ ABSL_GUARDED_BY(mu_);              // taken, held or not
+  std::string unformed_ ABSL_GUARDED_BY(mu_);
   absl::Status closed_ ABSL_GUARDED_BY(mu_);
 };
 

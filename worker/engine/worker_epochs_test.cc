@@ -5,6 +5,7 @@
 #include <future>
 #include <set>
 
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "base/clock.h"
 #include "base/error.h"
@@ -297,10 +298,14 @@ TEST_F(WorkerEpochsTest, APhaseThatFailsGivesAllBackAndTellsWhy) {
   const absl::Status later = other_->Run(EpochCommand::kCapture, kFirst);
   EXPECT_STATUS(later, absl::StatusCode::kFailedPrecondition, "has failed: ");
   EXPECT_STATUS(other_->epochs().Serving(), absl::StatusCode::kUnavailable, "no relay today");
+  EXPECT_EQ(other_->epochs().unformed(), "");
   EXPECT_OK(other_->Run(EpochCommand::kRelease, kFirst));
+  EXPECT_TRUE(absl::EndsWith(other_->epochs().unformed(), "no relay today"));
   // As the coordinator would tell the one that waits.
   epochs().Abort(kTestReplica, kFirst, absl::AbortedError("rank 1 failed"));
   EXPECT_STATUS(waiting->Result(), absl::StatusCode::kAborted, "rank 1 failed");
+  ASSERT_OK(other_->Assign(kSecond, kTwo));
+  EXPECT_EQ(other_->epochs().unformed(), "") << "the next one may be better";
 }
 
 TEST_F(WorkerEpochsTest, ReleaseGivesBackFromEveryState) {
@@ -401,6 +406,25 @@ TEST_F(WorkerEpochsTest, ReleaseAnswersEveryRequestEvenOfThoseWhoComeLate) {
     if (result.ok()) continue;
     EXPECT_STATUS(result, absl::StatusCode::kUnavailable, "was given up");
   }
+}
+
+TEST_F(WorkerEpochsTest, WhatIsGivenUpForALostRankOrHasServedMayBeFormedAgain) {
+  EpochCall lost = testing::CallOf(kFirst, "release");
+  lost.why = MakeError(absl::StatusCode::kUnavailable, "rank 1 (worker w1) was lost",
+                       {.reason = ErrorReason::kRankLost});
+  ASSERT_OK(worker_->Assign(kFirst, kTwo));
+  const auto released = std::make_shared<testing::PendingCall>();
+  epochs().Run(EpochCommand::kRelease, lost, absl::Seconds(30), released->Watcher());
+  EXPECT_OK(released->Result());
+  EXPECT_EQ(epochs().unformed(), "");
+  ASSERT_OK(worker_->Reach(WorkerState::kServing, kSecond));
+  EpochCall failed = testing::CallOf(kSecond, "release");
+  failed.why = MakeError(absl::StatusCode::kInternal, "a step failed",
+                         {.reason = ErrorReason::kOutOfMemory});
+  const auto ended = std::make_shared<testing::PendingCall>();
+  epochs().Run(EpochCommand::kRelease, failed, absl::Seconds(30), ended->Watcher());
+  EXPECT_OK(ended->Result());
+  EXPECT_EQ(epochs().unformed(), "");
 }
 
 TEST_F(WorkerEpochsTest, AReleaseSaysWhyTheEpochFailed) {

@@ -102,6 +102,8 @@ HealthCheck HealthReporter::EpochCheck(bool standby_counts) const {
     check.reason = absl::StrCat("replica ", replica.value(), " epoch ", epoch.value(), " serves");
   } else if (!last_.preparing.empty()) {
     check.reason = absl::StrJoin(last_.preparing, "; ");
+  } else if (!last_.unformed.empty()) {
+    check.reason = absl::StrCat("it could not be formed: ", last_.unformed);
   } else {
     check.reason = enlisted_ ? "standby: this worker has no rank" : "this worker is not enlisted";
     check.passes = standby_counts && enlisted_ && last_.failed.empty();

@@ -28,6 +28,7 @@ struct WorkObservation {
   uint64_t progress = 0;               // grows with everything that gets on
   std::vector<std::string> failed;     // "replica 0 epoch 3: ...", of epochs held that have failed
   std::vector<std::string> preparing;  // "replica 0 epoch 3: load, 1 of 3 bytes", of those to serve
+  std::string unformed;                // "replica 0 epoch 3: ...", that never came to serve
 };
 
 // SERVING, for the server as a whole ("") and for "muster.v1.Inference", while the worker holds an
@@ -59,7 +60,7 @@ class HealthReporter {
   void Observe(WorkObservation observation) ABSL_LOCKS_EXCLUDED(mu_);
 
   // What SERVING depends on. With `standby_counts`, a worker that is enlisted and has no epoch to
-  // serve passes as well: it is ready to get one.
+  // serve passes as well: it is ready to get one, unless the one that it had could not be formed.
   std::vector<HealthCheck> ReadyChecks(bool standby_counts) const ABSL_LOCKS_EXCLUDED(mu_);
   // That the worker has enlisted once, and that what it prepares gets on.
   std::vector<HealthCheck> StartupChecks() const ABSL_LOCKS_EXCLUDED(mu_);

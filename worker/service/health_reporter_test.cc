@@ -145,6 +145,9 @@ TEST_F(ServingReporter, AStandbyIsReadyForWhoeverAsksThatOfIt) {
   EXPECT_TRUE(AllPass(reporter_.ReadyChecks(true)));
   reporter_.Observe({.preparing = {"replica 0 epoch 2: load"}});
   EXPECT_FALSE(AllPass(reporter_.ReadyChecks(true))) << "it is about to be more than that";
+  reporter_.Observe({.unformed = "replica 0 epoch 2: no memory"});
+  EXPECT_FALSE(AllPass(reporter_.ReadyChecks(true))) << "an upgrade must not go on";
+  EXPECT_EQ(Failure("epoch"), "it could not be formed: replica 0 epoch 2: no memory");
   reporter_.Observe({});
   reporter_.Enlisted(false);
   EXPECT_FALSE(AllPass(reporter_.ReadyChecks(true))) << "nobody could give it a rank";

@@ -2,6 +2,7 @@
 
 #include <set>
 #include <string>
+#include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "base/text.h"
@@ -30,8 +31,8 @@ std::string DescribePreparation(const EpochStatus& epoch) {
 }  // namespace
 
 WorkObservation ObserveWork(const std::vector<EpochStatus>& epochs, uint64_t steps,
-                            uint64_t progress) {
-  WorkObservation work{.steps = steps, .progress = progress};
+                            uint64_t progress, std::string unformed) {
+  WorkObservation work{.steps = steps, .progress = progress, .unformed = std::move(unformed)};
   std::set<ReplicaIndex> serving;
   for (const EpochStatus& epoch : epochs) {
     if (Serves(epoch)) serving.insert(epoch.report.replica);
