@@ -159,9 +159,10 @@ struct EpochReport {
   StepNumber step;
   uint64_t kv_blocks_used = 0;
   uint64_t kv_blocks_total = 0;
-  std::string failure;      // why it is FAILED, one line; else empty
-  uint64_t tokens = 0;      // rows of all steps run, padding not included
-  int queued_requests = 0;  // on the leader
+  std::string failure;       // why it is FAILED, one line; else empty
+  uint64_t tokens = 0;       // rows of all steps run, padding not included
+  int queued_requests = 0;   // on the leader
+  std::vector<int> buckets;  // rows of its graphs, largest first; none before Capture
 
   friend bool operator==(const EpochReport&, const EpochReport&) = default;
 };

@@ -15,6 +15,8 @@ namespace {
 constexpr size_t kMaxFailureBytes = 1024;
 constexpr int kMaxLedgerEntries = 4096;
 constexpr size_t kMaxClientId = 128;
+constexpr uint64_t kMaxBuckets = 64;
+constexpr uint64_t kMaxBucketRows = 1 << 20;
 constexpr absl::Duration kLongestLease = absl::Hours(24 * 365);
 
 // One line of ASCII that is not too long, whatever came.
@@ -66,6 +68,7 @@ v1::EpochReport ToWire(const EpochReport& report) {
   wire.set_tokens(report.tokens);
   wire.set_queued_requests(static_cast<uint32_t>(report.queued_requests));
   wire.set_failure(PlainText(report.failure));
+  for (const int bucket : report.buckets) wire.add_buckets(static_cast<uint32_t>(bucket));
   return wire;
 }
 
@@ -121,6 +124,12 @@ absl::StatusOr<EpochReport> FromWire(const v1::EpochReport& wire) {
   MUSTER_RETURN_IF_ERROR(CheckWireRange("report.queued_requests", wire.queued_requests(), 0,
                                         std::numeric_limits<int>::max()));
   report.queued_requests = static_cast<int>(wire.queued_requests());
+  MUSTER_RETURN_IF_ERROR(CheckWireRange(
+      "report.buckets (entries)", static_cast<uint64_t>(wire.buckets_size()), 0, kMaxBuckets));
+  for (const uint32_t bucket : wire.buckets()) {
+    MUSTER_RETURN_IF_ERROR(CheckWireRange("report.buckets", bucket, 1, kMaxBucketRows));
+    report.buckets.push_back(static_cast<int>(bucket));
+  }
   MUSTER_ASSIGN_OR_RETURN(report.state, FromWire(wire.state()));
   MUSTER_ASSIGN_OR_RETURN(report.progress, FromWire(wire.progress()));
   return report;

@@ -24,7 +24,8 @@ EpochReport ExampleReport() {
           .kv_blocks_used = 5,
           .kv_blocks_total = 6,
           .tokens = 400,
-          .queued_requests = 3};
+          .queued_requests = 3,
+          .buckets = {32, 1}};
 }
 
 ExpiryReport ExampleExpiry() {
@@ -78,6 +79,10 @@ TEST(WireEpochReport, RefusesEveryFieldOutOfRange) {
   ExpectRefused(ExampleReport(), "report.epoch is 0", [](auto& wire) { wire.set_epoch(0); });
   ExpectRefused(ExampleReport(), "state is 0; it can be 1 to 9",
                 [](auto& wire) { wire.clear_state(); });
+  ExpectRefused(ExampleReport(), "report.buckets is 0; it can be 1 to",
+                [](auto& wire) { wire.add_buckets(0); });
+  ExpectRefused(ExampleReport(), "report.buckets (entries) is 65; it can be 0 to 64",
+                [](auto& wire) { wire.mutable_buckets()->Resize(65, 1); });
   ExpectRefused(ExampleReport(), "progress.phase has 257 bytes",
                 [&](auto& wire) { wire.mutable_progress()->set_phase(text); });
   ExpectRefused(ExampleReport(), "progress.unit has 257 bytes",

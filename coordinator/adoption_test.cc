@@ -229,6 +229,26 @@ TEST_F(AdoptionTest, ATopologyThatTheWorkerHasNoRankInIsNoReasonToWait) {
   EXPECT_EQ(Released(), std::vector<std::string>{"w5/7"});
 }
 
+TEST_F(AdoptionTest, ItKeepsTheBucketsThatItHad) {
+  const Topology topology = Former(7, {.cp = 2});
+  for (int i : {0, 1}) {
+    WorkerInfo worker = Worker(i);
+    worker.term = Term(kFormerTerm);
+    worker.serving = {topology};
+    worker.epochs = {{.epoch = Epoch(7), .state = WorkerState::kServing, .buckets = {16, 2}}};
+    fleet_.Enlist(std::move(worker));
+  }
+  OperationRequest same{.id = "same", .kind = OperationKind::kApplyTopology, .buckets = {16, 2}};
+  fleet_.Operate(same);
+  fleet_.DescribeCaches();
+  EXPECT_TRUE(fleet_.operation("same").no_change);
+  fleet_.Lose("w1");
+  fleet_.Release();
+  fleet_.Enlist("w5");
+  fleet_.Advance(absl::Seconds(1));
+  EXPECT_EQ(fleet_.TakeCall(FormingPhase::kAssign, "w5").inputs.buckets, (std::vector<int>{16, 2}));
+}
+
 TEST_F(AdoptionTest, OneThatHadShrunkDoesNotDecideTheSizeOfAll) {
   TestFleet fleet({.cp = 2, .replicas = 2});
   const Topology small = Former(7, {.cp = 1}, 1);

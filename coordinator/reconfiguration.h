@@ -143,6 +143,7 @@ class Reconfiguration : public MembershipListener, private OperationHost, privat
   static bool Serves(const Slot& slot, const HeldEpoch& held);
   void GiveBack(const HeldEpoch& held) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   void DecideAdoptions() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  std::vector<int> BucketsOf(const Topology& topology) const;
   void Adopt(const Topology& topology, Slot& slot, const std::vector<HeldEpoch>& released)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
 

@@ -106,15 +106,27 @@ void Reconfiguration::DecideAdoptions() {
   }
 }
 
+// As its leader reports.
+std::vector<int> Reconfiguration::BucketsOf(const Topology& topology) const {
+  const auto leader = membership_.Find(topology.ranks.front().worker_id);
+  if (!leader.has_value()) return {};
+  for (const EpochReport& report : leader->epochs) {
+    if (report.replica == topology.replica && report.epoch == topology.epoch) return report.buckets;
+  }
+  return {};
+}
+
 void Reconfiguration::Adopt(const Topology& topology, Slot& slot,
                             const std::vector<HeldEpoch>& released) {
   slot.own = topology.epoch;
-  slot.replica->Adopt(topology);
+  const std::vector<int> buckets = BucketsOf(topology);
+  slot.replica->Adopt(topology, buckets);
   // Sizes that were asked for are those of all replicas but of one that had to shrink.
   const bool larger = topology.config.world_size() > shape_.config.world_size();
   if (!std::exchange(adopted_, true) || larger) {
     shape_.config.tp = topology.config.tp;
     shape_.config.cp = topology.config.cp;
+    shape_.buckets = buckets;
   }
   std::set<Epoch> prepared;
   for (const HeldEpoch& held : released) {

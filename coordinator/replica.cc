@@ -89,11 +89,11 @@ void Replica::Form(FormationPlan plan) {
   current_->Start();
 }
 
-void Replica::Adopt(const Topology& topology) {
+void Replica::Adopt(const Topology& topology, std::vector<int> buckets) {
   status_ = {.replica = status_.replica, .topology = topology};
   plan_refused_ = false;
   retry_ = false;
-  shape_.config = topology.config;
+  shape_ = {.config = topology.config, .buckets = std::move(buckets)};
   current_ = MakeFormation({.topology = topology});
   current_->MarkServing();
   ports_.board.BeginEpoch(topology);

@@ -88,7 +88,7 @@ class Replica : private FormationOwner {
   // Starts forming. Plannable(); `plan` follows no other topology.
   void Form(FormationPlan plan);
   // Serves what its ranks reported as serving. Adoptable().
-  void Adopt(const Topology& topology);
+  void Adopt(const Topology& topology, std::vector<int> buckets);
   // Records why no epoch could be planned: FAILED for a refusal, WAITING for workers.
   void RefusePlan(const absl::Status& reason);
   void WaitFor(const absl::Status& reason);

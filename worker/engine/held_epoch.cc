@@ -206,6 +206,7 @@ EpochStatus HeldEpoch::StatusLocked() const {
                      .buckets = buckets_,
                      .block_tokens = block_tokens_,
                      .fusion = fusion_};
+  status.report.buckets = buckets_;
   if (serving_ != nullptr) {
     status.capacity = serving_->engine().capacity();
     status.requests_in_flight = serving_->engine().queue().in_flight();
