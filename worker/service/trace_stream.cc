@@ -17,11 +17,11 @@ namespace muster {
 namespace {
 
 // Between two messages: a ring holds what a worker writes in ten times as long.
-// Each message wakes three threads and another process, on a host whose processors compute. The
-// ring overflows long after it has made the shorter pause necessary.
+// Each message wakes three threads and another process, on a host whose processors compute: the
+// longer pause is for when so few spans come that it would not bring many.
 constexpr absl::Duration kPause = absl::Milliseconds(250);
 constexpr absl::Duration kShortPause = absl::Milliseconds(50);
-constexpr int kMany = 256;  // spans of one message
+constexpr int kMany = 1024;  // spans of one message, a quarter of what the ring keeps
 
 v1::SpanKind KindToWire(SpanKind kind) {
   switch (kind) {
@@ -88,11 +88,13 @@ class TraceStream final : public TraceReactor {
     absl::MutexLock lock(&mu_);
     if (!ok) return End(grpc::Status::CANCELLED);
     const absl::Duration left = end_ - Clock::Real().Now();
-    const absl::Duration pause = response_.spans_size() < kMany ? kPause : kShortPause;
+    const bool first = pause_ == absl::ZeroDuration();
+    const bool few = !first && response_.spans_size() * absl::FDivDuration(kPause, pause_) < kMany;
+    pause_ = few ? kPause : kShortPause;
     if (last_) return End(grpc::Status::OK);
     if (ended_) return;
     // The alarm keeps its function for as long as it lives, so that must not keep the stream.
-    alarm_.Set(DeadlineAfter(std::clamp(left, absl::ZeroDuration(), pause)),
+    alarm_.Set(DeadlineAfter(std::clamp(left, absl::ZeroDuration(), pause_)),
                [weak = std::weak_ptr<TraceStream>(self_)](bool) {
                  if (const auto self = weak.lock()) self->OnPauseOver();
                });
@@ -128,7 +130,8 @@ class TraceStream final : public TraceReactor {
   absl::Mutex mu_;
   std::optional<SpanReader> reader_ ABSL_GUARDED_BY(mu_);  // none once it has ended
   v1::CollectResponse response_ ABSL_GUARDED_BY(mu_);      // gRPC's until OnWriteDone
-  bool last_ ABSL_GUARDED_BY(mu_) = false;                 // response_ is
+  absl::Duration pause_ ABSL_GUARDED_BY(mu_);  // before response_; none before the first
+  bool last_ ABSL_GUARDED_BY(mu_) = false;     // response_ is
   bool ended_ ABSL_GUARDED_BY(mu_) = false;
   grpc::Alarm alarm_;
 };
