@@ -36,10 +36,6 @@ class Retries:
         self._pause = min(self._pause * 2, LONGEST_PAUSE)
         return pause
 
-    def succeed(self) -> None:
-        """Begins with short pauses again; how long patience lasts does not change."""
-        self._pause = FIRST_PAUSE
-
 
 def may_retry(error: MusterError) -> bool:
     """Whether the same call may be made again, unchanged."""
