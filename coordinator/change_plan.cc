@@ -33,13 +33,6 @@ constexpr double kAssumedCopyRate = 1e9;     // bytes per second
 constexpr double kAssumedPrefillRate = 1e2;  // tokens per second
 constexpr absl::Duration kShortestPrepare = absl::Milliseconds(100);
 
-const RankPlacement* FindWorker(const Topology& topology, const std::string& worker_id) {
-  for (const RankPlacement& rank : topology.ranks) {
-    if (rank.worker_id == worker_id) return &rank;
-  }
-  return nullptr;
-}
-
 size_t IndexOf(GlobalRank rank) { return static_cast<size_t>(rank.value()); }
 
 // Held blocks by cp rank.

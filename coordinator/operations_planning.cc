@@ -19,11 +19,6 @@ absl::Duration FormedIn(const ReplicaStatus& status) {
   return total;
 }
 
-bool HasRank(const Topology& topology, const std::string& worker_id) {
-  return std::any_of(topology.ranks.begin(), topology.ranks.end(),
-                     [&](const RankPlacement& rank) { return rank.worker_id == worker_id; });
-}
-
 // Who gets the rank that the worker has; nobody where the new sizes lack its place.
 std::string SuccessorOf(const std::string& worker_id, const ReplicaChange& change) {
   for (const RankPlacement& rank : change.from.ranks) {
@@ -181,7 +176,7 @@ std::vector<Topology> Operations::ServingTopologies(const std::string& drained) 
   for (const Replica* replica : host_.Replicas()) {
     if (!Serves(*replica)) continue;
     const Topology& topology = *replica->status().topology;
-    if (drained.empty() || HasRank(topology, drained)) topologies.push_back(topology);
+    if (drained.empty() || FindWorker(topology, drained) != nullptr) topologies.push_back(topology);
   }
   return topologies;
 }
@@ -216,10 +211,11 @@ absl::StatusOr<ReplicaChange> Operations::PlanReplica(Replica& replica, const Ta
   }
   if (!change.ok()) return change;
   change->note = NoteOf(target, replica.shape().buckets, *change);
-  std::erase_if(pool, [&](const Candidate& w) { return HasRank(change->to, w.worker_id); });
+  std::erase_if(pool,
+                [&](const Candidate& w) { return FindWorker(change->to, w.worker_id) != nullptr; });
   for (const Candidate& worker : request.inventory) {
-    const bool freed = HasRank(change->from, worker.worker_id) &&
-                       !HasRank(change->to, worker.worker_id) &&
+    const bool freed = FindWorker(change->from, worker.worker_id) != nullptr &&
+                       FindWorker(change->to, worker.worker_id) == nullptr &&
                        !request.excluded.contains(worker.worker_id);
     if (freed) pool.push_back(worker);
   }

@@ -11,13 +11,9 @@
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
 #include "base/topology.h"
+#include "coordinator/rank_sizes.h"
 
 namespace muster {
-
-// Tokens in one KV block.
-inline constexpr int kBlockTokens = 16;
-// Ranks that one stage can have.
-inline constexpr int kMaxStageSize = 16;
 
 // A worker that may take a rank.
 struct Candidate {
@@ -53,15 +49,6 @@ struct ReplicaSlot {
   std::optional<Topology> previous;  // its survivors keep their places
 };
 
-// Predicted memory of one rank.
-struct RankFootprint {
-  GlobalRank rank;
-  uint64_t weight_bytes = 0;
-  uint64_t stage_bytes = 0;     // of those: sharded over the stage, so that another cp changes them
-  uint64_t kv_block_bytes = 0;  // one block, all layers
-  friend bool operator==(const RankFootprint&, const RankFootprint&) = default;
-};
-
 // Measured memory of one rank, once it serves.
 struct RankLedger {
   GlobalRank rank;
@@ -70,15 +57,6 @@ struct RankLedger {
   int block_tokens = 0;
   std::vector<int> buckets;  // rows of its graphs, largest first
 };
-
-// Context-parallel sizes that a replica can change to while it serves.
-struct CpRange {
-  int min = 1;
-  int max = 1;
-  friend bool operator==(const CpRange&, const CpRange&) = default;
-};
-// Half of `cp` to twice as much.
-CpRange DefaultCpRange(int cp);
 
 struct Plan {
   std::vector<Topology> topologies;       // one per slot, in order
@@ -94,30 +72,14 @@ struct PlanRequest {
   bool one_per_domain = false;       // no two of the slots in the same
 };
 
-// INVALID_ARGUMENT (reason PLAN_REFUSED) unless the model can be split so: names the number that
-// does not divide and the sizes that would, cp sizes of `range` alone. `config` may be outside of
-// it.
-absl::Status CheckConfig(const ParallelConfig& config, const ModelSpec& model,
-                         const CpRange& range = {.min = 1, .max = kMaxStageSize});
-
 // The model that all workers hold. FAILED_PRECONDITION names the workers that hold another one than
 // most do, or says that no worker is enlisted.
 absl::StatusOr<ModelSpec> CommonModel(const std::vector<Candidate>& inventory);
+// The rank that a worker has, by its id; null for none.
+const RankPlacement* FindWorker(const Topology& topology, absl::string_view worker_id);
+
 // "llama in float32 (digest 00000000000000aa)".
 std::string DescribeModel(const ModelSpec& model);
-
-// Bytes of weights and of a KV block on each rank. `config` has passed CheckConfig.
-std::vector<RankFootprint> Footprints(const ParallelConfig& config, const ModelSpec& model);
-
-// Of weights sharded over the stage: what a rank of `config` must leave free so that whichever cp
-// of `range` may follow whichever other, both held at once. 0 where no cp of it fits.
-uint64_t ResizeReserveBytes(const ParallelConfig& config, const ModelSpec& model,
-                            const CpRange& range);
-
-// INVALID_ARGUMENT with reason PLAN_REFUSED.
-absl::Status RefusePlan(absl::string_view message);
-// "1, 3 or 9"; `sizes` is not empty.
-std::string ChoicesText(const std::vector<int>& sizes);
 
 // Assigns workers to every rank of every slot, those of a slot all of one team: of that with most
 // workers of the slot's previous topology, or else, so that replicas spread and have standbys, of

@@ -29,9 +29,7 @@ std::vector<Candidate> ToCandidates(const std::vector<WorkerView>& members) {
 // Its ranks, and all else in their domain if that is not for any other replica.
 void TakeFrom(const Topology& topology, bool whole_domain, std::vector<Candidate>& free) {
   const auto has_rank = [&](const Candidate& worker) {
-    return std::any_of(
-        topology.ranks.begin(), topology.ranks.end(),
-        [&](const RankPlacement& rank) { return rank.worker_id == worker.worker_id; });
+    return FindWorker(topology, worker.worker_id) != nullptr;
   };
   const std::string domain = std::find_if(free.begin(), free.end(), has_rank)->domain;
   std::erase_if(free, [&](const Candidate& worker) {

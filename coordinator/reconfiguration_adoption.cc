@@ -13,9 +13,8 @@ namespace {
 constexpr uint64_t kHighestEpoch = uint64_t{1} << 62;
 
 bool HasRank(const Topology& topology, const WorkerInfo& worker) {
-  return std::any_of(topology.ranks.begin(), topology.ranks.end(), [&](const auto& rank) {
-    return rank.worker_id == worker.worker_id && rank.incarnation == worker.incarnation;
-  });
+  const RankPlacement* const rank = FindWorker(topology, worker.worker_id);
+  return rank != nullptr && rank->incarnation == worker.incarnation;
 }
 
 }  // namespace

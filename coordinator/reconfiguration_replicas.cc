@@ -17,10 +17,8 @@ constexpr size_t kMostReplicas = 1024;
 // It stays so, with its workers, until one of them leaves.
 bool HasFailedFor(const Replica& replica, const std::string& worker_id) {
   const ReplicaStatus& status = replica.status();
-  if (status.state != ReplicaState::kFailed || !status.topology.has_value()) return false;
-  const auto& ranks = status.topology->ranks;
-  return std::any_of(ranks.begin(), ranks.end(),
-                     [&](const RankPlacement& rank) { return rank.worker_id == worker_id; });
+  return status.state == ReplicaState::kFailed && status.topology.has_value() &&
+         FindWorker(*status.topology, worker_id) != nullptr;
 }
 
 bool IsMember(const RankPlacement& rank, const std::vector<WorkerView>& members) {
