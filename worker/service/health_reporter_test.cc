@@ -111,6 +111,16 @@ TEST_F(ServingReporter, StepsThatStandStillWithRequestsInFlightAreAStall) {
   EXPECT_EQ(health_.Of("muster.v1.Inference"), 1) << "a step has ended";
 }
 
+TEST_F(ServingReporter, WhoeverAsksIsToldTheSameAsWhoeverWatches) {
+  reporter_.Observe({.steps = 7, .requests_in_flight = 2});
+  clock_.Advance(absl::Seconds(6));
+  EXPECT_EQ(Failure("steps"), "") << "nobody has looked since";
+  EXPECT_EQ(health_.Of("muster.v1.Inference"), 1);
+  reporter_.Observe({.steps = 7, .requests_in_flight = 2});
+  EXPECT_NE(Failure("steps"), "");
+  EXPECT_EQ(health_.Of("muster.v1.Inference"), 0);
+}
+
 TEST_F(ServingReporter, StepsMayStandStillWhileNothingIsInFlight) {
   for (int i = 0; i < 10; ++i) {
     clock_.Advance(absl::Seconds(4));
