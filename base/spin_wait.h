@@ -4,6 +4,7 @@
 
 #include <sched.h>
 
+#include <algorithm>
 #include <chrono>
 #include <cstdint>
 
@@ -22,22 +23,57 @@ inline int64_t SteadyNowNs() {
   return std::chrono::steady_clock::now().time_since_epoch() / std::chrono::nanoseconds(1);
 }
 
+// What a thread knows of its core: whether others want it, who do not give it back soon.
+class CoreSharing {
+ public:
+  // A look that takes longer was not the peer's doing: the core was somebody else's.
+  static constexpr int64_t kAwayNs = 1'000'000;
+  // Waits after that in which the core is given away by sleeping.
+  static constexpr int kWaits = 256;
+
+  // Called once in a wait: whether it may spin.
+  bool MaySpin() {
+    if (waits_ == 0) return true;
+    --waits_;
+    return false;
+  }
+  // A look took `ns`; whether the wait may go on spinning.
+  bool MaySpinAfter(int64_t ns) {
+    if (ns < kAwayNs) return true;
+    waits_ = kWaits;
+    return false;
+  }
+
+ private:
+  int waits_ = 0;
+};
+
+inline thread_local CoreSharing core_sharing;
+
 // Looks at `ready` again and again for `patience_ns`; whether it became true. Before sleeping,
 // which costs a hundred times as much. After a microsecond each look offers the core to whoever
 // wants it: on an idle core that is nearly as quick as spinning, and where the one that is waited
-// for shares the core, a waiter that kept it would wait for itself.
+// for shares the core, a waiter that kept it would wait for itself. But whoever yields gives a
+// whole time slice away: where another program wants the core, too, it is cheaper to sleep soon
+// and be woken.
 template <typename Ready>
 bool SpinUntil(int64_t patience_ns, Ready ready) {
   constexpr int64_t kHoldCoreNs = 500;
+  constexpr int64_t kShortNs = 2'000;
   constexpr int kLooks = 4;
   if (ready()) return true;
+  const bool spins = core_sharing.MaySpin();
+  if (!spins) patience_ns = std::min(patience_ns, kShortNs);
   const int64_t start = SteadyNowNs();
-  for (int64_t waited = 0; waited < patience_ns; waited = SteadyNowNs() - start) {
-    if (waited > kHoldCoreNs) sched_yield();
+  for (int64_t now = start; now - start < patience_ns;) {
+    if (spins && now - start > kHoldCoreNs) sched_yield();
     for (int i = 0; i < kLooks; ++i) {
       if (ready()) return true;
       CpuRelax();
     }
+    const int64_t looked = SteadyNowNs();
+    if (!core_sharing.MaySpinAfter(looked - now)) return ready();
+    now = looked;
   }
   return false;
 }

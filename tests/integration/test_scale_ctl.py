@@ -428,7 +428,7 @@ def test_forks_share_their_blocks_in_the_new_epoch_as_well(fleet, replica, idle_
 
 def test_a_benchmark_tells_of_the_changes_that_happened_while_it_ran(fleet):
     command = [sys.executable, "-m", "muster.bench", "--coordinator", fleet.coordinator.address,
-               "--clients", "4", "--requests", "150", "--prompt-lengths", "16-64",
+               "--clients", "4", "--requests", "60", "--prompt-lengths", "16-64",
                "--output-lengths", "20-40", "--no-reuse", "--resizes", "--json"]
     with subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
                           stderr=subprocess.PIPE, text=True) as bench:
@@ -438,7 +438,7 @@ def test_a_benchmark_tells_of_the_changes_that_happened_while_it_ran(fleet):
         output, errors = bench.communicate()
     assert bench.returncode == 0, errors
     report = json.loads(output)
-    assert (report["requests"], report["ok"], report["failed"]) == (150, 150, 0)
+    assert (report["requests"], report["ok"], report["failed"]) == (60, 60, 0)
     assert report["rebuilt_sequences"] == 0
     assert report["resizes"] and not any(it["rolled_back"] for it in report["resizes"])
     facts = {resize.to_epoch: resize for resize in done}
