@@ -54,7 +54,7 @@ struct Span {
 class SpanRing {
  public:
   static constexpr size_t kMaxIdBytes = 128;
-  static constexpr size_t kSize = 4096;  // 1 MiB
+  static constexpr size_t kSize = 16384;  // 4 MiB
 
   // `size` is a power of two.
   explicit SpanRing(size_t size = kSize);

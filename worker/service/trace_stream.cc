@@ -16,12 +16,13 @@
 namespace muster {
 namespace {
 
-// Between two messages: a ring holds what a worker writes in ten times as long.
-// Each message wakes three threads and another process, on a host whose processors compute: the
-// longer pause is for when so few spans come that it would not bring many.
+// Between two messages: a ring holds what a worker writes in many times as long, so that a stream
+// that does not get the processor for a while loses nothing. Each message wakes three threads and
+// another process, on a host whose processors compute: the longer pause is for when so few spans
+// come that it would not bring many.
 constexpr absl::Duration kPause = absl::Milliseconds(250);
 constexpr absl::Duration kShortPause = absl::Milliseconds(50);
-constexpr int kMany = 1024;  // spans of one message, a quarter of what the ring keeps
+constexpr int kMany = 1024;  // spans of one message, a small part of what the ring keeps
 
 v1::SpanKind KindToWire(SpanKind kind) {
   switch (kind) {
