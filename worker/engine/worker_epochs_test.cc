@@ -374,6 +374,23 @@ TEST_F(WorkerEpochsTest, AClientThatLosesItsSequencesIsToldOf) {
   EXPECT_EQ(leader.events(), (std::vector<std::string>{"activated 1", "expired 1 'test'"}));
 }
 
+TEST_F(WorkerEpochsTest, ARequestWhoseCallerHasLeftIsNotRun) {
+  ASSERT_OK(worker_->Reach(WorkerState::kServing, kFirst));
+  ASSERT_OK_AND_ASSIGN(const auto serving, epochs().Serving());
+  ASSERT_OK_AND_ASSIGN(const ForwardResult before,
+                       StartForward(serving->engine(), "s", {1, 2}, 0).get());
+  std::promise<absl::Status> left;
+  serving->engine().Forward(
+      {.client_id = "test",
+       .slices = {{.sequence_id = "s", .token_ids = {3}, .first_position = 2}}},
+      {.done = [&](const ForwardAnswer& it) { left.set_value(it.status()); },
+       .still_wanted = [] { return absl::CancelledError("it has left"); }});
+  EXPECT_STATUS(left.get_future().get(), absl::StatusCode::kCancelled, "it has left");
+  ASSERT_OK_AND_ASSIGN(const ForwardResult after,
+                       StartForward(serving->engine(), "s", {3}, 2).get());
+  EXPECT_EQ(after.step.value(), before.step.value() + 1);
+}
+
 TEST_F(WorkerEpochsTest, TheNextEpochIsPreparedWhileOneServes) {
   ASSERT_OK(Serve(both(), kFirst, kTwo));
   ASSERT_OK_AND_ASSIGN(auto serving, epochs().Serving());
