@@ -1,7 +1,7 @@
 """What each topic runs."""
 
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,12 +12,32 @@ from suite.mps import multi_process_service
 from suite.results import Record, count_gtest, ended, load
 from suite.sanitizer import TOOLS, quick_cases, sanitize
 
-# Benchmarks in Python, and whether they start several ranks.
-_SCRIPTS = {"muster_benchmark": False, "resize_benchmark": True}
-# Those of what knows one GPU only.
-_SCRIPTS_OF_ONE_GPU = {"transformers_benchmark": False}
 # Of one program, unless less of its topic's time is left.
 _PROGRAM_SECONDS = 300.0
+
+
+@dataclass(frozen=True)
+class Script:
+    """A benchmark in Python.
+
+    Attributes:
+      name: of the program, and of what is recorded.
+      shares: on one GPU it starts several ranks, which share it under MPS.
+      gpus: that it wants, at least and at most.
+    """
+
+    name: str
+    words: tuple[str, ...] = ()
+    shares: bool = False
+    gpus: tuple[int, int] = (1, 1024)
+
+
+_SCRIPTS = (
+    Script("muster_benchmark"), Script("resize_benchmark", shares=True),
+    Script("transformers_benchmark", gpus=(1, 1)))
+_OF_8B = (Script("muster_benchmark", ("--all",)), Script("death_benchmark", gpus=(2, 1024)))
+_OF_70B = (
+    Script("muster_benchmark", ("--models", "70b", "--all", "--batches", "1"), gpus=(2, 1024)),)
 
 
 @dataclass
@@ -141,14 +161,22 @@ def _benchmarks(run: Run) -> Iterator[Record]:
             outcome = run.program(
                 program.name, run.bundle.root / program.path, environment=environment)
         yield figures(run, program.name, outcome)
-    scripts = _SCRIPTS | (_SCRIPTS_OF_ONE_GPU if run.gpus == 1 else {})
-    for script, ranks in scripts.items():
-        beside = _beside_transformers(run)
-        with beside.ranks(ranks and run.gpus == 1) as environment:
+    yield from _scripts(run, _SCRIPTS)
+
+
+def _scripts(run: Run, scripts: Iterable[Script]) -> Iterator[Record]:
+    beside = _beside_transformers(run)
+    for script in scripts:
+        least, most = script.gpus
+        if not least <= run.gpus <= most:
+            reason = f"wants {least} GPUs" if run.gpus < least else "knows one GPU"
+            yield Record(run.topic, script.name, skipped={script.name: reason})
+            continue
+        with beside.ranks(script.shares and run.gpus == 1) as environment:
             outcome = beside.program(
-                script, sys.executable, run.bundle.root / f"tests/gpu/{script}.py",
-                environment=environment)
-        yield figures(run, script, outcome)
+                script.name, sys.executable, run.bundle.root / f"tests/gpu/{script.name}.py",
+                *script.words, limit=run.left(), environment=environment)
+        yield figures(run, script.name, outcome)
 
 
 def figures(run: Run, name: str, outcome: programs.Outcome) -> Record:
@@ -177,4 +205,6 @@ TOPICS: dict[str, Topic] = {
     "faults": _faults,
     "sanitizer": _sanitizer,
     "benchmarks": _benchmarks,
+    "splits-8b": lambda run: _scripts(run, _OF_8B),
+    "splits-70b": lambda run: _scripts(run, _OF_70B),
 }
