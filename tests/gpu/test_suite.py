@@ -13,7 +13,7 @@ from suite.bundle import Bundle
 from suite.mps import multi_process_service
 from suite.programs import Outcome
 from suite.results import Record, count_gtest, explanations, table, total
-from suite.topics import Run, figures
+from suite.topics import TOPICS, Run, figures
 
 HERE = Path(__file__).resolve().parent
 GTEST = """\
@@ -148,6 +148,13 @@ def test_a_benchmark_has_to_print_its_figures(tmp_path, printed, passed, failed)
     run = Run(Bundle.__new__(Bundle), "benchmarks", 1, tmp_path, {}, lambda: 1.0)
     record = figures(run, "a_benchmark", Outcome(0, 0.1, log))
     assert (record.passed, record.failed) == (passed, failed)
+
+
+def test_a_benchmark_that_wants_more_gpus_is_skipped_by_name(tmp_path):
+    run = Run(Bundle.__new__(Bundle), "splits-70b", 1, tmp_path, {"PYTHONPATH": ""}, lambda: 1.0)
+    (record,) = TOPICS["splits-70b"](run)
+    assert (record.passed, record.failed) == (0, [])
+    assert record.skipped == {"muster_benchmark": "wants 2 GPUs"}
 
 
 def test_an_unknown_topic_is_refused(bundle):

@@ -35,7 +35,9 @@ class Script:
 _SCRIPTS = (
     Script("muster_benchmark"), Script("resize_benchmark", shares=True),
     Script("transformers_benchmark", gpus=(1, 1)))
-_OF_8B = (Script("muster_benchmark", ("--all",)), Script("death_benchmark", gpus=(2, 1024)))
+_OF_8B = (
+    Script("muster_benchmark", ("--all",)), Script("death_benchmark", gpus=(2, 1024)),
+    Script("all_reduce_benchmark", gpus=(2, 1024)))
 _OF_70B = (
     Script("muster_benchmark", ("--models", "70b", "--all", "--batches", "1"), gpus=(2, 1024)),)
 
