@@ -28,24 +28,33 @@ class CoreSharing {
  public:
   // A look that takes longer was not the peer's doing: the core was somebody else's.
   static constexpr int64_t kAwayNs = 1'000'000;
-  // Waits after that in which the core is given away by sleeping.
-  static constexpr int kWaits = 256;
+  // Waits after that in which the core is given away by sleeping: few after a disturbance, and
+  // twice as many as before where trying again, this many waits later, has lost the core again.
+  static constexpr int kFewest = 16, kMost = 1024, kSoon = 64;
 
   // Called once in a wait: whether it may spin.
   bool MaySpin() {
-    if (waits_ == 0) return true;
-    --waits_;
-    return false;
+    if (sleeps_ > 0) {
+      --sleeps_;
+      return false;
+    }
+    if (spins_ < kSoon) ++spins_;
+    return true;
   }
   // A look took `ns`; whether the wait may go on spinning.
   bool MaySpinAfter(int64_t ns) {
     if (ns < kAwayNs) return true;
-    waits_ = kWaits;
+    const bool again = spins_ < kSoon;
+    pause_ = again ? std::min(2 * pause_, kMost) : kFewest;
+    sleeps_ = pause_;
+    spins_ = 0;
     return false;
   }
 
  private:
-  int waits_ = 0;
+  int sleeps_ = 0;       // waits that are still to sleep
+  int spins_ = kSoon;    // waits that spun since, up to kSoon
+  int pause_ = kFewest;  // what sleeps_ began with
 };
 
 inline thread_local CoreSharing core_sharing;

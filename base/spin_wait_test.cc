@@ -17,21 +17,41 @@ TEST(CoreSharing, SpinsWhileLooksAreShort) {
   EXPECT_TRUE(core.MaySpin());
 }
 
-TEST(CoreSharing, AfterALongLookTheNextWaitsDoNotSpin) {
+// How many waits do not spin.
+int Sleeps(CoreSharing& core) {
+  int sleeps = 0;
+  while (!core.MaySpin()) ++sleeps;
+  return sleeps;
+}
+
+TEST(CoreSharing, AfterALongLookSomeWaitsDoNotSpin) {
   CoreSharing core;
   ASSERT_TRUE(core.MaySpin());
   EXPECT_FALSE(core.MaySpinAfter(kLong));
-  for (int i = 0; i < CoreSharing::kWaits; ++i) EXPECT_FALSE(core.MaySpin()) << i;
-  EXPECT_TRUE(core.MaySpin()) << "it tries again whether the core is its own";
+  EXPECT_EQ(Sleeps(core), CoreSharing::kFewest) << "then it tries again";
 }
 
-TEST(CoreSharing, ALongLookInAWaitThatDoesNotSpinBeginsTheCountAnew) {
+TEST(CoreSharing, TheyAreTwiceAsManyWhereTryingLosesTheCoreAgain) {
   CoreSharing core;
   core.MaySpinAfter(kLong);
-  for (int i = 1; i < CoreSharing::kWaits; ++i) ASSERT_FALSE(core.MaySpin()) << i;
+  for (int sleeps = CoreSharing::kFewest; sleeps < CoreSharing::kMost; sleeps *= 2) {
+    EXPECT_EQ(Sleeps(core), sleeps);
+    core.MaySpinAfter(kLong);
+  }
+  EXPECT_EQ(Sleeps(core), CoreSharing::kMost);
   core.MaySpinAfter(kLong);
-  for (int i = 0; i < CoreSharing::kWaits; ++i) EXPECT_FALSE(core.MaySpin()) << i;
-  EXPECT_TRUE(core.MaySpin());
+  EXPECT_EQ(Sleeps(core), CoreSharing::kMost) << "but no more than that";
+}
+
+TEST(CoreSharing, AndFewAgainAfterWaitsThatSpunWell) {
+  CoreSharing core;
+  for (int i = 0; i < 3; ++i) {
+    core.MaySpinAfter(kLong);
+    Sleeps(core);
+  }
+  for (int i = 0; i < CoreSharing::kSoon; ++i) ASSERT_TRUE(core.MaySpin());
+  core.MaySpinAfter(kLong);
+  EXPECT_EQ(Sleeps(core), CoreSharing::kFewest);
 }
 
 // On a thread of its own, whose core_sharing is new.
