@@ -4,6 +4,7 @@ import asyncio
 import json
 import signal
 import threading
+from dataclasses import replace
 
 import pytest
 from fake_fleet import FakeFleet
@@ -88,6 +89,37 @@ def test_what_the_coordinator_forgets_while_the_benchmark_runs_is_known_in_its_e
 
     (resize,) = asyncio.run(watch())
     assert resize.facts and resize.facts.kv_blocks_moved == 21
+
+
+class ResizesWhileAsked:
+    """A fleet whose change comes into force just after it has said that it is being prepared."""
+
+    def __init__(self):
+        self.news: asyncio.Queue[Event] = asyncio.Queue()
+
+    async def heard(self) -> None:
+        while not self.news.empty():
+            await asyncio.sleep(0)
+
+    async def events(self, _: int = 1, follow: bool = False):
+        while follow:
+            yield await self.news.get()
+
+    async def operations(self) -> list[Operation]:
+        self.news.put_nowait(event("RESIZED"))
+        await self.heard()
+        return [operation(replace(FACTS, stage="PREPARING", kv_blocks_moved=0))]
+
+
+def test_a_change_that_ends_while_the_coordinator_is_asked_is_not_told_half():
+    async def ask() -> list[Resize]:
+        fleet = ResizesWhileAsked()
+        async with Watcher(fleet) as watcher:
+            fleet.news.put_nowait(event("OPERATION_STARTED"))
+            await fleet.heard()
+            return await watcher.resizes(0.0)
+
+    assert asyncio.run(ask()) == []
 
 
 def bench_with_resize(server: FakeFleet, *words: str) -> int:

@@ -96,10 +96,10 @@ class Watcher:
 
     async def resizes(self, start: float) -> list[Resize]:
         """What was heard so far, times counted from `start` of time.perf_counter."""
-        if self._heard:
+        heard = list(self._heard)  # what is heard while it asks came too late for the answer
+        if heard:
             await self._ask()
-        return resizes_of(
-            [(it.event, it.at - start) for it in self._heard], self._operations.values())
+        return resizes_of([(it.event, it.at - start) for it in heard], self._operations.values())
 
     async def _ask(self) -> None:
         """The coordinator forgets operations; what it knows now is kept here."""
