@@ -9,7 +9,6 @@ import argparse
 import json
 import os
 import re
-import shutil
 import signal
 import subprocess
 import tempfile
@@ -19,7 +18,7 @@ from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 
-from gpu_fleet import GPUS, ROOT, fleet
+from gpu_fleet import GPUS, dummy_llama, fleet
 from muster.client import Fleet, Replica
 from muster.errors import MusterError
 from muster.fleet_process import FleetProcess
@@ -29,15 +28,6 @@ _SERVING_SECONDS = 60.0
 _PROMPT = list(range(3, 67))
 # Tokens after which the worker dies, and more than it can still write.
 _KILLED_AT, _MANY = 50, 100_000
-
-
-@contextmanager
-def _config(model: Path | None) -> Iterator[Path]:
-    """A folder with what made-up weights are made from."""
-    with tempfile.TemporaryDirectory() as folder:
-        source = model / "config.json" if model else ROOT / "tests" / "gpu" / "eight_billion.json"
-        shutil.copy(source, Path(folder, "config.json"))
-        yield Path(folder)
 
 
 def _kill_at_work(replica: Replica, pid: int) -> tuple[float, float, str]:
@@ -62,7 +52,7 @@ def _started_again(command: list[str]) -> Iterator[None]:
         try:
             yield
         finally:
-            worker.terminate()
+            worker.kill()
 
 
 def _named_at(log: Path, victim: str, killed: float) -> float:
@@ -109,7 +99,7 @@ def main() -> None:
     parser.add_argument("--tp", type=int, default=max(GPUS // 2, 1), help="default: half of the GPUs")
     parser.add_argument("--cp", type=int, default=2, help="default: %(default)s")
     options = parser.parse_args()
-    with _config(options.model) as model, tempfile.TemporaryDirectory() as logs:
+    with dummy_llama(options.model) as model, tempfile.TemporaryDirectory() as logs:
         with fleet(model, options.tp, options.cp, "--log-dir", logs, device=options.device,
                    load_format="dummy") as process:
             print(json.dumps(_measure(process, Path(logs)), indent=1))

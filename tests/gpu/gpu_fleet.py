@@ -3,10 +3,13 @@
 import json
 import os
 import secrets
+import shutil
 import subprocess
 import sys
+import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from muster.fleet_process import FleetOptions, FleetProcess
@@ -61,6 +64,15 @@ def fleet(model: Path, tp: int, cp: int, *words: str, device: str = "cuda",
     return FleetProcess(FleetOptions(
         model, tp, cp, dtype=dtype, extra=words, device=device, load_format=load_format,
         oversubscribe=sharing(tp * cp) if shared_by is None else shared_by))
+
+
+@contextmanager
+def dummy_llama(model: Path | None = None) -> Iterator[Path]:
+    """A folder with what made-up weights are made from: of an 8B Llama, or as `model` has it."""
+    source = model / "config.json" if model else ROOT / "tests" / "gpu" / "eight_billion.json"
+    with tempfile.TemporaryDirectory() as folder:
+        shutil.copy(source, Path(folder, "config.json"))
+        yield Path(folder)
 
 
 def gpu_megabytes() -> int:

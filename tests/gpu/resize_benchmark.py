@@ -6,8 +6,6 @@
 import argparse
 import json
 import random
-import shutil
-import tempfile
 import threading
 import time
 from collections.abc import Iterator
@@ -15,7 +13,7 @@ from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 
-from gpu_fleet import GPUS, ROOT, fleet, sharing
+from gpu_fleet import GPUS, dummy_llama, fleet, sharing
 from muster.client import Fleet, Replica
 from muster.values import ReplicaResize, Slice
 
@@ -144,11 +142,9 @@ def main() -> None:
     options = parser.parse_args()
     sizes = ([[int(size) for size in options.sizes.split(",")]] if options.sizes
              else _default_sizes())
-    with tempfile.TemporaryDirectory() as folder:
-        shutil.copy(options.model / "config.json" if options.model else
-                    ROOT / "tests" / "gpu" / "eight_billion.json", Path(folder, "config.json"))
+    with dummy_llama(options.model) as model:
         for one in sizes:
-            _resize(Path(folder), one, options)
+            _resize(model, one, options)
 
 
 if __name__ == "__main__":
