@@ -19,9 +19,10 @@ from datetime import datetime
 from pathlib import Path
 
 from gpu_fleet import GPUS, dummy_llama, fleet
-from muster.client import Fleet, Replica
+from muster.client import Fleet
 from muster.errors import MusterError
 from muster.fleet_process import FleetProcess
+from muster.replica import Replica
 
 _LOADING_SECONDS = 150.0
 _SERVING_SECONDS = 60.0

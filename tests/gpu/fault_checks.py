@@ -10,9 +10,10 @@ from pathlib import Path
 
 from gpu_fleet import (
     MODELS, PATIENCE, PROMISE, await_that, fleet, golden, gpu_megabytes, running)
-from muster.client import Fleet, Replica, serving_leader
+from muster.client import Fleet, serving_leader
 from muster.errors import MusterError
 from muster.fleet_process import FleetError, FleetProcess
+from muster.replica import Replica
 
 _MODEL = "llama-mha12"
 _PHASES = [

@@ -14,7 +14,8 @@ from dataclasses import asdict
 from pathlib import Path
 
 from gpu_fleet import GPUS, dummy_llama, fleet, sharing
-from muster.client import Fleet, Replica
+from muster.client import Fleet
+from muster.replica import Replica
 from muster.values import ReplicaResize, Slice
 
 _LOADING_SECONDS = 150.0

@@ -13,9 +13,10 @@ from pathlib import Path
 from tempfile import mkdtemp
 
 from fleets import PATIENCE, await_that, golden, musterctl
-from muster.client import Fleet, Replica
+from muster.client import Fleet
 from muster.errors import MusterError
 from muster.fleet_process import bin_directory
+from muster.replica import Replica
 from muster.values import Event, Operation, ParallelConfig, ReplicaStatus
 from proto.muster.v1 import fleet_pb2, types_pb2
 from wire import Coordinator, Daemons, Rank

@@ -11,7 +11,8 @@ import grpc
 import pytest
 from fleets import MODELS, PATIENCE, golden
 from muster import methods
-from muster.client import Fleet, Replica
+from muster.client import Fleet
+from muster.replica import Replica
 from muster.values import Event, Slice
 from proto.muster.v1 import fleet_pb2
 

@@ -17,7 +17,7 @@ import pytest
 from admin_port import ADMIN, admin_url
 from browser import Browser
 from fleets import MODELS, await_that
-from muster.client import Replica
+from muster.replica import Replica
 from PIL import Image
 from scaled_fleet import MODEL, PROMPT, Load, ScaledFleet, Text, scaled_fleet
 from statusz_pages import page_and_policy

@@ -14,9 +14,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from muster.client import Fleet, Replica
+from muster.client import Fleet
 from muster.demo_model import demo_model
 from muster.fleet_process import FleetOptions, FleetProcess
+from muster.replica import Replica
 from muster.values import ParallelConfig, Slice
 
 sys.path.append(str(Path(__file__).resolve().parents[1] / "integration"))

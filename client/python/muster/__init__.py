@@ -15,12 +15,12 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from muster.client import Fleet as Fleet
-    from muster.client import Replica as Replica
     from muster.errors import MusterError as MusterError
+    from muster.replica import Replica as Replica
     from muster.sequence import Sequence as Sequence
 
 _HOMES = {
-    "Fleet": "muster.client", "Replica": "muster.client", "Sequence": "muster.sequence",
+    "Fleet": "muster.client", "Replica": "muster.replica", "Sequence": "muster.sequence",
     "MusterError": "muster.errors"}
 
 

@@ -8,11 +8,12 @@ from types import TracebackType
 
 import grpc
 from muster import methods
-from muster.client import PATIENCE, OnProgress, new_client_id, serving_leader
+from muster.client import OnProgress, serving_leader
 from muster.errors import MusterError
 from muster.history import Growth, History, growth, new_sequence_id
 from muster.lease import renewal_interval
 from muster.link import AsyncLink
+from muster.replica import PATIENCE, new_client_id
 from muster.messages import (
     capacity_of, config_to_wire, event_of, fork_of, forward_to_wire, model_of, replica_of, result_of)
 from muster.methods import Method, Q, R

@@ -10,7 +10,7 @@ from muster.history import Growth, History, common_prefix, growth, new_sequence_
 from muster.values import Sampling, Token
 
 if TYPE_CHECKING:
-    from muster.client import Replica
+    from muster.replica import Replica
 
 
 class Sequence:

@@ -2,7 +2,8 @@
 
 import pytest
 from fake_fleet import EOS, MAX_ROWS, FakeFleet
-from muster.client import Fleet, Replica
+from muster.client import Fleet
+from muster.replica import Replica
 from muster.errors import MusterError
 from muster.values import ParallelConfig, Plan, Sampling, Slice
 from proto.muster.v1 import fleet_pb2

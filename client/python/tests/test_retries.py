@@ -5,8 +5,9 @@ import itertools
 import grpc
 import pytest
 from fake_fleet import FakeFleet, Refused
-from muster.client import Fleet, Replica
+from muster.client import Fleet
 from muster.errors import MusterError
+from muster.replica import Replica
 from muster.retry import FIRST_PAUSE, LONGEST_PAUSE, Retries
 from muster.values import Slice
 from proto.muster.v1 import fleet_pb2

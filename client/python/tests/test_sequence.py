@@ -4,8 +4,8 @@ import loop
 import pytest
 from fake_fleet import EOS, FakeFleet
 from muster import aio
-from muster.client import Replica
 from muster.errors import MusterError
+from muster.replica import Replica
 from muster.values import Sampling
 
 

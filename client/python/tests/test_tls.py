@@ -6,9 +6,10 @@ import os
 import pytest
 from fake_fleet import FakeFleet
 from muster import aio
-from muster.client import Fleet, Replica
+from muster.client import Fleet
 from muster.command_line import Parser, add_tls_option, check_tls_option
 from muster.errors import MusterError
+from muster.replica import Replica
 from muster.tls import COORDINATOR, PLAINTEXT, WORKER, Tls, find_tls
 
 FAILED = "failed to connect to all addresses; last error: "

@@ -11,10 +11,11 @@ from pathlib import Path
 from muster.chat.arguments import Arguments, parse
 from muster.chat.conversation import Conversation
 from muster.chat.terminal import Terminal
-from muster.client import Fleet, Replica
+from muster.client import Fleet
 from muster.demo_model import DemoModelError, demo_model
 from muster.errors import MusterError
 from muster.fleet_process import FleetError, FleetProcess
+from muster.replica import Replica
 from muster.sequence import Sequence
 from muster.tokenizer import ChatTokenizer, TokenizerError
 from muster.values import Model, Sampling

@@ -9,13 +9,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from muster.client import Fleet, Replica, serving_leader
+from muster.client import Fleet, serving_leader
 from muster.demo_model import DemoModelError, demo_model
 from muster.demo.arguments import Arguments, parse
 from muster.demo.scale import CountedReplica, Scaled, Scaler
 from muster.paper import Paper
 from muster.errors import MusterError
 from muster.fleet_process import FleetError, FleetOptions, FleetProcess
+from muster.replica import Replica
 from muster.tokenizer import ChatTokenizer, TokenizerError
 from muster.values import Sampling, Token
 

@@ -7,8 +7,9 @@ from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import Any
 
-from muster.client import Fleet, Replica
+from muster.client import Fleet
 from muster.errors import MusterError
+from muster.replica import Replica
 from muster.values import ReplicaResize, Slice, StepResult
 
 _MOST_CP = 1024
