@@ -51,14 +51,17 @@ bool IsAligned(const AddRmsNormParams& params) {
 CudaLaunch AddRmsNormCuda(const AddRmsNormParams& params, int64_t rows, CudaStream stream) {
   if (rows == 0) return {};
   const int64_t words = RowWords(params.hidden, SizeOf(params.activation));
-  constexpr RowGridLimits kLimits{.max_blocks = 1 << 20, .max_row_blocks = 1};
+  const RowGridLimits limits{.max_blocks = 1 << 20,
+                             .max_row_blocks = 1,
+                             .max_thread_words = MaxThreadWords(SizeOf(params.activation))};
   RowGridPlan plan;
-  if (!PlanRowGrid(rows, words, IsAligned(params), 1, kLimits, &plan)) {
+  if (!PlanRowGrid(rows, words, IsAligned(params), 1, limits, &plan)) {
     return {cudaErrorInvalidValue};
   }
   return WithRowShape(plan, [&](auto aligned, auto thread_words) {
     return WithElementType(params.activation, [&](auto element) {
-      return LaunchRows<AddRmsNormKernel<decltype(element), aligned.value, thread_words.value>>(
+      using T = decltype(element);
+      return LaunchRows<AddRmsNormKernel<T, aligned.value, kThreadWords<T, thread_words.value>>>(
           plan, stream, params, rows);
     });
   });

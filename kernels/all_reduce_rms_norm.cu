@@ -69,7 +69,7 @@ __device__ void ReduceRow(const Params& params, PeerOperation& op, const RowTeam
 }
 
 template <typename T, bool kAligned, int kRanks, int kWords>
-__global__ void __launch_bounds__(kRowThreads, 1)
+__global__ void __launch_bounds__(kRowThreads, kPeerBlocksPerMultiprocessor)
     OneShotKernel(const __grid_constant__ Params params, int64_t rows) {
   PeerOperation op(params.peers, params.stamp);
   if (!op.refused()) {
@@ -174,7 +174,7 @@ __device__ void ReduceSlice(const Params& params, const PeerOperation& op, const
 }
 
 template <typename T, bool kAligned, int kRanks, int kWords>
-__global__ void __launch_bounds__(kRowThreads, 1)
+__global__ void __launch_bounds__(kRowThreads, kPeerBlocksPerMultiprocessor)
     TwoShotKernel(const __grid_constant__ Params params, int64_t rows) {
   PeerOperation op(params.peers, params.stamp);
   op.Acknowledge();
@@ -210,12 +210,14 @@ __global__ void __launch_bounds__(kRowThreads, 1)
 // Words of a row that one block should have, of so many that each of its threads adds up one word
 // of every rank: as measured for 2, 4 and 8 ranks.
 int64_t WordsPerBlock(int64_t words, int world) {
-  if (world > 2) return kRowThreads / 4;
-  return words <= kRowThreads ? kRowThreads : kRowThreads / 2;
+  if (world > 2) return kRowThreads / 2;
+  return words <= 2 * kRowThreads ? 2 * kRowThreads : kRowThreads;
 }
 
-RowGridLimits LimitsOf(const Peers& peers) {
-  return {.max_blocks = peers.max_blocks, .max_row_blocks = peers.max_row_blocks};
+RowGridLimits LimitsOf(const Params& params) {
+  return {.max_blocks = params.peers.max_blocks,
+          .max_row_blocks = params.peers.max_row_blocks,
+          .max_thread_words = MaxThreadWords(SizeOf(params.dtype))};
 }
 
 // A row is shared by several blocks as long as there are blocks for all rows at once.
@@ -250,8 +252,10 @@ CudaLaunch Dispatch(const Params& params, const RowGridPlan& plan, const Fn& fn)
     const auto with_ranks = [&](auto ranks) {
       return WithElementType(params.dtype, [&](auto element) {
         using T = decltype(element);
-        return fn(element, aligned, BoundOf<T, ranks.value, kMaxPeers>{},
-                  BoundOf<T, words.value, kMaxThreadWords>{});
+        return fn(
+            element, aligned, BoundOf<T, ranks.value, kMaxPeers>{},
+            std::integral_constant<int,
+                                   kThreadWords<T, BoundOf<T, words.value, kMostWords>::value>>{});
       });
     };
     if constexpr (!aligned.value) {
@@ -282,7 +286,7 @@ CudaLaunch AllReduceRmsNormOneShotCuda(const Params& params, int64_t rows, CudaS
   RowGridPlan plan;
   if (OneShotBytes(rows, params.hidden, params.dtype) > params.peers.layout.slot_bytes ||
       !PlanRowGrid(rows, RowWords(params.hidden, SizeOf(params.dtype)), IsAligned(params),
-                   BlocksPerRow(params, rows), LimitsOf(params.peers), &plan)) {
+                   BlocksPerRow(params, rows), LimitsOf(params), &plan)) {
     return {cudaErrorInvalidValue};
   }
   return Dispatch(params, plan, [&](auto element, auto aligned, auto ranks, auto words) {
@@ -296,7 +300,7 @@ CudaLaunch AllReduceRmsNormTwoShotCuda(const Params& params, int64_t rows, CudaS
   RowGridPlan plan;
   if (TwoShotBytes(rows, params.hidden, params.dtype, layout.world) > layout.slice_bytes ||
       !PlanRowGrid(rows, RowWords(params.hidden, SizeOf(params.dtype)), IsAligned(params), 1,
-                   LimitsOf(params.peers), &plan) ||
+                   LimitsOf(params), &plan) ||
       plan.blocks_per_row != 1) {
     return {cudaErrorInvalidValue};
   }

@@ -401,6 +401,37 @@ double Seconds(const std::function<void()>& run) {
   return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
 }
 
+// An epoch serves while the next is prepared. Of each, one rank is in its operation before the
+// other can be, on half of the GPU or all of it.
+TEST(AllReduceRmsNormCudaEpochsTest, TwoEpochsWaitAtTheSameTimeInEitherOrder) {
+  for (const Shots shots : {Shots::kOne, Shots::kTwo}) {
+    for (const int64_t hidden : {512, 4096, 16384}) {
+      SCOPED_TRACE(hidden);
+      LocalPeers::Options options;
+      options.slot_bytes = options.slice_bytes = 256 * hidden * 2;
+      LocalPeers serving(2, options), prepared(2, options);
+      const Shape shape{256, hidden, DType::kBFloat16, true};
+      Reduction first(2, shape, FreshSeed()), second(2, shape, FreshSeed());
+      first.Upload();
+      second.Upload();
+      CudaCheck(static_cast<cudaError_t>(second.Launch(prepared, 0, shots).error), "launch");
+      CudaCheck(static_cast<cudaError_t>(first.Launch(serving, 1, shots).error), "launch");
+      while (prepared.LatestStamp(1, 0).sequence == 0 || serving.LatestStamp(0, 1).sequence == 0) {
+      }
+      CudaCheck(static_cast<cudaError_t>(first.Launch(serving, 0, shots).error), "launch");
+      CudaCheck(static_cast<cudaError_t>(second.Launch(prepared, 1, shots).error), "launch");
+      serving.Synchronize();
+      prepared.Synchronize();
+      for (int rank = 0; rank < 2; ++rank) {
+        EXPECT_EQ(serving.fault(rank).failure, PeerFailure::kNone);
+        EXPECT_EQ(prepared.fault(rank).failure, PeerFailure::kNone);
+      }
+      first.Check();
+      second.Check();
+    }
+  }
+}
+
 class PeerFailureCudaTest : public ::testing::TestWithParam<Shots> {
  protected:
   Reduction Uploaded(int64_t rows) {

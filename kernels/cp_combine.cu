@@ -8,7 +8,7 @@
 namespace muster {
 namespace {
 
-constexpr int kThreads = 512;
+constexpr int kThreads = kPeerThreads;
 constexpr size_t kMostSharedBytes = size_t{48} << 10;
 
 // How a row is cut into slices, and what a rank sends another of one: its words of the slice, then
@@ -142,7 +142,7 @@ __device__ void MergeRow(const CpCombineCudaParams& params, PeerOperation& op, c
 }
 
 template <typename T, bool kAligned, int kRanks>
-__global__ void __launch_bounds__(kThreads, 1)
+__global__ void __launch_bounds__(kThreads, kPeerBlocksPerMultiprocessor)
     CpCombineKernel(const __grid_constant__ CpCombineCudaParams params, int64_t rows) {
   extern __shared__ float shared[];
   PeerOperation op(params.peers, params.stamp);

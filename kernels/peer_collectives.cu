@@ -6,7 +6,7 @@
 namespace muster {
 namespace {
 
-constexpr int kThreads = 512;
+constexpr int kThreads = kPeerThreads;
 
 struct Words {  // of this thread
   int64_t first, step, end;
@@ -64,7 +64,7 @@ __device__ void StoreCarried(uint4 word, int64_t count, unsigned char* to) {
   }
 }
 
-__global__ void __launch_bounds__(kThreads, 1)
+__global__ void __launch_bounds__(kThreads, kPeerBlocksPerMultiprocessor)
     GatherKernel(const __grid_constant__ PeerGatherParams params) {
   PeerOperation op(params.peers, params.stamp);
   op.Acknowledge();
@@ -98,7 +98,7 @@ __global__ void __launch_bounds__(kThreads, 1)
 }
 
 template <typename T>
-__global__ void __launch_bounds__(kThreads, 1)
+__global__ void __launch_bounds__(kThreads, kPeerBlocksPerMultiprocessor)
     ReduceKernel(const __grid_constant__ PeerReduceParams params) {
   constexpr int kElements = kWordElements<T>;
   PeerOperation op(params.peers, params.stamp);

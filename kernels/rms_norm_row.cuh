@@ -15,9 +15,13 @@
 
 namespace muster {
 
-inline constexpr int kRowThreads = 512;    // of a block at most
-inline constexpr int kMaxThreadWords = 8;  // of a row by one thread
-inline constexpr int kMaxRowWords = kRowThreads * kMaxRowBlocks * kMaxThreadWords;
+inline constexpr int kRowThreads = kPeerThreads;  // of a block at most
+inline constexpr int kMaxBlockElements = 16384;   // of a row by one block
+// Of a row by one thread.
+constexpr int MaxThreadWords(int64_t element_bytes) {
+  return static_cast<int>(kMaxBlockElements * element_bytes / 16 / kRowThreads);
+}
+inline constexpr int kMaxRowWords = kRowThreads * kMaxRowBlocks * MaxThreadWords(sizeof(float));
 
 // The blocks of a cluster. Below compute capability 9.0 every block is one of its own.
 struct RowCluster {
@@ -208,6 +212,7 @@ inline int UsableBlocks(int blocks_per_row, int max_blocks) {
 struct RowGridLimits {
   int max_blocks;      // of the grid
   int max_row_blocks;  // of a row: what the device allows, a power of 2 up to kMaxRowBlocks
+  int max_thread_words;
 };
 
 // At least `blocks_per_row` blocks a row, as far as the limits allow; false when the row is too
@@ -216,15 +221,15 @@ inline bool PlanRowGrid(int64_t rows, int64_t words, bool aligned, int blocks_pe
                         const RowGridLimits& limits, RowGridPlan* plan) {
   if (rows <= 0) return false;
   int blocks = std::min(blocks_per_row, limits.max_row_blocks);
-  while (words > int64_t{blocks} * kRowThreads * kMaxThreadWords &&
-         blocks < limits.max_row_blocks) {
+  const int most = limits.max_thread_words;
+  while (words > int64_t{blocks} * kRowThreads * most && blocks < limits.max_row_blocks) {
     blocks *= 2;
   }
-  int words_per_thread = aligned ? 1 : kMaxThreadWords;
+  int words_per_thread = aligned ? 1 : most;
   while (words > int64_t{blocks} * kRowThreads * words_per_thread) words_per_thread *= 2;
   const int teams = UsableBlocks(blocks, limits.max_blocks) / blocks;
-  if (words_per_thread > kMaxThreadWords || teams == 0) return false;
-  if (words_per_thread > 2) words_per_thread = kMaxThreadWords;  // of which there are kernels
+  if (words_per_thread > most || teams == 0) return false;
+  if (words_per_thread > 4) words_per_thread = most;  // of which there are kernels
   const int64_t spread = int64_t{blocks} * words_per_thread;
   plan->blocks_per_row = blocks;
   plan->words_per_thread = words_per_thread;
@@ -234,15 +239,21 @@ inline bool PlanRowGrid(int64_t rows, int64_t words, bool aligned, int blocks_pe
   return true;
 }
 
+// As many as a thread may take of a row.
+inline constexpr int kMostWords = 0;
+template <typename T, int kWords>
+inline constexpr int kThreadWords = kWords == kMostWords ? MaxThreadWords(sizeof(T)) : kWords;
+
 // Calls fn with whether rows are aligned and the words of a row that a thread takes, as integral
 // constants.
 template <typename Fn>
 CudaLaunch WithRowShape(const RowGridPlan& plan, const Fn& fn) {
   using std::integral_constant;
-  if (!plan.aligned) return fn(std::false_type{}, integral_constant<int, kMaxThreadWords>{});
+  if (!plan.aligned) return fn(std::false_type{}, integral_constant<int, kMostWords>{});
   if (plan.words_per_thread == 1) return fn(std::true_type{}, integral_constant<int, 1>{});
   if (plan.words_per_thread == 2) return fn(std::true_type{}, integral_constant<int, 2>{});
-  return fn(std::true_type{}, integral_constant<int, kMaxThreadWords>{});
+  if (plan.words_per_thread == 4) return fn(std::true_type{}, integral_constant<int, 4>{});
+  return fn(std::true_type{}, integral_constant<int, kMostWords>{});
 }
 
 template <auto kKernel, typename... Args>
