@@ -47,6 +47,8 @@ class CudaDevice final : public Device {
   const CudaGpu& gpu() const { return gpu_; }
   // This process is a client of the Multi-Process Service.
   bool mps() const { return mps_; }
+  // That share the GPU, this one included.
+  int ranks_on_gpu() const { return options_.ranks_on_gpu; }
   // As MultiprocessorBudget of the GPU and `ranks_on_gpu`.
   int multiprocessor_budget() const;
 

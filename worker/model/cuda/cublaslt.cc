@@ -29,6 +29,7 @@ absl::StatusOr<CublasLtFunctions> Load() {
   find("cublasLtDestroy", f.destroy);
   find("cublasLtMatmul", f.matmul);
   find("cublasLtMatmulAlgoCheck", f.algo_check);
+  find("cublasLtMatmulAlgoConfigGetAttribute", f.algo_config_get_attribute);
   find("cublasLtMatmulAlgoGetHeuristic", f.algo_get_heuristic);
   find("cublasLtMatmulDescCreate", f.matmul_desc_create);
   find("cublasLtMatmulDescDestroy", f.matmul_desc_destroy);
@@ -51,7 +52,8 @@ absl::StatusOr<std::unique_ptr<CublasLt>> CublasLt::Create(CudaDevice& device, L
                           device.Allocate(kWorkspaceBytes, "activations", ledger));
   cublasLtHandle_t handle = nullptr;
   MUSTER_RETURN_IF_ERROR(CublasStatus(functions.create(&handle), "starting cuBLASLt"));
-  return std::unique_ptr<CublasLt>(new CublasLt(functions, handle, std::move(workspace)));
+  return std::unique_ptr<CublasLt>(
+      new CublasLt(functions, handle, std::move(workspace), device.ranks_on_gpu() > 1));
 }
 
 CublasLt::~CublasLt() { functions_.destroy(handle_); }

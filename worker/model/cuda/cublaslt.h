@@ -19,6 +19,7 @@ struct CublasLtFunctions {
   decltype(&cublasLtDestroy) destroy;
   decltype(&cublasLtMatmul) matmul;
   decltype(&cublasLtMatmulAlgoCheck) algo_check;
+  decltype(&cublasLtMatmulAlgoConfigGetAttribute) algo_config_get_attribute;
   decltype(&cublasLtMatmulAlgoGetHeuristic) algo_get_heuristic;
   decltype(&cublasLtMatmulDescCreate) matmul_desc_create;
   decltype(&cublasLtMatmulDescDestroy) matmul_desc_destroy;
@@ -45,14 +46,21 @@ class CublasLt {
   const CublasLtFunctions& functions() const { return functions_; }
   cublasLtHandle_t handle() const { return handle_; }
   void* workspace() const { return workspace_.data(); }
+  // Other ranks run on the GPU, too.
+  bool shares_gpu() const { return shares_gpu_; }
 
  private:
-  CublasLt(const CublasLtFunctions& functions, cublasLtHandle_t handle, Buffer workspace)
-      : functions_(functions), handle_(handle), workspace_(std::move(workspace)) {}
+  CublasLt(const CublasLtFunctions& functions, cublasLtHandle_t handle, Buffer workspace,
+           bool shares_gpu)
+      : functions_(functions),
+        handle_(handle),
+        workspace_(std::move(workspace)),
+        shares_gpu_(shares_gpu) {}
 
   const CublasLtFunctions functions_;
   const cublasLtHandle_t handle_;
   const Buffer workspace_;
+  const bool shares_gpu_;
 };
 
 // OK, RESOURCE_EXHAUSTED (no memory), UNIMPLEMENTED (no such product), else INTERNAL. `what` was

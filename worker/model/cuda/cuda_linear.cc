@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <string>
+#include <vector>
 
 #include "absl/strings/str_cat.h"
 #include "base/status_macros.h"
@@ -19,6 +20,19 @@ cudaDataType_t CudaTypeOf(DType dtype) {
       break;
   }
   return CUDA_R_32F;
+}
+
+// Algorithms, best first, to choose from on a shared GPU. The blocks of a cluster start together
+// and near each other: while other ranks wait on the GPU there may be no such room, and they wait
+// for this one. Algorithms from before there were clusters say AUTO.
+constexpr int kCandidates = 64;
+
+uint16_t ClusterOf(const CublasLtFunctions& f, const cublasLtMatmulAlgo_t& algorithm) {
+  uint16_t shape = CUBLASLT_CLUSTER_SHAPE_AUTO;
+  size_t written = 0;
+  f.algo_config_get_attribute(&algorithm, CUBLASLT_ALGO_CONFIG_CLUSTER_SHAPE_ID, &shape,
+                              sizeof(shape), &written);
+  return shape;
 }
 
 }  // namespace
@@ -88,14 +102,24 @@ absl::Status CudaLinear::SetRows(int rows) {
 absl::StatusOr<cublasLtMatmulAlgo_t> CudaLinear::Choose(int rows) {
   const std::string what = absl::StrCat("choosing a product of ", rows, " rows with weights [",
                                         shape_.n, ", ", shape_.k, "] ", Name(shape_.dtype));
-  cublasLtMatmulHeuristicResult_t best{};
+  std::vector<cublasLtMatmulHeuristicResult_t> best(library_.shares_gpu() ? kCandidates : 1);
   int found = 0;
   MUSTER_RETURN_IF_ERROR(CublasStatus(
       library_.functions().algo_get_heuristic(library_.handle(), product_, weights_, x_, y_, y_,
-                                              preference_, 1, &best, &found),
+                                              preference_, static_cast<int>(best.size()),
+                                              best.data(), &found),
       what));
   if (found == 0) return absl::UnimplementedError(absl::StrCat(what, ": cuBLASLt has none"));
-  return best.algo;
+  best.resize(found);
+  if (library_.shares_gpu()) {
+    for (const cublasLtClusterShape_t wanted :
+         {CUBLASLT_CLUSTER_SHAPE_1x1x1, CUBLASLT_CLUSTER_SHAPE_AUTO}) {
+      for (const cublasLtMatmulHeuristicResult_t& result : best) {
+        if (ClusterOf(library_.functions(), result.algo) == wanted) return result.algo;
+      }
+    }
+  }
+  return best.front().algo;
 }
 
 absl::Status CudaLinear::Prepare(int max_rows) {

@@ -1,3 +1,4 @@
+#include <cuda_runtime_api.h>
 #include <gtest/gtest.h>
 
 #include <algorithm>
@@ -7,10 +8,16 @@
 #include <limits>
 #include <memory>
 #include <random>
+#include <utility>
 #include <vector>
 
+#include "absl/time/clock.h"
+#include "absl/time/time.h"
+#include "kernels/cuda_status.h"
 #include "kernels/skinny_matmul.h"
 #include "tests/support/status_matchers.h"
+#include "worker/device/cuda/cuda_stream.h"
+#include "worker/device/cuda/cuda_test_kernels.h"
 #include "worker/model/cuda/cuda_device_speed.h"
 #include "worker/model/cuda/cuda_ops.h"
 
@@ -20,9 +27,11 @@ namespace {
 constexpr DType kDTypes[] = {DType::kFloat32, DType::kBFloat16, DType::kFloat16};
 constexpr float kEpsilon = std::numeric_limits<float>::epsilon();
 
-// Relative rounding of one store.
-double RoundingOf(DType dtype) {
-  return dtype == DType::kFloat32 ? 0x1p-24 : dtype == DType::kBFloat16 ? 0x1p-8 : 0x1p-11;
+// Of one store of such a value: half of the last place, which below float16's normal numbers does
+// not become smaller.
+double RoundingOf(DType dtype, double value) {
+  if (dtype == DType::kFloat16) return std::max(0x1p-11 * value, 0x1p-25);
+  return (dtype == DType::kFloat32 ? 0x1p-24 : 0x1p-8) * value;
 }
 
 std::vector<std::byte> Encoded(const std::vector<float>& values, DType dtype) {
@@ -150,6 +159,15 @@ class CudaOpsTest : public ::testing::Test {
     return result;
   }
 
+  // Whether all that is enqueued does.
+  bool EndsWithin(absl::Duration limit) {
+    const absl::Time deadline = absl::Now() + limit;
+    while (cudaStreamQuery(CudaDeviceStream::From(*stream_).get()) == cudaErrorNotReady) {
+      if (absl::Now() > deadline) return false;
+    }
+    return true;
+  }
+
   // Of each element of y, the sum of the magnitudes that it is the sum of.
   static std::vector<float> MagnitudesOf(SkinnyMatmulParams params, std::vector<float> x,
                                          std::vector<float> weights, int64_t n) {
@@ -180,7 +198,7 @@ class CudaOpsTest : public ::testing::Test {
     for (size_t i = 0; i < result.expected.size(); ++i) {
       const double sums = static_cast<double>(c.k + 1) * kEpsilon * result.magnitudes[i];
       const double product = std::abs(result.expected[i]) + (c.bias ? 1.0 : 0.0);
-      const double stores = (c.bias ? 2 : 1) * 1.001 * RoundingOf(c.y_dtype) * product;
+      const double stores = (c.bias ? 2 : 1) * 1.001 * RoundingOf(c.y_dtype, product);
       ASSERT_NEAR(result.actual[i], result.expected[i], sums + stores) << "element " << i;
     }
   }
@@ -224,6 +242,47 @@ TEST_F(CudaOpsTest, Float32IsNotRoundedToFewerBits) {
     const Result result = Multiply(c, x, weights, std::vector<float>(c.n), rows);
     for (size_t i = 0; i < result.expected.size(); ++i) {
       ASSERT_EQ(result.actual[i], result.expected[i]) << rows << " rows, element " << i;
+    }
+  }
+}
+
+// Three of the four ranks of a GPU wait in a collective for the fourth, and hold what they run on.
+TEST_F(CudaOpsTest, ProductsGoOnWhileTheOtherRanksOfTheGpuWait) {
+  ASSERT_OK_AND_ASSIGN(const auto shared, CudaDevice::Create({.ranks_on_gpu = 4}));
+  ASSERT_OK_AND_ASSIGN(const auto others, shared->CreateStream());
+  CudaOps ops(*shared, ledger_);
+  const Buffer go = *shared->AllocateHost(sizeof(uint32_t), "test", ledger_);
+  const Buffer arrived = *shared->Allocate(sizeof(uint32_t), "test", ledger_);
+  const std::pair<int64_t, int64_t> shapes[] = {{384, 512},  {512, 256},   {576, 512},  {512, 288},
+                                                {256, 1152}, {1536, 4096}, {4096, 1024}};
+  for (const auto& [n, k] : shapes) {
+    for (const DType dtype : {DType::kBFloat16, DType::kFloat32}) {
+      for (const int rows : {32, 64, 128, 256, 1024}) {
+        const Buffer x = Upload(std::vector<std::byte>(rows * k * SizeOf(dtype)));
+        const Buffer w = Upload(std::vector<std::byte>(n * k * SizeOf(dtype)));
+        const Buffer y = Upload(std::vector<std::byte>(rows * n * SizeOf(dtype)));
+        const Matrix matrix{.data = w.data(), .n = n, .k = k, .dtype = dtype};
+        ASSERT_OK(ops.Prepare(matrix, rows));
+        const auto multiply = [&] {
+          return ops.Linear(
+              *stream_, {.x = x.data(), .weights = matrix, .y = y.data(), .y_dtype = dtype}, rows);
+        };
+        ASSERT_OK(multiply());  // loads its kernels
+        ASSERT_OK(stream_->Synchronize());
+        *go.as<volatile uint32_t>() = 0;
+        cudaMemset(arrived.data(), 0, sizeof(uint32_t));
+        cudaDeviceSynchronize();
+        ASSERT_OK(
+            CudaStatus(testing::HoldThreeQuartersCuda(go.as<uint32_t>(), arrived.as<uint32_t>(),
+                                                      CudaDeviceStream::From(*others).get()),
+                       "holding"));
+        EXPECT_OK(multiply());
+        const bool done = EndsWithin(absl::Seconds(1));
+        *go.as<volatile uint32_t>() = 1;
+        EXPECT_OK(others->Synchronize());
+        EXPECT_OK(stream_->Synchronize());
+        EXPECT_TRUE(done) << rows << " x " << n << " x " << k << " " << Name(dtype);
+      }
     }
   }
 }
