@@ -133,7 +133,7 @@ absl::Status IpcPeers::CheckFault() {
   const absl::Status reason = StatusOf(fault);
   Abort(reason);
   options_.log.Error("collective ", fault.own.sequence, " of ", group_.DebugString(),
-                     " failed: ", reason.ToString());
+                     " failed: ", reason.ToString(absl::StatusToStringMode::kWithNoExtraData));
   return memory_.page().abort.Reason();
 }
 

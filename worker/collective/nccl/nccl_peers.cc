@@ -97,7 +97,8 @@ std::string NcclPeers::Handle() {
       id_ = made;
       id = absl::BytesToHexString(absl::string_view(made.internal, sizeof(made.internal)));
     } else {
-      options_.log.Error(group_.DebugString(), ": ", status.ToString());
+      options_.log.Error(group_.DebugString(), ": ",
+                         status.ToString(absl::StatusToStringMode::kWithNoExtraData));
     }
   }
   return absl::StrJoin({std::string(kVersion), DigestString(layout_digest_), memory_.Handle(), id},
@@ -301,7 +302,7 @@ absl::Status NcclPeers::CompareStamps() {
 void NcclPeers::Fail(const absl::Status& reason) {
   Abort(reason);
   options_.log.Error("collective ", SequenceOf(rank()), " of ", group_.DebugString(),
-                     " failed: ", reason.ToString());
+                     " failed: ", reason.ToString(absl::StatusToStringMode::kWithNoExtraData));
 }
 
 absl::Status NcclPeers::MissingRanks(absl::StatusCode code, absl::string_view why) const {

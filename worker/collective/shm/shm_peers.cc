@@ -174,8 +174,8 @@ absl::Status ShmPeers::Fail(const absl::Status& reason) {
   recorder_.End(FlightRecorder::State::kFailed);
   Abort(reason);
   options_.log.Error("collective ", tick_ + 1, " of ", group_.DebugString(),
-                     " failed: ", reason.ToString(), "\nflight recorder:\n",
-                     recorder_.DebugString());
+                     " failed: ", reason.ToString(absl::StatusToStringMode::kWithNoExtraData),
+                     "\nflight recorder:\n", recorder_.DebugString());
   return own().abort.Reason();
 }
 
