@@ -13,7 +13,7 @@ from suite.results import Record, count_gtest, ended, load
 from suite.sanitizer import TOOLS, quick_cases, sanitize
 
 # Of one program, unless less of its topic's time is left.
-_PROGRAM_SECONDS = 300.0
+_PROGRAM_SECONDS = 420.0
 
 
 @dataclass(frozen=True)
