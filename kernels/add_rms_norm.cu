@@ -4,8 +4,10 @@
 namespace muster {
 namespace {
 
+constexpr int kThreads = 512;
+
 template <typename T, bool kAligned, int kWords>
-__global__ void __launch_bounds__(kRowThreads, 1)
+__global__ void __launch_bounds__(kThreads, 1)
     AddRmsNormKernel(const __grid_constant__ AddRmsNormParams params, int64_t rows) {
   const RowTeam team = RowTeam::Own();
   RowSum row_sum(team);
@@ -53,6 +55,8 @@ CudaLaunch AddRmsNormCuda(const AddRmsNormParams& params, int64_t rows, CudaStre
   const int64_t words = RowWords(params.hidden, SizeOf(params.activation));
   const RowGridLimits limits{.max_blocks = 1 << 20,
                              .max_row_blocks = 1,
+                             .max_threads = kThreads,
+                             .max_one_word_threads = kThreads,
                              .max_thread_words = MaxThreadWords(SizeOf(params.activation))};
   RowGridPlan plan;
   if (!PlanRowGrid(rows, words, IsAligned(params), 1, limits, &plan)) {

@@ -23,6 +23,11 @@ __device__ RowNorm<T> NormOf(const Params& params, int64_t row) {
           .norm_out = static_cast<T*>(params.norm_out) + offset};
 }
 
+// Of a block at most: a thread that adds up one word of few ranks needs few registers.
+constexpr int Threads(int ranks, int words) {
+  return ranks <= 4 && words == 1 ? kPeerThreadsOfFewRegisters : kPeerThreads;
+}
+
 // ---- One shot
 
 template <typename T, bool kAligned, int kWords>
@@ -69,7 +74,7 @@ __device__ void ReduceRow(const Params& params, PeerOperation& op, const RowTeam
 }
 
 template <typename T, bool kAligned, int kRanks, int kWords>
-__global__ void __launch_bounds__(kRowThreads, kPeerBlocksPerMultiprocessor)
+__global__ void __launch_bounds__(Threads(kRanks, kWords), kPeerBlocksPerMultiprocessor)
     OneShotKernel(const __grid_constant__ Params params, int64_t rows) {
   PeerOperation op(params.peers, params.stamp);
   if (!op.refused()) {
@@ -174,7 +179,7 @@ __device__ void ReduceSlice(const Params& params, const PeerOperation& op, const
 }
 
 template <typename T, bool kAligned, int kRanks, int kWords>
-__global__ void __launch_bounds__(kRowThreads, kPeerBlocksPerMultiprocessor)
+__global__ void __launch_bounds__(Threads(kRanks, kWords), kPeerBlocksPerMultiprocessor)
     TwoShotKernel(const __grid_constant__ Params params, int64_t rows) {
   PeerOperation op(params.peers, params.stamp);
   op.Acknowledge();
@@ -210,24 +215,34 @@ __global__ void __launch_bounds__(kRowThreads, kPeerBlocksPerMultiprocessor)
 // Words of a row that one block should have, of so many that each of its threads adds up one word
 // of every rank: as measured for 2, 4 and 8 ranks.
 int64_t WordsPerBlock(int64_t words, int world) {
-  if (world > 2) return kRowThreads / 2;
-  return words <= 2 * kRowThreads ? 2 * kRowThreads : kRowThreads;
+  if (world > 2) return 128;
+  return words <= 512 ? 512 : 256;
+}
+
+int OneWordThreads(const Params& params) {
+  return params.dtype == DType::kFloat32 ? kPeerThreads : Threads(params.peers.layout.world, 1);
 }
 
 RowGridLimits LimitsOf(const Params& params) {
   return {.max_blocks = params.peers.max_blocks,
           .max_row_blocks = params.peers.max_row_blocks,
+          .max_threads = kPeerThreads,
+          .max_one_word_threads = OneWordThreads(params),
           .max_thread_words = MaxThreadWords(SizeOf(params.dtype))};
 }
 
-// A row is shared by several blocks as long as there are blocks for all rows at once.
+// A row is shared by several blocks as long as there are blocks for all rows at once, and by two
+// where one would have several words for each of its threads.
 int BlocksPerRow(const Params& params, int64_t rows) {
   if (params.blocks_per_row != 0) return params.blocks_per_row;
   const int64_t words = RowWords(params.hidden, SizeOf(params.dtype));
   const int64_t wanted = WordsPerBlock(words, params.peers.layout.world);
   int blocks = params.peers.max_row_blocks;
   while (blocks > 1 && words <= wanted * (blocks / 2)) blocks /= 2;
-  while (blocks > 1 && rows * blocks > UsableBlocks(blocks, params.peers.max_blocks)) blocks /= 2;
+  const int least = std::min(words > OneWordThreads(params) ? 2 : 1, params.peers.max_blocks);
+  while (blocks > least && rows * blocks > UsableBlocks(blocks, params.peers.max_blocks)) {
+    blocks /= 2;
+  }
   return blocks;
 }
 

@@ -10,11 +10,13 @@ namespace muster {
 inline constexpr int kMaxPeers = 16;
 // Blocks of the largest grid, which must be resident together with those of all peers.
 inline constexpr int kMaxPeerBlocks = 256;
-// Threads of a block at most, and blocks for which a multiprocessor has room (__launch_bounds__):
-// an epoch that serves and the one that is prepared beside it wait on a GPU at the same time, in
-// either order on each, and neither may keep the other out.
-inline constexpr int kPeerThreads = 256;
+// Blocks for which a multiprocessor has room (__launch_bounds__): an epoch that serves and the one
+// that is prepared beside it wait on a GPU at the same time, in either order on each, and neither
+// may keep the other out.
 inline constexpr int kPeerBlocksPerMultiprocessor = 2;
+// Threads of a block at most; where they need few registers, twice as many.
+inline constexpr int kPeerThreads = 256;
+inline constexpr int kPeerThreadsOfFewRegisters = 2 * kPeerThreads;
 // Blocks that share a row: a cluster, which there is from compute capability 9.0 (90) on.
 inline constexpr int kMaxRowBlocks = 8;
 constexpr int MaxRowBlocks(int compute_capability) {

@@ -15,13 +15,12 @@
 
 namespace muster {
 
-inline constexpr int kRowThreads = kPeerThreads;  // of a block at most
-inline constexpr int kMaxBlockElements = 16384;   // of a row by one block
+inline constexpr int kMaxBlockElements = 16384;  // of a row by one block
 // Of a row by one thread.
 constexpr int MaxThreadWords(int64_t element_bytes) {
-  return static_cast<int>(kMaxBlockElements * element_bytes / 16 / kRowThreads);
+  return static_cast<int>(kMaxBlockElements * element_bytes / 16 / kPeerThreads);
 }
-inline constexpr int kMaxRowWords = kRowThreads * kMaxRowBlocks * MaxThreadWords(sizeof(float));
+inline constexpr int kMaxRowWords = kPeerThreads * kMaxRowBlocks * MaxThreadWords(sizeof(float));
 
 // The blocks of a cluster. Below compute capability 9.0 every block is one of its own.
 struct RowCluster {
@@ -210,8 +209,10 @@ inline int UsableBlocks(int blocks_per_row, int max_blocks) {
 }
 
 struct RowGridLimits {
-  int max_blocks;      // of the grid
-  int max_row_blocks;  // of a row: what the device allows, a power of 2 up to kMaxRowBlocks
+  int max_blocks;            // of the grid
+  int max_row_blocks;        // of a row: what the device allows, a power of 2 up to kMaxRowBlocks
+  int max_threads;           // of a block
+  int max_one_word_threads;  // the same where each takes one word of a row
   int max_thread_words;
 };
 
@@ -222,11 +223,14 @@ inline bool PlanRowGrid(int64_t rows, int64_t words, bool aligned, int blocks_pe
   if (rows <= 0) return false;
   int blocks = std::min(blocks_per_row, limits.max_row_blocks);
   const int most = limits.max_thread_words;
-  while (words > int64_t{blocks} * kRowThreads * most && blocks < limits.max_row_blocks) {
+  while (words > int64_t{blocks} * limits.max_threads * most && blocks < limits.max_row_blocks) {
     blocks *= 2;
   }
   int words_per_thread = aligned ? 1 : most;
-  while (words > int64_t{blocks} * kRowThreads * words_per_thread) words_per_thread *= 2;
+  if (words > int64_t{blocks} * limits.max_one_word_threads) {
+    words_per_thread = std::max(words_per_thread, 2);
+    while (words > int64_t{blocks} * limits.max_threads * words_per_thread) words_per_thread *= 2;
+  }
   const int teams = UsableBlocks(blocks, limits.max_blocks) / blocks;
   if (words_per_thread > most || teams == 0) return false;
   if (words_per_thread > 4) words_per_thread = most;  // of which there are kernels
