@@ -19,8 +19,10 @@ bool MpsControlIsIn(const std::string& directory) {
 }
 
 int MultiprocessorBudget(const GpuSharing& sharing) {
-  if (!sharing.mps) return std::max(sharing.multiprocessors, 1);
-  return std::max(sharing.multiprocessors / std::max(sharing.ranks, 1), 1);
+  if (!sharing.mps || sharing.ranks <= 1) return std::max(sharing.multiprocessors, 1);
+  return std::max(std::min(sharing.multiprocessors / sharing.ranks,
+                           sharing.multiprocessors * 3 / 4 / (sharing.ranks - 1)),
+                  1);
 }
 
 std::string SharingWarning(const GpuSharing& sharing, absl::string_view pipe_directory) {

@@ -24,8 +24,9 @@ struct GpuSharing {
   bool mps = false;
 };
 
-// Multiprocessors that one grid may fill so that the grids of all ranks are resident at once; at
-// least 1. Ranks that take turns have all of them.
+// Multiprocessors that one grid may fill so that the grids of all ranks are resident at once, and
+// those of all ranks but one leave a quarter to it: enough for kernels whose blocks start in pairs.
+// At least 1. Ranks that take turns have all of them.
 int MultiprocessorBudget(const GpuSharing& sharing);
 
 // One line for the log where ranks take turns: why it is slow, and what to do; else empty.

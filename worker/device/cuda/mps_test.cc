@@ -30,7 +30,8 @@ TEST(MpsControlIsIn, SeesThePipe) {
 
 TEST(MultiprocessorBudget, IsSharedOutUnderMpsOnly) {
   EXPECT_EQ(MultiprocessorBudget({.multiprocessors = 132, .ranks = 1, .mps = true}), 132);
-  EXPECT_EQ(MultiprocessorBudget({.multiprocessors = 132, .ranks = 5, .mps = true}), 26);
+  EXPECT_EQ(MultiprocessorBudget({.multiprocessors = 132, .ranks = 4, .mps = true}), 33);
+  EXPECT_EQ(MultiprocessorBudget({.multiprocessors = 132, .ranks = 5, .mps = true}), 24);
   EXPECT_EQ(MultiprocessorBudget({.multiprocessors = 4, .ranks = 16, .mps = true}), 1);
   EXPECT_EQ(MultiprocessorBudget({.multiprocessors = 132, .ranks = 5, .mps = false}), 132);
 }

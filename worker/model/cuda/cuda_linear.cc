@@ -22,17 +22,20 @@ cudaDataType_t CudaTypeOf(DType dtype) {
   return CUDA_R_32F;
 }
 
-// Algorithms, best first, to choose from on a shared GPU. The blocks of a cluster start together
-// and near each other: while other ranks wait on the GPU there may be no such room, and they wait
-// for this one. Algorithms from before there were clusters say AUTO.
+// Algorithms, best first, to choose from on a shared GPU.
 constexpr int kCandidates = 64;
 
-uint16_t ClusterOf(const CublasLtFunctions& f, const cublasLtMatmulAlgo_t& algorithm) {
-  uint16_t shape = CUBLASLT_CLUSTER_SHAPE_AUTO;
+// The blocks of a cluster start together and near each other. While other ranks wait on the GPU
+// there is room for pairs; for more there may be none, and they wait for this one. Algorithms from
+// before there were clusters say AUTO.
+bool FindsRoom(const CublasLtFunctions& f, const cublasLtMatmulAlgo_t& algorithm) {
+  uint16_t shape = 0;
   size_t written = 0;
-  f.algo_config_get_attribute(&algorithm, CUBLASLT_ALGO_CONFIG_CLUSTER_SHAPE_ID, &shape,
-                              sizeof(shape), &written);
-  return shape;
+  const cublasStatus_t status = f.algo_config_get_attribute(
+      &algorithm, CUBLASLT_ALGO_CONFIG_CLUSTER_SHAPE_ID, &shape, sizeof(shape), &written);
+  return status == CUBLAS_STATUS_SUCCESS &&
+         (shape == CUBLASLT_CLUSTER_SHAPE_AUTO || shape == CUBLASLT_CLUSTER_SHAPE_1x1x1 ||
+          shape == CUBLASLT_CLUSTER_SHAPE_2x1x1 || shape == CUBLASLT_CLUSTER_SHAPE_1x2x1);
 }
 
 }  // namespace
@@ -109,35 +112,35 @@ absl::StatusOr<cublasLtMatmulAlgo_t> CudaLinear::Choose(int rows) {
                                               preference_, static_cast<int>(best.size()),
                                               best.data(), &found),
       what));
-  if (found == 0) return absl::UnimplementedError(absl::StrCat(what, ": cuBLASLt has none"));
   best.resize(found);
-  if (library_.shares_gpu()) {
-    for (const cublasLtClusterShape_t wanted :
-         {CUBLASLT_CLUSTER_SHAPE_1x1x1, CUBLASLT_CLUSTER_SHAPE_AUTO}) {
-      for (const cublasLtMatmulHeuristicResult_t& result : best) {
-        if (ClusterOf(library_.functions(), result.algo) == wanted) return result.algo;
-      }
-    }
+  for (const cublasLtMatmulHeuristicResult_t& result : best) {
+    if (!library_.shares_gpu() || FindsRoom(library_.functions(), result.algo)) return result.algo;
   }
-  return best.front().algo;
+  return absl::UnimplementedError(absl::StrCat(what, ": cuBLASLt has none"));
 }
 
 absl::Status CudaLinear::Prepare(int max_rows) {
   for (int rows = 1;; rows = std::min(2 * rows, max_rows)) {
     if (algorithms_.count(rows) == 0) {
       MUSTER_RETURN_IF_ERROR(SetRows(rows));
-      MUSTER_ASSIGN_OR_RETURN(algorithms_[rows], Choose(rows));
+      const absl::StatusOr<cublasLtMatmulAlgo_t> chosen = Choose(rows);
+      if (chosen.ok()) algorithms_[rows] = *chosen;
+      if (!chosen.ok() && !absl::IsUnimplemented(chosen.status())) return chosen.status();
     }
-    if (rows >= max_rows) return absl::OkStatus();
+    if (rows >= max_rows) break;
   }
+  if (algorithms_.empty()) return absl::UnimplementedError("cuBLASLt has no such product");
+  max_rows_ = std::max(max_rows_, max_rows);
+  return absl::OkStatus();
 }
 
 absl::StatusOr<cublasLtMatmulAlgo_t> CudaLinear::AlgorithmFor(int rows) {
-  const auto it = algorithms_.lower_bound(rows);
-  if (it == algorithms_.end()) {
+  if (rows > max_rows_) {
     return absl::FailedPreconditionError(
         absl::StrCat("a product of ", rows, " rows was not prepared"));
   }
+  const auto it = algorithms_.lower_bound(rows);
+  if (it == algorithms_.end()) return Choose(rows);
   if (it->first == rows) return it->second;
   cublasLtMatmulHeuristicResult_t fit{};
   const cublasStatus_t checked = library_.functions().algo_check(

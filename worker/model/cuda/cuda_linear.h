@@ -35,10 +35,12 @@ class CudaLinear {
   static absl::StatusOr<std::unique_ptr<CudaLinear>> Create(CublasLt& library, const Shape& shape);
   ~CudaLinear();
 
-  // Chooses for up to max_rows rows. UNIMPLEMENTED as Create.
+  // Chooses for up to max_rows rows. UNIMPLEMENTED: cuBLASLt has a product for no number of them,
+  // on a GPU that ranks share no product that is sure to find room beside ranks that wait.
   absl::Status Prepare(int max_rows);
 
-  // FAILED_PRECONDITION: so many rows were not prepared.
+  // FAILED_PRECONDITION: so many rows were not prepared. UNIMPLEMENTED as Prepare, of `rows`;
+  // nothing was enqueued then.
   absl::Status Run(CudaStream stream, int rows, const Arguments& arguments);
 
  private:
@@ -60,6 +62,7 @@ class CudaLinear {
   cublasLtMatrixLayout_t y_ = nullptr;
   cublasLtMatmulPreference_t preference_ = nullptr;
   int layout_rows_ = 1;                             // of x_ and y_
+  int max_rows_ = 0;                                // prepared for
   std::map<int, cublasLtMatmulAlgo_t> algorithms_;  // by rows
 };
 

@@ -97,7 +97,8 @@ absl::Status CudaOps::Linear(Stream& stream, const LinearParams& params, int row
   if (rows <= kFewRows || !has_product || !IsAligned(params)) {
     return MultiplyFewRows(stream, params, rows);
   }
-  return MultiplyManyRows(stream, *product->second, params, rows);
+  const absl::Status multiplied = MultiplyManyRows(stream, *product->second, params, rows);
+  return absl::IsUnimplemented(multiplied) ? MultiplyFewRows(stream, params, rows) : multiplied;
 }
 
 absl::Status CudaOps::MultiplyFewRows(Stream& stream, const LinearParams& params, int rows) {
