@@ -1,6 +1,7 @@
-"""An 8B Llama that holds 8 GiB of KV changes its size while clients decode: prints a JSON object for each change.
+"""An 8B Llama that holds 8 GiB of KV changes its size while it serves: prints a JSON object for each change.
 
-    resize_benchmark.py [--model DIR] [--device DEVICE] [--sizes 1,2,4,2] [--sequences N] [--tokens N] [--clients N]
+    resize_benchmark.py [--model DIR] [--device DEVICE] [--sizes 1,2,4,2] [--sequences N] [--tokens N]
+                        [--writers N] [--readers N] [--prompt N]
 """
 
 import argparse
@@ -22,7 +23,7 @@ _LOADING_SECONDS = 150.0
 # 128 KiB of KV for each token of this model.
 _SEQUENCES, _TOKENS = 32, 2048
 # Of clients that decode: a prompt, and tokens after which they begin anew.
-_PROMPT, _WRITTEN = 32, 200
+_SHORT_PROMPT, _WRITTEN = 32, 200
 # Of the fleet at work before, between and after changes.
 _AT_WORK_SECONDS = 1.0
 
@@ -52,24 +53,28 @@ def _fill(replica: Replica, sequences: int, tokens: int) -> None:
             replica.forward([Slice(f"s{index}", piece, first)])
 
 
-class _Writers:
-    """Clients that decode until this is left."""
+class _Clients:
+    """Some write, token by token, and some have long prompts read and want one token; until this is left."""
 
-    def __init__(self, client: Fleet, count: int):
+    def __init__(self, client: Fleet, writers: int, readers: int, prompt: int):
         self.failures: list[BaseException] = []
-        self._written: list[list[float]] = [[] for _ in range(count)]  # when, by client
+        self._read: list[float] = []  # when, by all readers
+        self._written: list[list[float]] = [[] for _ in range(writers)]  # when, by writer
         self._stop = threading.Event()
-        self._threads = [threading.Thread(target=self._write, args=(client, seed))
-                         for seed in range(count)]
+        self._threads = [
+            *(threading.Thread(target=self._ask, args=(client, _SHORT_PROMPT, _WRITTEN, times))
+              for times in self._written),
+            *(threading.Thread(target=self._ask, args=(client, prompt, 1, self._read))
+              for _ in range(readers))]
 
-    def _write(self, client: Fleet, seed: int) -> None:
-        numbers = random.Random(seed)
+    def _ask(self, client: Fleet, prompt: int, tokens: int, times: list[float]) -> None:
+        numbers = random.Random()
         try:
             with client.replica(0) as replica:
                 vocabulary = replica.known_model().vocabulary
                 while not self._stop.is_set():
-                    for _ in replica.generate(_text(numbers, vocabulary, _PROMPT), _WRITTEN):
-                        self._written[seed].append(time.monotonic())
+                    for _ in replica.generate(_text(numbers, vocabulary, prompt), tokens):
+                        times.append(time.monotonic())
                         if self._stop.is_set():
                             break
         except BaseException as error:  # whatever it is, it is a request that failed
@@ -89,6 +94,9 @@ class _Writers:
     def tokens(self, begin: float, end: float) -> int:
         return sum(begin <= at <= end for times in self._written for at in times)
 
+    def prompts_read(self, begin: float, end: float) -> int:
+        return sum(begin <= at <= end for at in self._read)
+
     def longest_wait(self, begin: float, end: float) -> float:
         """Between two tokens of a client, in seconds; over all that touches the time."""
         return max((after - before for times in self._written
@@ -96,16 +104,17 @@ class _Writers:
                    default=0.0)
 
 
-def _report(resize: ReplicaResize, writers: _Writers, begin: float, end: float) -> dict:
+def _report(resize: ReplicaResize, clients: _Clients, begin: float, end: float) -> dict:
     rate = resize.kv_bytes_moved / (resize.copy_ms / 1e3) if resize.copy_ms else 0.0
     figures = {name: value for name, value in asdict(resize).items()
                if isinstance(value, (int, float))}
     return {"from_cp": resize.from_config.cp, "to_cp": resize.to_config.cp, **figures,
-            "moved_bytes_per_second": rate, "tokens_meanwhile": writers.tokens(begin, end),
-            "longest_wait_ms": round(1e3 * writers.longest_wait(begin, end), 2),
+            "moved_bytes_per_second": rate, "tokens_meanwhile": clients.tokens(begin, end),
+            "longest_wait_ms": round(1e3 * clients.longest_wait(begin, end), 2),
             "longest_wait_before_ms": round(
-                1e3 * writers.longest_wait(begin - _AT_WORK_SECONDS / 2, begin), 2),
-            "failed_requests": len(writers.failures)}
+                1e3 * clients.longest_wait(begin - _AT_WORK_SECONDS / 2, begin), 2),
+            "prompts_read_meanwhile": clients.prompts_read(begin, end),
+            "failed_requests": len(clients.failures)}
 
 
 def _resize(model: Path, sizes: list[int], options: argparse.Namespace) -> None:
@@ -117,9 +126,9 @@ def _resize(model: Path, sizes: list[int], options: argparse.Namespace) -> None:
         serving = process.await_event("serving", _LOADING_SECONDS)
         with Fleet(serving["coordinator"]) as client, client.replica(0) as replica:
             _fill(replica, options.sequences, options.tokens)
-            writers = _Writers(client, options.clients)
+            clients = _Clients(client, options.writers, options.readers, options.prompt)
             changes = []
-            with writers.at_work():
+            with clients.at_work():
                 time.sleep(_AT_WORK_SECONDS)
                 for size in sizes[1:]:
                     begin = time.monotonic()
@@ -127,9 +136,9 @@ def _resize(model: Path, sizes: list[int], options: argparse.Namespace) -> None:
                     changes.append((resize, begin, time.monotonic()))
                     time.sleep(_AT_WORK_SECONDS)
             for change in changes:
-                print(json.dumps(_report(change[0], writers, *change[1:]), indent=1), flush=True)
-            if writers.failures:
-                raise writers.failures[0]
+                print(json.dumps(_report(change[0], clients, *change[1:]), indent=1), flush=True)
+            if clients.failures:
+                raise clients.failures[0]
 
 
 def main() -> None:
@@ -139,7 +148,12 @@ def main() -> None:
     parser.add_argument("--sizes", help="of cp, one after the other (default: up to all GPUs, and back)")
     parser.add_argument("--sequences", type=int, default=_SEQUENCES, help="that are held")
     parser.add_argument("--tokens", type=int, default=_TOKENS, help="of each of them")
-    parser.add_argument("--clients", type=int, default=4, help="that decode (default: %(default)s)")
+    parser.add_argument("--writers", type=int, default=4,
+                        help="clients that decode (default: %(default)s)")
+    parser.add_argument("--readers", type=int, default=1,
+                        help="clients whose prompts are read (default: %(default)s)")
+    parser.add_argument("--prompt", type=int, default=1024,
+                        help="tokens of such a prompt (default: %(default)s)")
     options = parser.parse_args()
     sizes = ([[int(size) for size in options.sizes.split(",")]] if options.sizes
              else _default_sizes())
