@@ -65,7 +65,8 @@ CudaLaunch AddRmsNormCuda(const AddRmsNormParams& params, int64_t rows, CudaStre
   return WithRowShape(plan, [&](auto aligned, auto thread_words) {
     return WithElementType(params.activation, [&](auto element) {
       using T = decltype(element);
-      return LaunchRows<AddRmsNormKernel<T, aligned.value, kThreadWords<T, thread_words.value>>>(
+      return LaunchRows<
+          AddRmsNormKernel<T, aligned.value, ThreadWords<T, thread_words.value>::value>>(
           plan, stream, params, rows);
     });
   });

@@ -267,10 +267,9 @@ CudaLaunch Dispatch(const Params& params, const RowGridPlan& plan, const Fn& fn)
     const auto with_ranks = [&](auto ranks) {
       return WithElementType(params.dtype, [&](auto element) {
         using T = decltype(element);
-        return fn(
-            element, aligned, BoundOf<T, ranks.value, kMaxPeers>{},
-            std::integral_constant<int,
-                                   kThreadWords<T, BoundOf<T, words.value, kMostWords>::value>>{});
+        using Words = BoundOf<T, words.value, kMostWords>;
+        return fn(element, aligned, BoundOf<T, ranks.value, kMaxPeers>{},
+                  ThreadWords<T, Words::value>{});
       });
     };
     if constexpr (!aligned.value) {

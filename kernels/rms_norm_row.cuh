@@ -246,7 +246,8 @@ inline bool PlanRowGrid(int64_t rows, int64_t words, bool aligned, int blocks_pe
 // As many as a thread may take of a row.
 inline constexpr int kMostWords = 0;
 template <typename T, int kWords>
-inline constexpr int kThreadWords = kWords == kMostWords ? MaxThreadWords(sizeof(T)) : kWords;
+using ThreadWords =
+    std::integral_constant<int, kWords == kMostWords ? MaxThreadWords(sizeof(T)) : kWords>;
 
 // Calls fn with whether rows are aligned and the words of a row that a thread takes, as integral
 // constants.
