@@ -284,12 +284,13 @@ def test_what_is_in_flight_at_the_timeout_is_told(fleet_of):
 
 
 def test_new_requests_are_refused_for_a_while_where_nobody_can_take_over(fleet_of):
-    fleet = fleet_of(2, words={"w0": ("--drain-timeout", "3s")})
+    fleet = fleet_of(2)
     leader = fleet.fleet.leader
     with leader.channel:
         fleet.stop("w1")
         fleet.await_stop("w1")
-        stream = leader.stream(prompt_of("s0"))
+        stream = leader.stream(prompt_of("s0"), prompt_of("s1"))
+        await_that(lambda: leader.capacity().queued_requests == 1, "the step runs")
         os.kill(fleet.pid("w0"), signal.SIGTERM)
         await_that(lambda: fleet.events_of("WORKER_LEAVING"), "it leaves")
 
@@ -302,8 +303,9 @@ def test_new_requests_are_refused_for_a_while_where_nobody_can_take_over(fleet_o
 
         await_that(refused, "a request is refused")
         fleet.go_on("w1")
-        (answer,) = stream
-        assert answer.HasField("response"), "what was in flight is answered"
+        answers = list(stream)
+        assert len(answers) == 2
+        assert all(it.HasField("response") for it in answers), "what was in flight is answered"
         assert fleet.fleet.processes["w0"].wait(SOON) == 0
     assert "all requests are answered" in only(fleet, "EPOCH_ENDED").message
 
