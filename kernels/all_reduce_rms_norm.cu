@@ -219,31 +219,14 @@ int64_t WordsPerBlock(int64_t words, int world) {
   return words <= 512 ? 512 : 256;
 }
 
-int OneWordThreads(const Params& params) {
-  return params.dtype == DType::kFloat32 ? kPeerThreads : Threads(params.peers.layout.world, 1);
-}
-
 RowGridLimits LimitsOf(const Params& params) {
   return {.max_blocks = params.peers.max_blocks,
           .max_row_blocks = params.peers.max_row_blocks,
           .max_threads = kPeerThreads,
-          .max_one_word_threads = OneWordThreads(params),
+          .max_one_word_threads = params.dtype == DType::kFloat32
+                                      ? kPeerThreads
+                                      : Threads(params.peers.layout.world, 1),
           .max_thread_words = MaxThreadWords(SizeOf(params.dtype))};
-}
-
-// A row is shared by several blocks as long as there are blocks for all rows at once, and by two
-// where one would have several words for each of its threads.
-int BlocksPerRow(const Params& params, int64_t rows) {
-  if (params.blocks_per_row != 0) return params.blocks_per_row;
-  const int64_t words = RowWords(params.hidden, SizeOf(params.dtype));
-  const int64_t wanted = WordsPerBlock(words, params.peers.layout.world);
-  int blocks = params.peers.max_row_blocks;
-  while (blocks > 1 && words <= wanted * (blocks / 2)) blocks /= 2;
-  const int least = std::min(words > OneWordThreads(params) ? 2 : 1, params.peers.max_blocks);
-  while (blocks > least && rows * blocks > UsableBlocks(blocks, params.peers.max_blocks)) {
-    blocks /= 2;
-  }
-  return blocks;
 }
 
 // Calls fn with a bound on the ranks, as std::integral_constant.
@@ -297,10 +280,15 @@ int64_t TwoShotBytes(int64_t rows, int64_t hidden, DType dtype, int world) {
 }
 
 CudaLaunch AllReduceRmsNormOneShotCuda(const Params& params, int64_t rows, CudaStream stream) {
+  const int64_t words = RowWords(params.hidden, SizeOf(params.dtype));
+  const RowGridLimits limits = LimitsOf(params);
+  const int blocks_per_row =
+      params.blocks_per_row != 0
+          ? params.blocks_per_row
+          : BlocksPerRow(rows, words, WordsPerBlock(words, params.peers.layout.world), limits);
   RowGridPlan plan;
   if (OneShotBytes(rows, params.hidden, params.dtype) > params.peers.layout.slot_bytes ||
-      !PlanRowGrid(rows, RowWords(params.hidden, SizeOf(params.dtype)), IsAligned(params),
-                   BlocksPerRow(params, rows), LimitsOf(params), &plan)) {
+      !PlanRowGrid(rows, words, IsAligned(params), blocks_per_row, limits, &plan)) {
     return {cudaErrorInvalidValue};
   }
   return Dispatch(params, plan, [&](auto element, auto aligned, auto ranks, auto words) {

@@ -5,22 +5,14 @@
 
 #include <cooperative_groups.h>
 
-#include <algorithm>
 #include <cstdint>
 #include <type_traits>
 
 #include "kernels/cuda_launch.cuh"
 #include "kernels/cuda_words.cuh"
-#include "kernels/peer_exchange.h"
+#include "kernels/row_grid.h"
 
 namespace muster {
-
-inline constexpr int kMaxBlockElements = 16384;  // of a row by one block
-// Of a row by one thread.
-constexpr int MaxThreadWords(int64_t element_bytes) {
-  return static_cast<int>(kMaxBlockElements * element_bytes / 16 / kPeerThreads);
-}
-inline constexpr int kMaxRowWords = kPeerThreads * kMaxRowBlocks * MaxThreadWords(sizeof(float));
 
 // The blocks of a cluster. Below compute capability 9.0 every block is one of its own.
 struct RowCluster {
@@ -191,56 +183,6 @@ __device__ void NormaliseRow(const uint4 (&residual)[kWords], const RowTeam& tea
     }
     StoreWord<kAligned>(PackWord<T>(values), row.hidden - column, row.norm_out + column);
   }
-}
-
-// How the blocks of a grid share rows of so many words.
-struct RowGridPlan {
-  int blocks_per_row = 1;
-  int threads = 32;
-  int words_per_thread = 1;
-  int teams = 1;
-  bool aligned = true;
-};
-
-// Blocks of a grid of `max_blocks` that are resident for sure when so many make a cluster: pairs
-// find room wherever there is any, larger clusters may not.
-inline int UsableBlocks(int blocks_per_row, int max_blocks) {
-  return blocks_per_row <= 2 ? max_blocks : max_blocks / 2;
-}
-
-struct RowGridLimits {
-  int max_blocks;            // of the grid
-  int max_row_blocks;        // of a row: what the device allows, a power of 2 up to kMaxRowBlocks
-  int max_threads;           // of a block
-  int max_one_word_threads;  // the same where each takes one word of a row
-  int max_thread_words;
-};
-
-// At least `blocks_per_row` blocks a row, as far as the limits allow; false when the row is too
-// long or there is none. Unaligned rows have the most words a thread, which spares kernels.
-inline bool PlanRowGrid(int64_t rows, int64_t words, bool aligned, int blocks_per_row,
-                        const RowGridLimits& limits, RowGridPlan* plan) {
-  if (rows <= 0) return false;
-  int blocks = std::min(blocks_per_row, limits.max_row_blocks);
-  const int most = limits.max_thread_words;
-  while (words > int64_t{blocks} * limits.max_threads * most && blocks < limits.max_row_blocks) {
-    blocks *= 2;
-  }
-  int words_per_thread = aligned ? 1 : most;
-  if (words > int64_t{blocks} * limits.max_one_word_threads) {
-    words_per_thread = std::max(words_per_thread, 2);
-    while (words > int64_t{blocks} * limits.max_threads * words_per_thread) words_per_thread *= 2;
-  }
-  const int teams = UsableBlocks(blocks, limits.max_blocks) / blocks;
-  if (words_per_thread > most || teams == 0) return false;
-  if (words_per_thread > 4) words_per_thread = most;  // of which there are kernels
-  const int64_t spread = int64_t{blocks} * words_per_thread;
-  plan->blocks_per_row = blocks;
-  plan->words_per_thread = words_per_thread;
-  plan->aligned = aligned;
-  plan->threads = static_cast<int>(((words + spread - 1) / spread + 31) / 32 * 32);
-  plan->teams = static_cast<int>(rows < teams ? rows : teams);
-  return true;
 }
 
 // As many as a thread may take of a row.
