@@ -416,8 +416,11 @@ TEST(AllReduceRmsNormCudaEpochsTest, TwoEpochsWaitAtTheSameTimeInEitherOrder) {
       second.Upload();
       CudaCheck(static_cast<cudaError_t>(second.Launch(prepared, 0, shots).error), "launch");
       CudaCheck(static_cast<cudaError_t>(first.Launch(serving, 1, shots).error), "launch");
-      while (prepared.LatestStamp(1, 0).sequence == 0 || serving.LatestStamp(0, 1).sequence == 0) {
-      }
+      const auto both_wait = [&] {
+        return prepared.LatestStamp(1, 0).sequence != 0 && serving.LatestStamp(0, 1).sequence != 0;
+      };
+      const auto deadline = std::chrono::steady_clock::now() + std::chrono::seconds(1);
+      while (!both_wait()) ASSERT_LT(std::chrono::steady_clock::now(), deadline);
       CudaCheck(static_cast<cudaError_t>(first.Launch(serving, 0, shots).error), "launch");
       CudaCheck(static_cast<cudaError_t>(second.Launch(prepared, 1, shots).error), "launch");
       serving.Synchronize();

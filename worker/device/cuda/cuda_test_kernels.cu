@@ -6,23 +6,23 @@ namespace {
 
 __global__ void AddOne(uint32_t* counter) { *counter += 1; }
 
-__device__ void Await(const volatile uint32_t* go) {
+// Until *word is at least `wanted`, or some seconds.
+__device__ void Await(const volatile uint32_t* word, uint32_t wanted) {
   constexpr long long kCycles = 5'000'000'000;
   const long long start = clock64();
-  while (*go == 0 && clock64() - start < kCycles) {
+  while (*word < wanted && clock64() - start < kCycles) {
   }
 }
 
-__global__ void WaitFor(const volatile uint32_t* go) { Await(go); }
+__global__ void WaitFor(const volatile uint32_t* go) { Await(go, 1); }
 
 __global__ void HoldThreeQuarters(const volatile uint32_t* go, uint32_t* arrived) {
   atomicAdd(arrived, 1);
   // Where one ended before all are there, the next could take its place.
-  while (*static_cast<volatile uint32_t*>(arrived) < gridDim.x) {
-  }
+  Await(arrived, gridDim.x);
   uint32_t multiprocessor;
   asm volatile("mov.u32 %0, %%smid;" : "=r"(multiprocessor));
-  if (multiprocessor % 4 != 0) Await(go);
+  if (multiprocessor % 4 != 0) Await(go, 1);
 }
 
 }  // namespace

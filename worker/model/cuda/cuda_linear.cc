@@ -114,6 +114,7 @@ absl::StatusOr<cublasLtMatmulAlgo_t> CudaLinear::Choose(int rows) {
       what));
   best.resize(found);
   for (const cublasLtMatmulHeuristicResult_t& result : best) {
+    if (result.state != CUBLAS_STATUS_SUCCESS) continue;
     if (!library_.shares_gpu() || FindsRoom(library_.functions(), result.algo)) return result.algo;
   }
   return absl::UnimplementedError(absl::StrCat(what, ": cuBLASLt has none"));

@@ -159,6 +159,18 @@ class CudaOpsTest : public ::testing::Test {
     return result;
   }
 
+  // Whether the word comes to `wanted` within a second; `seen` is host memory. Allocates none,
+  // which could wait for all work on the GPU.
+  bool HasCome(const Buffer& word, const Buffer& seen, int wanted) {
+    const absl::Time deadline = absl::Now() + absl::Seconds(1);
+    while (absl::Now() < deadline) {
+      EXPECT_OK(device_->Copy(*stream_, seen.data(), word.data(), sizeof(uint32_t)));
+      EXPECT_OK(stream_->Synchronize());
+      if (*seen.as<uint32_t>() == static_cast<uint32_t>(wanted)) return true;
+    }
+    return false;
+  }
+
   // Whether all that is enqueued does.
   bool EndsWithin(absl::Duration limit) {
     const absl::Time deadline = absl::Now() + limit;
@@ -253,6 +265,7 @@ TEST_F(CudaOpsTest, ProductsGoOnWhileTheOtherRanksOfTheGpuWait) {
   CudaOps ops(*shared, ledger_);
   const Buffer go = *shared->AllocateHost(sizeof(uint32_t), "test", ledger_);
   const Buffer arrived = *shared->Allocate(sizeof(uint32_t), "test", ledger_);
+  const Buffer seen = *shared->AllocateHost(sizeof(uint32_t), "test", ledger_);
   const std::pair<int64_t, int64_t> shapes[] = {{384, 512},  {512, 256},   {576, 512},  {512, 288},
                                                 {256, 1152}, {1536, 4096}, {4096, 1024}};
   for (const auto& [n, k] : shapes) {
@@ -276,6 +289,7 @@ TEST_F(CudaOpsTest, ProductsGoOnWhileTheOtherRanksOfTheGpuWait) {
             CudaStatus(testing::HoldThreeQuartersCuda(go.as<uint32_t>(), arrived.as<uint32_t>(),
                                                       CudaDeviceStream::From(*others).get()),
                        "holding"));
+        ASSERT_TRUE(HasCome(arrived, seen, shared->multiprocessor_budget())) << "nothing is held";
         EXPECT_OK(multiply());
         const bool done = EndsWithin(absl::Seconds(1));
         *go.as<volatile uint32_t>() = 1;
