@@ -11,6 +11,7 @@ __global__ void __launch_bounds__(kThreads, 1)
     AddRmsNormKernel(const __grid_constant__ AddRmsNormParams params, int64_t rows) {
   const RowTeam team = RowTeam::Own();
   RowSum row_sum(team);
+  const RowWeights<kAligned, T, kWords> weights(params.weight, params.hidden, team);
   for (int64_t row = team.index; row < rows; row += team.teams) {
     const int64_t offset = row * params.hidden;
     uint4 residual[kWords];
@@ -33,12 +34,11 @@ __global__ void __launch_bounds__(kThreads, 1)
     T* residual_out = static_cast<T*>(params.residual_out);
     NormaliseRow<kAligned, T, kWords>(
         residual, team,
-        {.weight = params.weight,
-         .eps = params.eps,
+        {.eps = params.eps,
          .hidden = params.hidden,
          .residual_out = residual_out == nullptr ? nullptr : residual_out + offset,
          .norm_out = static_cast<T*>(params.out) + offset},
-        row_sum);
+        weights, row_sum);
   }
 }
 

@@ -16,8 +16,7 @@ template <typename T>
 __device__ RowNorm<T> NormOf(const Params& params, int64_t row) {
   const int64_t offset = row * params.hidden;
   T* residual_out = static_cast<T*>(params.residual_out);
-  return {.weight = params.weight,
-          .eps = params.eps,
+  return {.eps = params.eps,
           .hidden = params.hidden,
           .residual_out = residual_out == nullptr ? nullptr : residual_out + offset,
           .norm_out = static_cast<T*>(params.norm_out) + offset};
@@ -30,17 +29,27 @@ constexpr int Threads(int ranks, int words) {
 
 // ---- One shot
 
+// own[k] is this thread's k-th word of the row.
 template <typename T, bool kAligned, int kWords>
-__device__ void PushRow(const Params& params, const PeerOperation& op, const RowTeam& team,
-                        int64_t row) {
-  const int64_t words = RowWords(params.hidden, sizeof(T));
+__device__ void LoadRow(const Params& params, const RowTeam& team, int64_t row,
+                        uint4 (&own)[kWords]) {
+#pragma unroll
+  for (int k = 0; k < kWords; ++k) {
+    const int64_t column = int64_t{team.Word(k)} * kWordElements<T>;
+    if (column >= params.hidden) break;
+    own[k] = LoadWord<kAligned>(Element<T>(params.partial, row * params.hidden + column),
+                                params.hidden - column);
+  }
+}
+
+template <int kWords>
+__device__ void PushRow(const PeerOperation& op, const RowTeam& team, int64_t row, int64_t words,
+                        const uint4 (&own)[kWords]) {
 #pragma unroll
   for (int k = 0; k < kWords; ++k) {
     const int64_t w = team.Word(k);
     if (w >= words) break;
-    const int64_t column = w * kWordElements<T>;
-    const uint4 word = MarkNotEmpty(LoadWord<kAligned>(
-        Element<T>(params.partial, row * params.hidden + column), params.hidden - column));
+    const uint4 word = MarkNotEmpty(own[k]);
     for (int peer = 0; peer < op.world(); ++peer) {
       if (peer != op.rank()) StoreRelaxed(op.Outbox(peer) + row * words + w, word);
     }
@@ -49,7 +58,7 @@ __device__ void PushRow(const Params& params, const PeerOperation& op, const Row
 
 template <typename T, bool kAligned, int kRanks, int kWords>
 __device__ void ReduceRow(const Params& params, PeerOperation& op, const RowTeam& team, int64_t row,
-                          RowSum& row_sum) {
+                          const RowWeights<kAligned, T, kWords>& weights, RowSum& row_sum) {
   const int64_t words = RowWords(params.hidden, sizeof(T));
   uint4 residual[kWords];
 #pragma unroll
@@ -70,28 +79,30 @@ __device__ void ReduceRow(const Params& params, PeerOperation& op, const RowTeam
         SumWord<T>(summands, op.world(), params.residual_in != nullptr ? &residual[k] : nullptr);
   }
   op.GlanceAtStamps();
-  NormaliseRow<kAligned, T, kWords>(residual, team, NormOf<T>(params, row), row_sum);
+  NormaliseRow<kAligned, T, kWords>(residual, team, NormOf<T>(params, row), weights, row_sum);
 }
 
 template <typename T, bool kAligned, int kRanks, int kWords>
 __global__ void __launch_bounds__(Threads(kRanks, kWords), kPeerBlocksPerMultiprocessor)
     OneShotKernel(const __grid_constant__ Params params, int64_t rows) {
+  const RowTeam team = RowTeam::Own();
+  uint4 own[kWords];  // of the first row, on its way while this thread learns which operation it is
+  LoadRow<T, kAligned>(params, team, team.index, own);
   PeerOperation op(params.peers, params.stamp);
   if (!op.refused()) {
     op.PushStamp();
-    const RowTeam team = RowTeam::Own();
     RowSum row_sum(team);
-    for (int64_t row = team.index; row < rows; row += team.teams) {
-      PushRow<T, kAligned, kWords>(params, op, team, row);
+    const int64_t words = RowWords(params.hidden, sizeof(T));
+    PushRow(op, team, team.index, words, own);
+    for (int64_t row = team.index + team.teams; row < rows; row += team.teams) {
+      LoadRow<T, kAligned>(params, team, row, own);
+      PushRow(op, team, row, words, own);
     }
-    PrefetchWeights<T>(params.weight, params.hidden, team);
-    op.Acknowledge();
+    const RowWeights<kAligned, T, kWords> weights(params.weight, params.hidden, team);
     for (int64_t row = team.index; row < rows; row += team.teams) {
-      ReduceRow<T, kAligned, kRanks, kWords>(params, op, team, row, row_sum);
+      ReduceRow<T, kAligned, kRanks, kWords>(params, op, team, row, weights, row_sum);
     }
     op.CheckStamps();
-  } else {
-    op.Acknowledge();
   }
   op.Finish();
 }
@@ -182,7 +193,6 @@ template <typename T, bool kAligned, int kRanks, int kWords>
 __global__ void __launch_bounds__(Threads(kRanks, kWords), kPeerBlocksPerMultiprocessor)
     TwoShotKernel(const __grid_constant__ Params params, int64_t rows) {
   PeerOperation op(params.peers, params.stamp);
-  op.Acknowledge();
   if (!op.refused()) {
     op.PushStamp();
     const Slices slices(RowWords(params.hidden, sizeof(T)), op.world());
@@ -193,7 +203,7 @@ __global__ void __launch_bounds__(Threads(kRanks, kWords), kPeerBlocksPerMultipr
     op.RaiseFlags(1);
     const RowTeam team = RowTeam::Own();
     RowSum row_sum(team);
-    PrefetchWeights<T>(params.weight, params.hidden, team);
+    const RowWeights<kAligned, T, kWords> weights(params.weight, params.hidden, team);
     op.AwaitFlags(1);
     op.GlanceAtStamps();
     for (int64_t row = blockIdx.x; row < rows; row += gridDim.x) {
@@ -203,7 +213,7 @@ __global__ void __launch_bounds__(Threads(kRanks, kWords), kPeerBlocksPerMultipr
         if (team.Word(k) >= slices.words) break;
         residual[k] = __ldcg(op.Gather(op.rank()) + slices.GatherRow(row) + team.Word(k));
       }
-      NormaliseRow<kAligned, T, kWords>(residual, team, NormOf<T>(params, row), row_sum);
+      NormaliseRow<kAligned, T, kWords>(residual, team, NormOf<T>(params, row), weights, row_sum);
     }
     op.CheckStamps();
   }

@@ -153,9 +153,6 @@ __global__ void __launch_bounds__(kThreads, kPeerBlocksPerMultiprocessor)
     for (int64_t row = blockIdx.x; row < rows; row += gridDim.x) {
       PushRow<T, kAligned>(params, op, cut, row);
     }
-  }
-  op.Acknowledge();
-  if (!op.refused()) {
     for (int64_t row = blockIdx.x; row < rows; row += gridDim.x) {
       ReceiveLse(params, op, cut, row, weights);
       __syncthreads();

@@ -67,7 +67,6 @@ __device__ void StoreCarried(uint4 word, int64_t count, unsigned char* to) {
 __global__ void __launch_bounds__(kThreads, kPeerBlocksPerMultiprocessor)
     GatherKernel(const __grid_constant__ PeerGatherParams params) {
   PeerOperation op(params.peers, params.stamp);
-  op.Acknowledge();
   const Words words = Words::Of(GatherWords(params.bytes));
   const auto* send = static_cast<const unsigned char*>(params.send);
   auto* receive = static_cast<unsigned char*>(params.receive);
@@ -102,7 +101,6 @@ __global__ void __launch_bounds__(kThreads, kPeerBlocksPerMultiprocessor)
     ReduceKernel(const __grid_constant__ PeerReduceParams params) {
   constexpr int kElements = kWordElements<T>;
   PeerOperation op(params.peers, params.stamp);
-  op.Acknowledge();
   const Words words = Words::Of(RowWords(params.count, sizeof(T)));
   const auto load = [&](int rank, int64_t w) {
     const int64_t at = params.send_stride * rank + w * kElements;

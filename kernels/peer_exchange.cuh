@@ -114,18 +114,26 @@ __device__ inline uint32_t SequenceAfter(uint32_t sequence) {
   return sequence == 0xFFFFFFFFu ? 2 : sequence + 1;
 }
 
-// One thread's part in one operation. Every thread of the grid makes one, first of all.
+// One thread's part in one operation. Every thread of the grid makes one, once.
 class PeerOperation {
  public:
+  // Synchronises the block, whose first thread reads for all which operation it is, and then counts
+  // the block as one that knows. Nobody waits for the count; the last one moves on in Finish.
   __device__ PeerOperation(const Peers& peers, const PeerStamp& stamp)
       : peers_(peers), stamp_(stamp) {
-    const PeerHeader& own = header(peers.rank);
-    stamp_.sequence = SequenceAfter(LoadRelaxed(&own.sequence));
-    const uint32_t failed = LoadRelaxed(&own.failed);
+    __shared__ uint32_t finished, failed;
+    PeerHeader& own = header(peers.rank);
+    if (threadIdx.x == 0) {
+      finished = LoadRelaxed(&own.sequence);
+      failed = LoadRelaxed(&own.failed);
+    }
+    __syncthreads();
+    stamp_.sequence = SequenceAfter(finished);
     refused_ = failed != 0 && failed != stamp_.sequence;
+    if (threadIdx.x == 0) acknowledged_ = atomicAdd(&own.acknowledged_blocks, 1) + 1;
   }
 
-  // An earlier operation failed: nothing is to be done but Acknowledge and Finish.
+  // An earlier operation failed: nothing is to be done but Finish.
   __device__ bool refused() const { return refused_; }
   __device__ int rank() const { return peers_.rank; }
   __device__ int world() const { return peers_.layout.world; }
@@ -213,12 +221,8 @@ class PeerOperation {
     __syncthreads();
   }
 
-  // By all threads of a block: they have seen which operation it is. The last block to say so goes
-  // on to the next one in Finish; apart, so that nobody waits for the count.
-  __device__ void Acknowledge() {
-    __syncthreads();
-    if (threadIdx.x == 0) acknowledged_ = atomicAdd(&header(rank()).acknowledged_blocks, 1) + 1;
-  }
+  // By all threads, last of all. The block that was counted last says which operation is over: to
+  // the stream's next kernel, which begins when all blocks of this one have ended.
   __device__ void Finish() const {
     if (threadIdx.x != 0) return;
     PeerHeader& own = header(rank());

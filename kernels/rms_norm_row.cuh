@@ -117,48 +117,73 @@ class RowSum {
 // What follows once a row's residuals are known.
 template <typename T>
 struct RowNorm {
-  const float* weight;  // [hidden]
   float eps;
   int64_t hidden;
   T* residual_out;  // of the row, or null
   T* norm_out;      // of the row
 };
 
-// The weights of word w of a row.
-template <bool kAligned, typename T>
-__device__ void LoadWeights(const RowNorm<T>& row, int w, float (&to)[kWordElements<T>]) {
-#pragma unroll
-  for (int i = 0; i < kWordElements<T>; i += 4) {
-    const int64_t column = int64_t{w} * kWordElements<T> + i;
-    if (column >= row.hidden) return;
-    const uint4 four = LoadWord<kAligned>(row.weight + column, row.hidden - column);
-    UnpackWord<float>(four, *reinterpret_cast<float(*)[4]>(&to[i]));
-  }
-}
+// A thread's part of the norm's weights, [hidden]. Few are loaded once for all rows, and on their
+// way while the row is awaited; many would not fit into registers, and are loaded when needed.
+template <bool kAligned, typename T, int kWords>
+class RowWeights {
+ public:
+  static constexpr int kElements = kWordElements<T>;
 
-// Has them nearer by the time they are loaded.
-template <typename T>
-__device__ void PrefetchWeights(const float* weight, int64_t hidden, const RowTeam& team) {
-  for (int64_t column = int64_t{team.Word(0)} * kWordElements<T>; column < hidden;
-       column += int64_t{team.blocks} * blockDim.x * kWordElements<T>) {
-    asm volatile("prefetch.global.L2 [%0];" : : "l"(weight + column));
+  __device__ RowWeights(const float* weights, int64_t hidden, const RowTeam& team)
+      : weights_(weights), hidden_(hidden) {
+#pragma unroll
+    for (int k = 0; k < kWords; ++k) {
+      if constexpr (kHeld) {
+        Load(team.Word(k), held_[k]);
+      } else {
+        const int64_t column = int64_t{team.Word(k)} * kElements;
+        if (column < hidden) asm volatile("prefetch.global.L2 [%0];" : : "l"(weights + column));
+      }
+    }
   }
-}
+
+  // Those of the thread's k-th word, which is word `w` of the row.
+  __device__ void Of(int k, int w, float (&to)[kElements]) const {
+    if constexpr (kHeld) {
+#pragma unroll
+      for (int i = 0; i < kElements; ++i) to[i] = held_[k][i];
+    } else {
+      Load(w, to);
+    }
+  }
+
+ private:
+  static constexpr bool kHeld = kWords <= 2;
+
+  __device__ void Load(int w, float (&to)[kElements]) const {
+#pragma unroll
+    for (int i = 0; i < kElements; i += 4) {
+      const int64_t column = int64_t{w} * kElements + i;
+      if (column >= hidden_) return;
+      const uint4 four = LoadWord<kAligned>(weights_ + column, hidden_ - column);
+      UnpackWord<float>(four, *reinterpret_cast<float(*)[4]>(&to[i]));
+    }
+  }
+
+  const float* weights_;
+  int64_t hidden_;
+  float held_[kHeld ? kWords : 1][kElements];
+};
 
 // Collective in the team: stores residual[k], this thread's k-th word, and its norm.
 template <bool kAligned, typename T, int kWords>
 __device__ void NormaliseRow(const uint4 (&residual)[kWords], const RowTeam& team,
-                             const RowNorm<T>& row, RowSum& row_sum) {
+                             const RowNorm<T>& row, const RowWeights<kAligned, T, kWords>& weights,
+                             RowSum& row_sum) {
   constexpr int kElements = kWordElements<T>;
-  constexpr bool kWeightsFirst = kWords <= 2;  // more would not fit into registers
   const int words = static_cast<int>(RowWords(row.hidden, sizeof(T)));
-  float squares[kWords], weights[kWeightsFirst ? kWords : 1][kElements];
+  float squares[kWords];
 #pragma unroll
   for (int k = 0; k < kWords; ++k) {
     squares[k] = 0;
     if (team.Word(k) >= words) continue;
     const int64_t column = int64_t{team.Word(k)} * kElements;
-    if constexpr (kWeightsFirst) LoadWeights<kAligned>(row, team.Word(k), weights[k]);
     if (row.residual_out != nullptr) {
       StoreWord<kAligned>(residual[k], row.hidden - column, row.residual_out + column);
     }
@@ -173,9 +198,8 @@ __device__ void NormaliseRow(const uint4 (&residual)[kWords], const RowTeam& tea
   for (int k = 0; k < kWords; ++k) {
     if (team.Word(k) >= words) continue;
     const int64_t column = int64_t{team.Word(k)} * kElements;
-    auto& weight = weights[kWeightsFirst ? k : 0];
-    if constexpr (!kWeightsFirst) LoadWeights<kAligned>(row, team.Word(k), weight);
-    float values[kElements];
+    float values[kElements], weight[kElements];
+    weights.Of(k, team.Word(k), weight);
     UnpackWord<T>(residual[k], values);
 #pragma unroll
     for (int i = 0; i < kElements; ++i) {
