@@ -16,7 +16,7 @@ from wire import Daemons, daemons_of_a_module
 @pytest.fixture(scope="module")
 def daemons(tmp_path_factory) -> Daemons:
     """Daemons of a module, with their logs."""
-    with daemons_of_a_module(tmp_path_factory.mktemp("daemons"), "info") as daemons:
+    with daemons_of_a_module(tmp_path_factory.mktemp("daemons")) as daemons:
         yield daemons
 
 

@@ -17,7 +17,6 @@ from wire import (
     forward_request,
     piece,
     refusal,
-    standing_step,
 )
 
 GOLDEN = golden("llama-mha12")
@@ -234,7 +233,7 @@ def test_a_caller_that_hangs_up_in_mid_step_gets_the_recorded_answer_when_it_is_
     request = forward_request(piece("s", PROMPT), request_id="interrupted")
     behind = forward_request(piece("behind", [1]))
     with fleet.standing_still():
-        hung_up = standing_step(leader, request, behind)
+        hung_up = fleet.standing_step(request, behind)
         hung_up.cancel()
         joined = leader.inference.Forward.future(request, timeout=CALL_SECONDS)
     assert hung_up.code() == grpc.StatusCode.CANCELLED

@@ -34,7 +34,6 @@ from wire import (
     piece,
     refusal,
     seconds,
-    standing_step,
 )
 
 MAX_DETAIL_BYTES = 4096
@@ -333,8 +332,8 @@ def given_up(stage):
     leader = stage.fleet.leader
     before = leader.capacity().sequences
     with stage.fleet.standing_still():
-        stream = standing_step(
-            leader, forward_request(piece("stands", [1])), forward_request(piece("stands", [1], 1)))
+        stream = stage.fleet.standing_step(
+            forward_request(piece("stands", [1])), forward_request(piece("stands", [1], 1)))
         late = refusal(lambda: leader.inference.Forward(
             forward_request(piece("late", [1])), timeout=0.2))
         hung_up = leader.inference.Forward.future(
@@ -441,7 +440,7 @@ def test_requests_of_a_replica_that_loses_a_rank_say_what_became_of_them(stage):
     leader.forward(piece("held", [1]))
     requests = [forward_request(piece("held", [2], first=1)), forward_request(piece("new", [1]))]
     with fleet.standing_still():
-        stream = standing_step(leader, *requests)
+        stream = fleet.standing_step(*requests)
         fleet.processes[fleet.coordinator.replica().topology.ranks[1].worker_id].kill()
     stamped, waiting = [Refusal.of_status(response.error) for response in stream]
     for it in (stamped, waiting):

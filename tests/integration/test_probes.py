@@ -10,7 +10,7 @@ import pytest
 from admin_port import ADMIN, admin_url, get
 from fleets import PROMISE, await_that
 from scaled_fleet import MODEL, ScaledFleet
-from wire import Coordinator, Daemons, ServingFleet, forward_request, piece, standing_step
+from wire import Coordinator, Daemons, ServingFleet, forward_request, piece
 
 STALL = ("--stall-timeout", "1s")
 SERVING, NOT_SERVING = 1, 2
@@ -104,15 +104,14 @@ def test_a_worker_without_a_coordinator_has_not_started(daemons: Daemons) -> Non
 
 
 def test_a_leader_whose_steps_stand_still_does_not_serve(fleet: ScaledFleet) -> None:
-    serving = ServingFleet(fleet.coordinator, fleet.processes)
     rank = fleet.leader
+    serving = ServingFleet(fleet.coordinator, fleet.processes, [rank])
     leader = fleet.coordinator.replica().topology.ranks[0].worker_id
     watched = health_changes(rank.channel, "muster.v1.Inference")
     assert next(watched) == SERVING
     with serving.standing_still():
-        stream = standing_step(
-            rank, *(forward_request(piece(f"s{i}", [1, 2, 3]), request_id=f"r{i}")
-                    for i in range(2)))
+        stream = serving.standing_step(
+            *(forward_request(piece(f"s{i}", [1, 2, 3]), request_id=f"r{i}") for i in range(2)))
         await_that(lambda: of(fleet, leader, "readyz")[0] == 503, "the stall is noticed")
         text = of(fleet, leader, "readyz")[1]
         assert "[-]steps: 2 requests in flight, and a step ended" in text

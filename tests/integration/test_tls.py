@@ -26,7 +26,7 @@ SERVING = b"\x08\x01"  # a grpc.health.v1.HealthCheckResponse
 
 @pytest.fixture(scope="module")
 def daemons(tmp_path_factory):
-    with daemons_of_a_module(tmp_path_factory.mktemp("tls"), "info") as daemons:
+    with daemons_of_a_module(tmp_path_factory.mktemp("tls")) as daemons:
         yield daemons
 
 

@@ -23,7 +23,7 @@ HEADER = [("traceparent", f"00-{TRACE}-{PARENT}-01")]
 @pytest.fixture
 def fleet(tmp_path_factory) -> Iterator[ScaledFleet]:
     """Two ranks that serve, and two standbys."""
-    with (daemons_of_a_module(tmp_path_factory.mktemp("trace"), "info") as daemons,
+    with (daemons_of_a_module(tmp_path_factory.mktemp("trace")) as daemons,
           scaled_fleet(daemons) as fleet):
         yield fleet
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import grpc
 import pytest
+from admin_port import ADMIN, admin_url, scrape
 from fleets import MODELS, await_that
 from google.protobuf import duration_pb2
 from muster.fleet_process import bin_directory
@@ -191,13 +192,16 @@ class ServingFleet:
         finally:
             os.kill(follower.pid, signal.SIGCONT)
 
-
-def standing_step(rank: Rank, *requests: inference_pb2.ForwardRequest):
-    """A stream of requests while its replica stands still: the first is in its step, and the
-    others wait behind it."""
-    stream = rank.stream(*requests)
-    await_that(lambda: rank.capacity().queued_requests == len(requests) - 1, "the step runs")
-    return stream
+    def standing_step(self, *requests: inference_pb2.ForwardRequest):
+        """A stream of requests while it stands still: the first is in its step, and the others wait
+        behind it."""
+        stream = self.leader.stream(*requests)
+        leader = admin_url(self.processes[self.coordinator.replica().topology.ranks[0].worker_id])
+        await_that(lambda: scrape(leader)["muster_worker_requests_in_flight"].total() ==
+                   len(requests), "all have come")
+        await_that(lambda: self.leader.capacity().queued_requests == len(requests) - 1,
+                   "the step runs")
+        return stream
 
 
 class Daemons:
@@ -206,7 +210,7 @@ class Daemons:
     Their logs are NUMBER-DAEMON.log in `directory`, as far as `log_level` lets them write any.
     """
 
-    def __init__(self, directory: Path, log_level: str = "off"):
+    def __init__(self, directory: Path, log_level: str = "info"):
         self.directory = directory
         self._log_level = log_level
         self._processes: list[subprocess.Popen] = []
@@ -246,7 +250,8 @@ class Daemons:
                       kv_memory: str = "4MiB") -> ServingFleet:
         coordinator = self.coordinator(cp=2)
         processes = {
-            name: self.worker(coordinator, name, model, kv_memory) for name in ("w0", "w1")}
+            name: self.worker(coordinator, name, model, kv_memory, ADMIN)
+            for name in ("w0", "w1")}
         await_that(lambda: coordinator.replica().state == fleet_pb2.REPLICA_STATE_SERVING,
                    "the fleet serves")
         ranks = [Rank(rank.address) for rank in coordinator.replica().topology.ranks]
@@ -265,7 +270,7 @@ class Daemons:
 
 
 @contextmanager
-def daemons_of_a_module(directory: Path, log_level: str = "off") -> Iterator[Daemons]:
+def daemons_of_a_module(directory: Path, log_level: str = "info") -> Iterator[Daemons]:
     """They are ended with the module, and leave no shared memory."""
     segments = set(os.listdir("/dev/shm"))
     daemons = Daemons(directory, log_level)
