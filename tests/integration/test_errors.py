@@ -334,17 +334,18 @@ def given_up(stage):
     with stage.fleet.standing_still():
         stream = stage.fleet.standing_step(
             forward_request(piece("stands", [1])), forward_request(piece("stands", [1], 1)))
-        late = refusal(lambda: leader.inference.Forward(
-            forward_request(piece("late", [1])), timeout=0.2))
+        late = leader.inference.Forward.future(forward_request(piece("late", [1])), timeout=2)
+        await_that(lambda: leader.capacity().queued_requests == 2, "it waits")
         hung_up = leader.inference.Forward.future(
             forward_request(piece("hung up", [1])), timeout=CALL_SECONDS)
         await_that(lambda: leader.capacity().queued_requests == 3, "it waits as well")
         hung_up.cancel()
+        in_vain = refusal(late.result)
     assert all(response.HasField("response") for response in stream)
     # This one comes behind them in the queue: the leader has come to both, and run neither.
     assert leader.free("stands") == 1
     assert leader.capacity().sequences == before
-    assert (late.code, late.detail) == ("DEADLINE_EXCEEDED", None)
+    assert (in_vain.code, in_vain.detail) == ("DEADLINE_EXCEEDED", None)
     assert hung_up.code() == grpc.StatusCode.CANCELLED
     return []
 
