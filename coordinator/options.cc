@@ -80,7 +80,7 @@ void AddFleetFlags(CLI::App& app, CoordinatorOptions& options, Texts& texts) {
       ->capture_default_str();
   app.add_option("--resize-range", texts.resize_range,
                  "Sizes of --cp that a replica can change to while it serves: each worker leaves "
-                 "room for a second set of weights at MIN. auto: half to double of --cp")
+                 "room for the weights of two of them at once. auto: half to double of --cp")
       ->type_name("MIN:MAX")
       ->capture_default_str();
   app.add_option("--lease", texts.lease,

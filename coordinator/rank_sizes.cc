@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <functional>
+#include <set>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -173,18 +174,18 @@ uint64_t MostStageBytes(const ParallelConfig& config, const ModelSpec& model) {
 
 uint64_t ResizeReserveBytes(const ParallelConfig& config, const ModelSpec& model,
                             const CpRange& range) {
+  std::set<int> sizes = {config.cp};
+  for (int cp = range.min; cp <= range.max; ++cp) sizes.insert(cp);
   uint64_t largest = 0, second = 0;
-  for (int cp = range.min; cp <= range.max; ++cp) {
+  for (const int cp : sizes) {
     const ParallelConfig other{.tp = config.tp, .cp = cp};
     if (!CheckConfig(other, model).ok()) continue;
     const uint64_t bytes = MostStageBytes(other, model);
     second = std::max(second, std::min(largest, bytes));
     largest = std::max(largest, bytes);
   }
-  if (largest == 0) return 0;
-  // KV is sized beside the weights of `config`: what the second most take above those is missing.
-  const uint64_t own = MostStageBytes(config, model);
-  return largest + (second > own ? second - own : 0);
+  // KV is sized beside the weights of `config`. Where the same cp follows they are shared.
+  return second == 0 ? 0 : largest + second - MostStageBytes(config, model);
 }
 
 }  // namespace muster

@@ -47,8 +47,8 @@ absl::Status CheckConfig(const ParallelConfig& config, const ModelSpec& model,
 // Bytes of weights and of a KV block on each rank. `config` has passed CheckConfig.
 std::vector<RankFootprint> Footprints(const ParallelConfig& config, const ModelSpec& model);
 
-// Of weights sharded over the stage: what a rank of `config` must leave free so that whichever cp
-// of `range` may follow whichever other, both held at once. 0 where no cp of it fits.
+// Of weights sharded over the stage: what a rank of `config` must leave free so that its cp and
+// those of `range` may follow each other, two held at once. 0 where it can have no other.
 uint64_t ResizeReserveBytes(const ParallelConfig& config, const ModelSpec& model,
                             const CpRange& range);
 

@@ -170,13 +170,13 @@ absl::StatusOr<int64_t> EpochContext::AffordableBlocks() const {
   const uint64_t blocks =
       std::min<uint64_t>(memory / block, std::numeric_limits<int32_t>::max() / 2);
   if (blocks > 0) return static_cast<int64_t>(blocks);
-  return MakeError(
-      absl::StatusCode::kResourceExhausted,
-      absl::StrCat("rank ", rank().value(), ": one KV block of ", kKvBlockTokens, " tokens takes ",
-                   ByteSizeString(block), "; ", ByteSizeString(options_.kv_memory),
-                   " are allowed for KV, ", ByteSizeString(free), " are free and ",
-                   ByteSizeString(kept), " of them are kept for a resize"),
-      {.reason = ErrorReason::kOutOfMemory, .ranks = {rank()}, .phase = "capture/kv"});
+  return MakeError(absl::StatusCode::kResourceExhausted,
+                   absl::StrCat("rank ", rank().value(), ": no room for KV: a block of ",
+                                kKvBlockTokens, " tokens takes ", ByteSizeString(block), "; ",
+                                ByteSizeString(options_.kv_memory), " are allowed for KV, ",
+                                ByteSizeString(free), " are free and ", ByteSizeString(kept),
+                                " of them are kept for a resize (--resize-range)"),
+                   {.reason = ErrorReason::kOutOfMemory, .ranks = {rank()}, .phase = "capture/kv"});
 }
 
 absl::Status EpochContext::AttachArena(int64_t blocks) {

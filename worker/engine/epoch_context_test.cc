@@ -247,7 +247,8 @@ TEST_F(EpochContextTest, KvThatHoldsNoBlockFailsAllRanksWithTheirNumbers) {
                  return statuses[rank] = context.Capture(absl::Seconds(30)).status();
                }).ok());
   for (const absl::Status& status : statuses) {
-    EXPECT_TRUE(absl::StrContains(status.message(), "rank 1: one KV block of 16 tokens takes"))
+    EXPECT_TRUE(
+        absl::StrContains(status.message(), "rank 1: no room for KV: a block of 16 tokens takes"))
         << status;
   }
   EXPECT_EQ(contexts[0]->Report().state, WorkerState::kFailed);
