@@ -6,6 +6,7 @@ import subprocess
 from contextlib import ExitStack
 
 import pytest
+from admin_port import ADMIN, admin_url, scrape
 from fleets import await_that
 from scaled_faults import OPERATION, SOON, FaultyFleet, Talk, soon
 from scaled_fleet import scaled_fleet
@@ -29,7 +30,8 @@ def fleet_with(daemons):
                        leader_fault: str = "") -> FaultyFleet:
             words = {"w0": ("--fault", leader_fault)} if leader_fault else {}
             fleet = FaultyFleet(ends.enter_context(
-                scaled_fleet(daemons, workers=2, lease=lease, words=words)))
+                scaled_fleet(daemons, workers=2, lease=lease, words=words,
+                             coordinator_words=ADMIN)))
             ends.callback(fleet.close)
             fleet.fleet.start_worker(
                 "w2", kv_memory=kv_memory, words=("--fault", fault) if fault else ())
@@ -160,12 +162,23 @@ def test_a_standby_with_too_little_memory_is_told_with_numbers(fleet_with):
     assert talk.end() == [1]
 
 
+def await_survivors_at_the_barrier(fleet: FaultyFleet) -> None:
+    """The coordinator has their calls: one that stops then keeps nobody there."""
+    for name in SURVIVORS:
+        soon(lambda name=name: fleet.epochs(name)[2].progress.phase == "warmup/barrier",
+             f"{name} is at the barrier")
+    url = admin_url(fleet.fleet.coordinator.process)
+    soon(lambda: scrape(url)["muster_coordinator_rendezvous_waiting"].total() == len(SURVIVORS),
+         "they wait for w2")
+
+
 def test_what_a_survivor_waits_for_ends_with_the_epoch_that_is_prepared(fleet_with):
     """The leader has yet to make way for the self-test when the standby dies."""
     fleet = fleet_with("stop@warmup/barrier")
     before = fleet.held("w1")
     command = fleet.scale()
     fleet.await_stop("w2")
+    await_survivors_at_the_barrier(fleet)
     fleet.stop("w0")
     fleet.await_stop("w0")
     fleet.go_on("w2")
