@@ -79,3 +79,10 @@ def scrape(url: str) -> dict[str, Family]:
             families[name].samples.append(
                 (match["name"], dict(_LABEL.findall(labels)), float(match["value"])))
     return families
+
+
+def await_requests(leader: subprocess.Popen[bytes], count: int) -> None:
+    """So many have come to it, and have no answer."""
+    url = admin_url(leader)
+    await_that(lambda: scrape(url)["muster_worker_requests_in_flight"].total() == count,
+               f"{count} requests are in flight")

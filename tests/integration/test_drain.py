@@ -9,7 +9,7 @@ from contextlib import ExitStack
 
 import grpc
 import pytest
-from admin_port import ADMIN, admin_url, scrape
+from admin_port import ADMIN, await_requests
 from fleets import MODELS, PATIENCE, PROMISE, await_that
 from muster.values import Event
 from scaled_faults import SOON, FaultyFleet, soon
@@ -265,13 +265,6 @@ def test_a_rank_that_is_not_taken_over_in_time_ends_with_the_epoch(draining):
     assert_nobody_failed(fleet, "w1")
 
 
-def await_requests(fleet: FaultyFleet, count: int) -> None:
-    """So many have come to the leader, w0, and have no answer."""
-    url = admin_url(fleet.fleet.processes["w0"])
-    await_that(lambda: scrape(url)["muster_worker_requests_in_flight"].total() == count,
-               f"{count} requests are in flight")
-
-
 def test_what_is_in_flight_at_the_timeout_is_told(fleet_of):
     fleet = fleet_of(2, words={"w0": ("--drain-timeout", "2s", *ADMIN)})
     leader = fleet.fleet.leader
@@ -279,7 +272,7 @@ def test_what_is_in_flight_at_the_timeout_is_told(fleet_of):
         fleet.stop("w1")
         fleet.await_stop("w1")
         stream = leader.stream(*(prompt_of(f"s{index}") for index in range(3)))
-        await_requests(fleet, 3)
+        await_requests(fleet.fleet.processes["w0"], 3)
         assert terminate(fleet, "w0") < 2 + PROMISE
         refusals = [Refusal.of_status(it.error) for it in stream]
     fleet.go_on("w1")
@@ -298,7 +291,7 @@ def test_new_requests_are_refused_for_a_while_where_nobody_can_take_over(fleet_o
         fleet.stop("w1")
         fleet.await_stop("w1")
         stream = leader.stream(prompt_of("s0"))
-        await_requests(fleet, 1)
+        await_requests(fleet.fleet.processes["w0"], 1)
         os.kill(fleet.pid("w0"), signal.SIGTERM)
         await_that(lambda: fleet.events_of("WORKER_LEAVING"), "it leaves")
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import grpc
 import pytest
-from admin_port import ADMIN, admin_url, scrape
+from admin_port import ADMIN, await_requests
 from fleets import MODELS, await_that
 from google.protobuf import duration_pb2
 from muster.fleet_process import bin_directory
@@ -196,9 +196,8 @@ class ServingFleet:
         """A stream of requests while it stands still: the first is in its step, and the others wait
         behind it."""
         stream = self.leader.stream(*requests)
-        leader = admin_url(self.processes[self.coordinator.replica().topology.ranks[0].worker_id])
-        await_that(lambda: scrape(leader)["muster_worker_requests_in_flight"].total() ==
-                   len(requests), "all have come")
+        leader = self.coordinator.replica().topology.ranks[0].worker_id
+        await_requests(self.processes[leader], len(requests))
         await_that(lambda: self.leader.capacity().queued_requests == len(requests) - 1,
                    "the step runs")
         return stream
