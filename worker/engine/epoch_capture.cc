@@ -146,10 +146,9 @@ absl::Status EpochContext::CaptureGraphs() {
   });
 }
 
-// What an epoch that follows this one loads, and what it makes beside weights and KV: about as much
-// as this one has made.
+// What an epoch that follows this one loads, which is nothing where it has the same size, and what
+// it makes beside weights and KV: about as much as this one has made.
 uint64_t EpochContext::ReserveBytes() const {
-  if (options_.reserve_bytes == 0) return 0;
   uint64_t bytes = options_.reserve_bytes;
   for (const LedgerEntry& entry : ledger_.Entries()) {
     if (entry.tag != "weights") bytes += entry.bytes;

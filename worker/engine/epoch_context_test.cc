@@ -108,8 +108,22 @@ TEST_F(EpochContextTest, TheLedgerNamesAllThatIsHeld) {
   ASSERT_NE(replica, nullptr);
   std::vector<std::string> tags;
   for (const LedgerEntry& entry : replica->context(5).ledger().Entries()) tags.push_back(entry.tag);
-  EXPECT_EQ(tags, (std::vector<std::string>{"activations", "graphs", "kv", "sampling", "weights",
-                                            "workspace/CP", "workspace/STAGE", "workspace/TP"}));
+  EXPECT_EQ(tags, (std::vector<std::string>{"activations", "graphs", "kv", "resize reserve",
+                                            "sampling", "weights", "workspace/CP",
+                                            "workspace/STAGE", "workspace/TP"}));
+}
+
+// One of the same size loads no weights, but makes all the rest while this one serves.
+TEST_F(EpochContextTest, RoomForTheNextEpochIsKeptWhateverWeightsItLoads) {
+  const auto replica = Form({.config = {.cp = 2}});
+  ASSERT_NE(replica, nullptr);
+  uint64_t kept = 0, made = 0;
+  for (const LedgerEntry& entry : replica->context(0).ledger().Entries()) {
+    if (entry.tag == "resize reserve") kept += entry.bytes;
+    if (absl::StartsWith(entry.tag, "workspace/")) made += entry.bytes;
+  }
+  EXPECT_GT(made, 0u);
+  EXPECT_GE(kept, made);
 }
 
 TEST_F(EpochContextTest, PhasesRunInTheirOrderOnly) {
